@@ -1,0 +1,147 @@
+"""LLVM text -> callable machine code.
+
+In: LLVM IR as text.  Out: Code: addresses of its functions, freed when the Code is dropped.  Start reading at load().
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any
+
+from pto_wsp.errors import CompileError
+from pto_wsp.lower import image
+
+__all__ = ["Target", "HOST", "Code", "load", "assembly", "optimised"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The machine that code is made for; an empty field means the host's.
+
+    Target(cpu="x86-64-v3")                        another CPU of this architecture; runs here if the host has it
+    Target("aarch64-linux-gnu", cpu="neoverse-n1") another architecture; only as text, see assembly()
+    """
+
+    triple: str = ""
+    cpu: str = ""
+    features: str = ""
+
+
+HOST = Target()
+
+
+@dataclass(eq=False)
+class Code:
+    """Machine code of one module. Function addresses are valid while this object lives."""
+
+    _ir: Callable[[], str]
+    target: Target
+    _image: Any = field(repr=False)
+    phases: dict[str, float] = field(default_factory=dict)  # phase -> milliseconds
+    cached: bool = False  # it came from the disk cache
+
+    def address(self, symbol: str) -> int:
+        """Address of a function; KeyError when the module does not define it."""
+        return int(self._image.address(symbol))
+
+    @cached_property
+    def ir(self) -> str:
+        """The LLVM text it was made from (made again if the code came from the cache)."""
+        return self._ir()
+
+    @cached_property
+    def asm(self) -> str:
+        """Assembly text, made on demand."""
+        return assembly(self.ir, self.target)
+
+
+def load(text: str, make_ir: Callable[[], str] | None = None, target: Target = HOST) -> Code:
+    """Machine code for `text`.
+
+    text     what the code is made from, and its key in the disk cache: the LLVM IR itself, or, with make_ir, anything
+             that determines it (a printed graph). make_ir is called only when the cache has no code for text
+    returns  Code; several loads of one text are independent of each other
+    raises   CompileError when LLVM refuses the text
+    """
+    ir = make_ir if make_ir is not None else lambda: text
+    phases: dict[str, float] = {}
+    object_code = _compile(ir, target, phases)
+    linked = _timed(phases, "link", lambda: image.link(object_code))
+    return Code(ir, target, linked, phases)
+
+
+def assembly(ir: str, target: Target = HOST) -> str:
+    """Assembly text of optimised IR for any target LLVM knows."""
+    machine = _machine(target)
+    return str(machine.emit_assembly(_optimise(_parse(ir, machine), machine)))
+
+
+def optimised(ir: str, target: Target = HOST) -> str:
+    """The IR after optimisation."""
+    machine = _machine(target)
+    return str(_optimise(_parse(ir, machine), machine))
+
+
+def _compile(make_ir: Callable[[], str], target: Target, phases: dict[str, float]) -> bytes:
+    ir = _timed(phases, "emit IR", make_ir)
+    machine = _timed(phases, "start LLVM", lambda: _machine(target))
+    module = _timed(phases, "parse", lambda: _parse(ir, machine))
+    _timed(phases, "optimise", lambda: _optimise(module, machine))
+    return bytes(_timed(phases, "machine code", lambda: machine.emit_object(module)))
+
+
+def _timed(phases: dict[str, float], name: str, step: Callable[[], Any]) -> Any:
+    start = time.perf_counter()
+    result = step()
+    phases[name] = phases.get(name, 0.0) + (time.perf_counter() - start) * 1e3
+    return result
+
+
+@cache
+def _llvm(every_architecture: bool) -> Any:
+    import llvmlite.binding as llvm
+
+    if every_architecture:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    else:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    return llvm
+
+
+@cache
+def _machine(target: Target) -> Any:
+    llvm = _llvm(bool(target.triple))
+    host = not target.triple and not target.cpu
+    cpu = llvm.get_host_cpu_name() if host else target.cpu
+    features = target.features or (llvm.get_host_cpu_features().flatten() if host else "")
+    try:
+        found = llvm.Target.from_triple(target.triple or llvm.get_default_triple())
+    except RuntimeError as error:
+        raise CompileError(f"LLVM knows no target {target.triple}: {error}") from None
+    return found.create_target_machine(cpu=cpu, features=features, opt=2, reloc="pic", codemodel="small")
+
+
+def _parse(ir: str, machine: Any) -> Any:
+    llvm = _llvm(False)
+    try:
+        module = llvm.parse_assembly(ir)
+        module.verify()
+    except RuntimeError as error:
+        raise CompileError(f"generated LLVM IR is not valid: {error}") from None
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    return module
+
+
+def _optimise(module: Any, machine: Any) -> Any:
+    llvm = _llvm(False)
+    options = llvm.create_pipeline_tuning_options(speed_level=1)
+    options.loop_vectorization = options.slp_vectorization = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return module

@@ -1,0 +1,1 @@
+"""Tasks to results, cycles and timelines."""
