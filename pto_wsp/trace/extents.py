@@ -1,0 +1,208 @@
+"""Valid extents: how many rows and columns of each tile value hold data when a tile lies over the end of an axis.
+
+Full tiles have their static extents. For the others, extents flow from the parameters through the ops
+(execution.md 5): the dimensions that an op requires to agree form one class, and a class that several parameters
+bound has to be bound alike in every task. Start reading at `extents_of`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Callable
+
+from pto_wsp.trace import ops
+from pto_wsp.trace.graph import KernelGraph, Node
+
+Key = tuple[int, int]                           # (id(node), axis)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Source:
+    """A run-time extent: valid rows (axis 0) or columns (axis 1) of tile parameter `param`, times num / den, floored.
+
+    `param` counts tile parameters in signature order.
+    """
+
+    param: int
+    axis: int
+    num: int = 1
+    den: int = 1
+
+    def value(self, valid: int) -> int:
+        return valid * self.num // self.den
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Extent of one dimension: its static size, and where its valid size comes from (empty: always the static size)."""
+
+    static: int
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CostTerm:
+    """Cycles = coefficient × the product of the extents; `static` is its value for full tiles."""
+
+    coefficient: int
+    extents: tuple[Extent, ...]
+
+    @property
+    def static(self) -> int:
+        cycles = self.coefficient
+        for extent in self.extents:
+            cycles *= extent.static
+        return cycles
+
+
+class Extents:
+    """The extent of every dimension of every tile value of a graph."""
+
+    def __init__(self, graph: KernelGraph) -> None:
+        self._parent: dict[Key, tuple[Key, int, int]] = {}      # key -> (another of its class, num, den)
+        self._static: dict[Key, int] = {}
+        self._members: dict[Key, set[Source]] = {}
+        for node in graph.nodes:
+            if node.is_tile:
+                for axis, size in enumerate((node.tile.rows, node.tile.cols)):
+                    self._static[id(node), axis] = size
+        for index, param in enumerate(graph.tile_params):
+            for axis in (0, 1):
+                self._members.setdefault((id(param.node), axis), set()).add(Source(index, axis))
+        self._same: dict[Key, Key] = {}
+        self._derived: list[tuple[Key, Key, int, int]] = []
+        for node in graph.nodes:
+            if node.operands and (node.is_tile or node.op.name == "store"):
+                RULES[node.op.infer](self, node)
+        self._settle()
+
+    def same(self, a: Node, axis_a: int, b: Node, axis_b: int) -> None:
+        """The two dimensions have one valid extent."""
+        ra, rb = self._find((id(a), axis_a)), self._find((id(b), axis_b))
+        if ra != rb:
+            self._same[rb] = ra
+            self._members.setdefault(ra, set()).update(self._members.pop(rb, ()))
+
+    def scaled(self, node: Node, axis: int, origin: Node, origin_axis: int, num: int, den: int) -> None:
+        """The dimension's valid extent is origin's × num / den."""
+        self._derived.append(((id(node), axis), (id(origin), origin_axis), num, den))
+
+    def of(self, node: Node, axis: int) -> Extent:
+        key = (id(node), axis)
+        return Extent(self._static[key], tuple(sorted(self._members.get(self._find(key), ()))))
+
+    def constraints(self) -> tuple[tuple[Source, ...], ...]:
+        """Groups of run-time extents that must be equal in every task."""
+        return tuple(sorted(tuple(sorted(group)) for group in self._members.values() if len(group) > 1))
+
+    def _find(self, key: Key) -> Key:
+        while key in self._same:
+            key = self._same[key]
+        return key
+
+    def _settle(self) -> None:
+        """Carry sources across the scaled dimensions, in both directions, until nothing changes.
+
+        Ops are in SSA order, so each pass carries a source at least one op further; scaling backwards is used only
+        where it is exact (doubling), else the forward value is the one checked.
+        """
+        changed = True
+        while changed:
+            changed = False
+            for key, origin, num, den in self._derived:
+                here, there = self._find(key), self._find(origin)
+                for source in tuple(self._members.get(there, ())):
+                    made = Source(source.param, source.axis, source.num * num, source.den * den)
+                    if here != there and made not in self._members.setdefault(here, set()) and made.den <= 64 and made.num <= 64:
+                        self._members[here].add(made)
+                        changed = True
+
+
+def _elementwise(extents: Extents, node: Node) -> None:
+    """Every operand dimension that is not broadcast has the result's extent."""
+    for operand in node.operands:
+        if operand.is_tile:
+            for axis in (0, 1):
+                ours, theirs = (node.tile.rows, node.tile.cols)[axis], (operand.tile.rows, operand.tile.cols)[axis]
+                if ours == theirs:
+                    extents.same(node, axis, operand, axis)
+
+
+def _rows(extents: Extents, node: Node) -> None:
+    extents.same(node, 0, node.operands[0], 0)
+
+
+def _columns(extents: Extents, node: Node) -> None:
+    extents.same(node, 1, node.operands[0], 1)
+
+
+def _store(extents: Extents, node: Node) -> None:
+    dst, src = node.operands
+    for axis in (0, 1):
+        extents.same(dst, axis, src, axis)
+
+
+def _matmul(extents: Extents, node: Node) -> None:
+    a, b = node.operands[:2]
+    extents.same(a, 1, b, 0)
+    extents.same(node, 0, a, 0)
+    extents.same(node, 1, b, 1)
+    for acc in node.operands[2:]:
+        extents.same(node, 0, acc, 0)
+        extents.same(node, 1, acc, 1)
+
+
+def _half(extents: Extents, node: Node) -> None:
+    _rows(extents, node)
+    extents.scaled(node, 1, node.operands[0], 1, 1, 2)
+
+
+def _double(extents: Extents, node: Node) -> None:
+    a, b = node.operands
+    extents.same(a, 0, b, 0)
+    extents.same(a, 1, b, 1)
+    _rows(extents, node)
+    extents.scaled(node, 1, a, 1, 2, 1)
+
+
+def _swap(extents: Extents, node: Node) -> None:
+    extents.same(node, 0, node.operands[0], 1)
+    extents.same(node, 1, node.operands[0], 0)
+
+
+def _fixed(extents: Extents, node: Node) -> None:
+    """Sizes do not depend on the operands'."""
+
+
+RULES: dict[ops.Infer, Callable[[Extents, Node], None]] = {
+    ops.broadcast_type: _elementwise, ops.float_broadcast_type: _elementwise, ops.select_type: _elementwise,
+    ops.mask_type: _elementwise, ops.same_type: _elementwise, ops.float_type: _elementwise, ops.converted: _elementwise,
+    ops.per_row: _elementwise, ops.per_column: _elementwise, ops.broadcast_to: _elementwise,
+    ops.one_column: _rows, ops.mean_column: _rows, ops.one_row: _columns, ops.mean_row: _columns,
+    ops.stored: _store, ops.matmul_type: _matmul, ops.half_columns: _half, ops.double_columns: _double,
+    ops.swapped: _swap, ops.sorted_pairs: _fixed, ops.top_indices: _fixed,
+}
+
+
+def extents_of(graph: KernelGraph) -> Extents:
+    """The extents of all tile values of `graph`."""
+    return Extents(graph)
+
+
+def cycles_of(graph: KernelGraph) -> tuple[CostTerm, ...]:
+    """Cycles of one task: the sum of the rows' cycle rules, equal terms joined."""
+    users: dict[int, list[Node]] = {id(n): [] for n in graph.nodes}
+    for node in graph.nodes:
+        for operand in node.operands:
+            users[id(operand)].append(node)
+    extents = extents_of(graph)
+    total: Counter[tuple[Extent, ...]] = Counter()
+    for node in graph.nodes:
+        for coefficient, dims in node.op.cycles(node, users[id(node)]):
+            found = tuple(extents.of(value, axis) for value, axis in dims)
+            if any(e.sources for e in found):
+                total[found] += coefficient
+            else:
+                total[()] += CostTerm(coefficient, found).static
+    return tuple(CostTerm(coefficient, dims) for dims, coefficient in total.items() if coefficient)

@@ -1,0 +1,223 @@
+"""Kernel graphs: what a traced kernel is, and the check that every pass is held to.
+
+A `KernelGraph` is straight-line code over tiles and scalars in SSA order. Nodes are values: made once, never
+edited. Memory is explicit: a parameter is a handle, `load` reads it, `store` writes it, and both act in the order
+of the node list. Start reading at `build`, which is the one way to make a node.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, Union
+
+from pto_wsp.errors import OperandError, SourceLine
+from pto_wsp.types import DType, ScalarType, TileType
+
+if TYPE_CHECKING:
+    from pto_wsp.trace.extents import CostTerm
+    from pto_wsp.trace.ops import Op
+
+ValueType = Union[TileType, ScalarType]
+Number = Union[int, float, bool]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Node:
+    """One operation of a kernel and, unless it is a store, the value it makes."""
+
+    op: Op                                      # row of the op table
+    operands: tuple[Node, ...]                  # earlier nodes of the same graph
+    type: ValueType | None                      # op.infer(operand types, attrs); None for stores
+    attrs: Mapping[str, Any] = field(default_factory=dict)   # static arguments, by the row's names; never edited
+    line: SourceLine | None = None              # the user's line that asked for it
+
+    @property
+    def tile(self) -> TileType:
+        """The type of a tile value."""
+        assert isinstance(self.type, TileType), f"{self.op.name} is not a tile"
+        return self.type
+
+    @property
+    def is_tile(self) -> bool:
+        return isinstance(self.type, TileType)
+
+    def __repr__(self) -> str:
+        kind = f": {self.type}" if self.type is not None else ""
+        return f"<{self.op.name}{kind}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A kernel parameter. `node` is its handle (op `param`) or its value (op `scalar_param`)."""
+
+    name: str
+    direction: str                              # "in", "out" or "inout"; scalars are "in"
+    node: Node
+
+    @property
+    def type(self) -> ValueType:
+        assert self.node.type is not None
+        return self.node.type
+
+    @property
+    def is_tile(self) -> bool:
+        return self.node.is_tile
+
+
+@dataclass(frozen=True, eq=False)
+class KernelGraph:
+    """A kernel as data: parameters in signature order, then every node in execution order.
+
+    `nodes` begins with the parameters' own nodes. `str(graph)` prints it and `trace.text.parse` reads it back.
+    """
+
+    name: str
+    params: tuple[Param, ...]
+    nodes: tuple[Node, ...]
+
+    @property
+    def tile_params(self) -> tuple[Param, ...]:
+        return tuple(p for p in self.params if p.is_tile)
+
+    @property
+    def scalar_params(self) -> tuple[Param, ...]:
+        return tuple(p for p in self.params if not p.is_tile)
+
+    @property
+    def stores(self) -> tuple[Node, ...]:
+        return tuple(n for n in self.nodes if n.op.name == "store")
+
+    def param_of(self, handle: Node) -> Param:
+        """The parameter that a `param`, `load` or `store` node refers to."""
+        target = handle if handle.op.name == "param" else handle.operands[0]
+        return next(p for p in self.params if p.node is target)
+
+    def cycles(self) -> tuple[CostTerm, ...]:
+        """Duration of one task as a sum of terms in the valid extents of the tile parameters (execution.md 2)."""
+        from pto_wsp.trace.extents import cycles_of
+        return cycles_of(self)
+
+    def static_cycles(self) -> int:
+        """Cycles of a task whose tiles are all full; run-time `add_cycles` expressions are not included."""
+        return sum(term.static for term in self.cycles())
+
+    def __str__(self) -> str:
+        from pto_wsp.trace.text import print_graph
+        return print_graph(self)
+
+
+def build(op: Op, operands: Iterable[Node | Number], attrs: Mapping[str, Any] | None = None,
+          line: SourceLine | None = None) -> tuple[Node, ...]:
+    """Make the node of one operation, checked by the row's own type rule; the last of the returned nodes is its value.
+
+    Earlier ones are the constants and conversions that the operation needed: Python numbers become constants, and
+    scalars and broadcast vectors take the element type of the tile they meet (execution.md 1.8, 1.9).
+
+    raises OperandError, pointing at `line`, when shapes, dtypes or attributes do not fit.
+    """
+    made: list[Node] = []
+    attrs = dict(attrs or {})
+    try:
+        values = list(operands)
+        if op.promotes:
+            dtype = promoted_dtype(op, values)
+            for i, value in enumerate(values):
+                if op.operand_names[i] != "mask":
+                    values[i] = _as_dtype(value, dtype, line, made)
+        for i, value in enumerate(values):
+            if not isinstance(value, Node):
+                raise OperandError(f"{op.name} needs a tile or scalar as {op.operand_names[i]}; got the number {value!r}.")
+        nodes: tuple[Node, ...] = tuple(v for v in values if isinstance(v, Node))
+        result = op.infer(op, [n.type for n in nodes], attrs)
+    except OperandError as error:
+        raise error.at(line) if line is not None and error.line is None else error
+    made.append(Node(op, nodes, result, attrs, line))
+    return tuple(made)
+
+
+def promoted_dtype(op: Op, values: list[Node | Number]) -> DType:
+    """Element type in which an elementwise op is done: that of the tiles with the result's shape.
+
+    Tiles of the result's shape must agree; broadcast vectors, scalars and numbers are converted to it.
+    """
+    candidates = [v for v, name in zip(values, op.operand_names) if name != "mask"]
+    tiles = [v.tile for v in candidates if isinstance(v, Node) and v.is_tile]
+    if tiles:
+        rows, cols = max(t.rows for t in tiles), max(t.cols for t in tiles)
+        full = [t for t in tiles if (t.rows, t.cols) == (rows, cols)] or tiles
+        if any(t.dtype is not full[0].dtype for t in full):
+            raise OperandError(f"{op.name} needs tiles of one dtype; got {' and '.join(str(t) for t in full)}. "
+                               f"Convert one with pto.cast(x, DType.{full[0].dtype.name}).")
+        for t in tiles:
+            if t.dtype.is_float != full[0].dtype.is_float:
+                raise OperandError(f"{op.name} mixes float and integer tiles: {' and '.join(map(str, tiles))}. "
+                                   f"Convert one with pto.cast(x, DType.{full[0].dtype.name}).")
+        return full[0].dtype
+    for value in candidates:
+        if isinstance(value, Node) and value.type is not None:
+            return value.type.dtype
+    raise OperandError(f"{op.name} needs at least one tile or scalar; got only numbers. Compute it in plain Python.")
+
+
+def _as_dtype(value: Node | Number, dtype: DType, line: SourceLine | None, made: list[Node]) -> Node:
+    """`value` as a node of element type `dtype`; a constant or an implicit cast is added to `made` if needed."""
+    from pto_wsp.trace.ops import OPS
+    if not isinstance(value, Node):
+        made.append(Node(OPS["constant"], (), ScalarType(dtype), {"value": number_as(value, dtype), "dtype": dtype}, line))
+    elif value.type is None:
+        raise OperandError("a store has no value to compute with.")
+    elif value.type.dtype is dtype:
+        return value
+    else:
+        cast = OPS["cast"]
+        attrs = {"dtype": dtype, "by": "promotion"}
+        made.append(Node(cast, (value,), cast.infer(cast, [value.type], attrs), attrs, line))
+    return made[-1]
+
+
+def number_as(value: Number, dtype: DType) -> Number:
+    """A Python (or NumPy) number as a constant of `dtype`: floats round to nearest even, integers truncate toward zero.
+
+    raises OperandError when it is not a real number or does not fit an integer dtype.
+    """
+    try:
+        if hasattr(value, "__index__"):
+            exact: Number = operator.index(value)       # bools too
+        else:
+            exact = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise OperandError(f"{value!r} ({type(value).__name__}) is not a tile, scalar or number.") from None
+    if dtype.is_float:
+        try:
+            return float(exact)
+        except OverflowError:
+            return math.copysign(math.inf, exact)
+    if isinstance(exact, float) and not math.isfinite(exact):
+        raise OperandError(f"{exact!r} has no {dtype.value} value.")
+    whole = int(exact)
+    low, high = (-(1 << (dtype.bits - 1)), (1 << (dtype.bits - 1)) - 1) if dtype.is_signed else (0, (1 << dtype.bits) - 1)
+    if not low <= whole <= high:
+        raise OperandError(f"{value!r} does not fit {dtype.value} ({low} to {high}).")
+    return whole
+
+
+def check(graph: KernelGraph) -> None:
+    """Hold a graph to the rules of the op table: SSA order, known operands, and every type what its row infers.
+
+    raises OperandError naming the node and showing the graph.
+    """
+    seen: set[int] = set()
+    for number, node in enumerate(graph.nodes):
+        def fail(why: str) -> OperandError:
+            return OperandError(f"kernel {graph.name}: %{number} = {node.op.name}: {why}\n{graph}").at(node.line)
+        if any(id(o) not in seen for o in node.operands):
+            raise fail("an operand is not an earlier node of this graph.")
+        expected = node.op.infer(node.op, [o.type for o in node.operands], node.attrs)
+        if expected != node.type:
+            raise fail(f"its type is {node.type}, but its operands make {expected}.")
+        seen.add(id(node))
+    for param in graph.params:
+        if id(param.node) not in seen:
+            raise OperandError(f"kernel {graph.name}: parameter {param.name} has no node.")
