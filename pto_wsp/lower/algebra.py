@@ -1,0 +1,562 @@
+"""The algebra `k`: arithmetic on lanes, the words a lowering rule is written in.
+
+`Algebra(builder, lanes)` appends LLVM IR for `lanes` elements at once (`<lanes x T>`, plain scalars when
+lanes is 1). A rule says `lambda k, x, y: k.add(x, y)` and holds for every dtype and every width.
+
+In: `Lanes` values (LLVM value + DType) and Python numbers, which adopt the other operand's dtype.
+Out: `Lanes`. Comparisons give masks, which are Lanes with dtype None (one i1 a lane).
+
+  values       const(number, dtype)  splat(scalar ir value, dtype)  wrap(ir value, dtype)
+               load(pointer, dtype, align=)  store(x, pointer, align=)      contiguous lanes
+               gather(pointer, index, dtype)                                element offsets, i32 or i64 lanes
+  arithmetic   add sub mul neg abs                  floats: IEEE; ints: wrap around
+               div rem                              floats: IEEE, rem is C fmod's sign for ints only;
+                                                    ints: truncate, x/0 = x%0 = 0, MIN/-1 = MIN, MIN%-1 = 0
+               fma(x, y, z) = x*y + z               floats: one rounding; ints: wraps
+               sqrt copysign(x, sign)               floats
+               maximum minimum                      IEEE 754-2019: NaN propagates, -0 < +0; ints: by signedness
+  compare      lt le gt ge eq ne isnan              -> mask; NaN compares false, except ne
+  masks, bits  and_ or_ xor not_                    masks or ints
+               select(mask, x, y)  any_(mask) -> i1  all_(mask) -> i1
+               shl lshr ashr(x, count)              count >= bits gives 0 (ashr: the sign)
+               bitcast(x, dtype)                    same width
+  rounding     floor ceil trunc rint                floats, rint ties to even
+  convert      convert(x, dtype)                    every pair of dtypes and mask -> number (0/1);
+                                                    float -> int truncates, saturates, NaN -> 0;
+                                                    float -> smaller float rounds to nearest even
+               widen(x)                             f16, bf16 -> f32; others as they are
+               round_to(x, dtype)                   rounded to dtype, still held in the compute dtype
+
+f16 and bf16 are storage only: their lanes are i16 bit patterns, arithmetic on them is a TypeError; widen, compute
+in f32, convert back. exp, log, tanh, ... are in `lower/math.py` with the same shape of call: `math.exp(k, x)`.
+
+Same bits on every CPU: no fast-math flag is ever set and a product is fused with a sum only by fma(). `features`
+(LLVM names such as "f16c") picks instructions, never results. Without the FMA feature LLVM calls libm's fma(), and
+without SSE4.1 floor() and its kin: slow there, exact everywhere. Bits of a NaN are the one thing not promised.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from pto_wsp.types import DType
+
+Number = int | float | bool
+
+I1 = ir.IntType(1)
+IR_TYPES: dict[DType, ir.Type] = {
+    DType.F16: ir.IntType(16),
+    DType.BF16: ir.IntType(16),
+    DType.F32: ir.FloatType(),
+    DType.F64: ir.DoubleType(),
+    **{d: ir.IntType(d.bits) for d in DType if d.is_int},
+}
+STORAGE_ONLY = (DType.F16, DType.BF16)
+INT_OF_WIDTH = {8: DType.I8, 16: DType.I16, 32: DType.I32, 64: DType.I64}
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """One value a lane. dtype None: a mask."""
+
+    ir: Any  # ir.Value; llvmlite has no types of its own
+    dtype: DType | None
+
+    def __str__(self) -> str:
+        return f"{self.dtype.value if self.dtype else 'mask'} {self.ir}"
+
+
+def compute_dtype(dtype: DType) -> DType:
+    """The dtype that arithmetic on `dtype` is carried out in."""
+    return DType.F32 if dtype in STORAGE_ONLY else dtype
+
+
+class Algebra:
+    """Appends instructions for `lanes` elements to `builder`. See the module's table."""
+
+    def __init__(self, builder: ir.IRBuilder, lanes: int = 1, features: Collection[str] = ()):
+        self.builder = builder
+        self.lanes = lanes
+        self.features = frozenset(features)
+        self._constants: dict[tuple[DType, Any], Lanes] = {}
+
+    # ---- values -------------------------------------------------------------------------------------------------
+
+    def ir_type(self, dtype: DType | None) -> ir.Type:
+        """LLVM type of a value of this width."""
+        element = I1 if dtype is None else IR_TYPES[dtype]
+        return element if self.lanes == 1 else ir.VectorType(element, self.lanes)
+
+    def const(self, value: Number, dtype: DType) -> Lanes:
+        """The number in every lane, converted to dtype: floats round to nearest, ints truncate and wrap."""
+        key = (dtype, value if dtype.is_int else struct.pack("d", value))
+        if key not in self._constants:
+            self._constants[key] = Lanes(self._splat_text(_constant_text(value, dtype), dtype), dtype)
+        return self._constants[key]
+
+    def mask(self, value: bool) -> Lanes:
+        """True or False in every lane."""
+        return Lanes(self._splat_text("true" if value else "false", None), None)
+
+    def _splat_text(self, text: str, dtype: DType | None) -> Any:
+        if self.lanes > 1:
+            element = I1 if dtype is None else IR_TYPES[dtype]
+            text = f"splat ({element} {text})"
+        return ir.FormattedConstant(self.ir_type(dtype), text)
+
+    def splat(self, scalar: Any, dtype: DType) -> Lanes:
+        """A scalar LLVM value of type `dtype` in every lane."""
+        if self.lanes == 1:
+            return Lanes(scalar, dtype)
+        vector = self.ir_type(dtype)
+        undefined = ir.Constant(vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+        zeros = ir.FormattedConstant(ir.VectorType(ir.IntType(32), self.lanes), "zeroinitializer")
+        return Lanes(self.builder.shuffle_vector(first, undefined, zeros), dtype)
+
+    def wrap(self, value: Any, dtype: DType | None) -> Lanes:
+        """An LLVM value of this width as Lanes."""
+        return Lanes(value, dtype)
+
+    def load(self, pointer: Any, dtype: DType, align: int | None = None) -> Lanes:
+        """Contiguous lanes from `pointer`; align in bytes, the element's own by default."""
+        value = self.builder.load(pointer, align=align or dtype.itemsize, typ=self.ir_type(dtype))
+        return Lanes(value, dtype)
+
+    def store(self, x: Lanes, pointer: Any, align: int | None = None) -> None:
+        """Contiguous lanes to `pointer`; align in bytes, the element's own by default."""
+        assert x.dtype is not None, "a mask has no bytes: convert it first"
+        self.builder.store(x.ir, pointer, align=align or x.dtype.itemsize)
+
+    def gather(self, pointer: Any, index: Lanes, dtype: DType) -> Lanes:
+        """Element `index` (i32 or i64 lanes) of the array of dtype at `pointer`, for every lane."""
+        element = IR_TYPES[dtype]
+        address = self.builder.gep(pointer, [index.ir], source_etype=element)
+        if self.lanes == 1:
+            return Lanes(self.builder.load(address, align=dtype.itemsize, typ=element), dtype)
+        pointers = ir.VectorType(ir.PointerType(), self.lanes)
+        address.type = pointers
+        vector = self.ir_type(dtype)
+        name = f"llvm.masked.gather.{_suffix(vector)}.v{self.lanes}p0"
+        function = self._declare(name, vector, [pointers, self.ir_type(None), vector])
+        passthrough = ir.FormattedConstant(vector, "zeroinitializer")
+        return Lanes(self.builder.call(function, [address, self.mask(True).ir, passthrough]), dtype)
+
+    # ---- arithmetic ---------------------------------------------------------------------------------------------
+
+    def add(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        return self._binary("add", x, y)
+
+    def sub(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        return self._binary("sub", x, y)
+
+    def mul(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        return self._binary("mul", x, y)
+
+    def div(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        """Floats: IEEE. Ints: truncated; x/0 is 0 and MIN/-1 is MIN."""
+        x, y = self._numbers("div", x, y)
+        if x.dtype.is_float:
+            return Lanes(self.builder.fdiv(x.ir, y.ir), x.dtype)
+        return self._int_div(x, y)
+
+    def rem(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        """Remainder of div() for ints: the sign of x; x%0 is 0 and MIN%-1 is 0."""
+        x, y = self._numbers("rem", x, y)
+        if x.dtype.is_float:
+            raise TypeError("rem is for ints")
+        rest = self.sub(x, self.mul(self._int_div(x, y), y))
+        return self.select(self.eq(y, 0), self.const(0, x.dtype), rest)
+
+    def _int_div(self, x: Lanes, y: Lanes) -> Lanes:
+        """Vectors up to 32 bits divide as floats wide enough to be exact; x86 has no integer vector division."""
+        dtype, zero = x.dtype, self.const(0, x.dtype)
+        if self.lanes > 1 and dtype.bits <= 32:
+            wide = DType.F32 if dtype.bits <= 16 else DType.F64
+            quotient = self.builder.fdiv(self.convert(x, wide).ir, self.convert(y, wide).ir)
+            whole = self._float_to_wrapping_int(Lanes(quotient, wide), dtype)
+            return self.select(self.eq(y, 0), zero, whole)
+        nothing = self.eq(y, 0)
+        if dtype.is_signed:
+            lowest = self.const(-(1 << (dtype.bits - 1)), dtype)
+            overflow = self.and_(self.eq(x, lowest), self.eq(y, -1))
+            safe = self.select(self.or_(nothing, overflow), self.const(1, dtype), y)
+            quotient = Lanes(self.builder.sdiv(x.ir, safe.ir), dtype)
+        else:
+            safe = self.select(nothing, self.const(1, dtype), y)
+            quotient = Lanes(self.builder.udiv(x.ir, safe.ir), dtype)
+        return self.select(nothing, zero, quotient)
+
+    def _float_to_wrapping_int(self, x: Lanes, dtype: DType) -> Lanes:
+        """Quotients: in range but for MIN/-1 = 2**(bits-1), which wraps to MIN, and x/0, whatever."""
+        if dtype.bits <= 16:
+            return self.convert(self.convert(x, DType.I32), dtype)
+        if dtype.is_signed:
+            wide = self.convert(x, DType.U32)
+            return self.select(self.lt(x, 0.0), self.convert(x, DType.I32), self.bitcast(wide, DType.I32))
+        return self.convert(x, dtype)
+
+    def fma(self, x: Lanes | Number, y: Lanes | Number, z: Lanes | Number) -> Lanes:
+        """x*y + z with one rounding; ints wrap."""
+        x, y, z = self._numbers("fma", x, y, z)
+        if x.dtype.is_int:
+            return self.add(self.mul(x, y), z)
+        return self._intrinsic("llvm.fma", x.dtype, x, y, z)
+
+    def neg(self, x: Lanes) -> Lanes:
+        (x,) = self._numbers("neg", x)
+        return Lanes(self.builder.fneg(x.ir) if x.dtype.is_float else self.builder.neg(x.ir), x.dtype)
+
+    def abs(self, x: Lanes) -> Lanes:
+        """|x|; the lowest int stays itself."""
+        (x,) = self._numbers("abs", x)
+        if x.dtype.is_float:
+            return self._intrinsic("llvm.fabs", x.dtype, x)
+        return self.select(self.lt(x, 0), self.neg(x), x) if x.dtype.is_signed else x
+
+    def sqrt(self, x: Lanes) -> Lanes:
+        return self._float_intrinsic("llvm.sqrt", x)
+
+    def copysign(self, x: Lanes | Number, sign: Lanes | Number) -> Lanes:
+        """|x| with the sign bit of `sign`."""
+        x, sign = self._numbers("copysign", x, sign)
+        return self._intrinsic("llvm.copysign", x.dtype, x, sign)
+
+    def maximum(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        """The larger; NaN if either is NaN; -0 < +0."""
+        x, y = self._numbers("maximum", x, y)
+        if x.dtype.is_int:
+            return self.select(self.gt(x, y), x, y)
+        return self._intrinsic("llvm.maximum", x.dtype, x, y)
+
+    def minimum(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        """The smaller; NaN if either is NaN; -0 < +0."""
+        x, y = self._numbers("minimum", x, y)
+        if x.dtype.is_int:
+            return self.select(self.lt(x, y), x, y)
+        return self._intrinsic("llvm.minimum", x.dtype, x, y)
+
+    # ---- comparison ---------------------------------------------------------------------------------------------
+
+    def lt(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        return self._compare("<", x, y)
+
+    def le(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        return self._compare("<=", x, y)
+
+    def gt(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        return self._compare(">", x, y)
+
+    def ge(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        return self._compare(">=", x, y)
+
+    def eq(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        return self._compare("==", x, y)
+
+    def ne(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        return self._compare("!=", x, y)
+
+    def isnan(self, x: Lanes) -> Lanes:
+        (x,) = self._numbers("isnan", x)
+        return Lanes(self.builder.fcmp_unordered("uno", x.ir, x.ir), None)
+
+    def _compare(self, operator: str, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        x, y = self._numbers(operator, x, y)
+        if x.dtype.is_int:
+            compare = self.builder.icmp_signed if x.dtype.is_signed else self.builder.icmp_unsigned
+        else:
+            compare = self.builder.fcmp_unordered if operator == "!=" else self.builder.fcmp_ordered
+        return Lanes(compare(operator, x.ir, y.ir), None)
+
+    # ---- masks and bits -----------------------------------------------------------------------------------------
+
+    def and_(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        x, y = self._bits("and", x, y)
+        return Lanes(self.builder.and_(x.ir, y.ir), x.dtype)
+
+    def or_(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        x, y = self._bits("or", x, y)
+        return Lanes(self.builder.or_(x.ir, y.ir), x.dtype)
+
+    def xor(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        x, y = self._bits("xor", x, y)
+        return Lanes(self.builder.xor(x.ir, y.ir), x.dtype)
+
+    def not_(self, x: Lanes) -> Lanes:
+        ones = self.mask(True) if x.dtype is None else self.const(-1, x.dtype)
+        return self.xor(x, ones)
+
+    def select(self, mask: Lanes, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        """x where the mask is true, else y. Any dtype, masks and storage-only f16 included."""
+        if mask.dtype is not None:
+            raise TypeError(f"select needs a mask first, got {mask.dtype.value}; compare it with 0")
+        x, y = self._same("select", x, y)
+        return Lanes(self.builder.select(mask.ir, x.ir, y.ir), x.dtype)
+
+    def any_(self, mask: Lanes) -> Any:
+        """A scalar LLVM i1: true in some lane."""
+        return mask.ir if self.lanes == 1 else self._reduce_mask("llvm.vector.reduce.or", mask)
+
+    def all_(self, mask: Lanes) -> Any:
+        """A scalar LLVM i1: true in every lane."""
+        return mask.ir if self.lanes == 1 else self._reduce_mask("llvm.vector.reduce.and", mask)
+
+    def _reduce_mask(self, name: str, mask: Lanes) -> Any:
+        vector = self.ir_type(None)
+        return self.builder.call(self._declare(f"{name}.{_suffix(vector)}", I1, [vector]), [mask.ir])
+
+    def shl(self, x: Lanes, count: Lanes | int) -> Lanes:
+        return self._shift(self.builder.shl, x, count)
+
+    def lshr(self, x: Lanes, count: Lanes | int) -> Lanes:
+        return self._shift(self.builder.lshr, x, count)
+
+    def ashr(self, x: Lanes, count: Lanes | int) -> Lanes:
+        return self._shift(self.builder.ashr, x, count)
+
+    def _shift(self, instruction: Any, x: Lanes, count: Lanes | int) -> Lanes:
+        """LLVM leaves counts of the width and above undefined; here they shift everything out."""
+        x, count = self._bits("shift", x, count)
+        bits, zero = x.dtype.bits, self.const(0, x.dtype)
+        if isinstance(count.ir, ir.FormattedConstant):
+            return Lanes(instruction(x.ir, count.ir), x.dtype)
+        inside = Lanes(self.builder.icmp_unsigned("<", count.ir, self.const(bits, x.dtype).ir), None)
+        if instruction == self.builder.ashr:
+            return Lanes(instruction(x.ir, self.select(inside, count, bits - 1).ir), x.dtype)
+        return self.select(inside, Lanes(instruction(x.ir, count.ir), x.dtype), zero)
+
+    def bitcast(self, x: Lanes, dtype: DType) -> Lanes:
+        """The same bits as another dtype of the same width."""
+        if IR_TYPES[dtype] == IR_TYPES[x.dtype]:
+            return Lanes(x.ir, dtype)
+        if dtype.bits != x.dtype.bits:
+            raise TypeError(f"bitcast keeps the width: {x.dtype.value} -> {dtype.value}")
+        return Lanes(self.builder.bitcast(x.ir, self.ir_type(dtype)), dtype)
+
+    # ---- rounding -----------------------------------------------------------------------------------------------
+
+    def floor(self, x: Lanes) -> Lanes:
+        return self._float_intrinsic("llvm.floor", x)
+
+    def ceil(self, x: Lanes) -> Lanes:
+        return self._float_intrinsic("llvm.ceil", x)
+
+    def trunc(self, x: Lanes) -> Lanes:
+        return self._float_intrinsic("llvm.trunc", x)
+
+    def rint(self, x: Lanes) -> Lanes:
+        """Nearest integer, ties to even."""
+        return self._float_intrinsic("llvm.roundeven", x)
+
+    # ---- conversion ---------------------------------------------------------------------------------------------
+
+    def convert(self, x: Lanes, dtype: DType) -> Lanes:
+        """x as dtype. Float -> int truncates, saturates, NaN -> 0; int -> int wraps; the rest rounds to nearest even."""
+        if x.dtype is None:
+            return self.select(x, self.const(1, dtype), self.const(0, dtype))
+        if x.dtype == dtype:
+            return x
+        if x.dtype in STORAGE_ONLY:
+            return self.convert(self.widen(x), dtype)
+        if dtype in STORAGE_ONLY:
+            return self._narrow(x, dtype)
+        if x.dtype.is_float:
+            return self._float_to_float(x, dtype) if dtype.is_float else self._float_to_int(x, dtype)
+        if dtype.is_float:
+            instruction = self.builder.sitofp if x.dtype.is_signed else self.builder.uitofp
+        elif dtype.bits == x.dtype.bits:
+            return Lanes(x.ir, dtype)
+        elif dtype.bits < x.dtype.bits:
+            instruction = self.builder.trunc
+        else:
+            instruction = self.builder.sext if x.dtype.is_signed else self.builder.zext
+        return Lanes(instruction(x.ir, self.ir_type(dtype)), dtype)
+
+    def widen(self, x: Lanes) -> Lanes:
+        """f16 and bf16 as f32, exactly; other dtypes as they are."""
+        if x.dtype == DType.BF16:
+            return self.bitcast(self.shl(self.convert(Lanes(x.ir, DType.U16), DType.U32), 16), DType.F32)
+        if x.dtype == DType.F16:
+            return self._widen_f16(x)
+        return x
+
+    def round_to(self, x: Lanes, dtype: DType) -> Lanes:
+        """x rounded to dtype and back in the dtype it is computed in."""
+        return self.widen(self.convert(x, dtype))
+
+    def _float_to_float(self, x: Lanes, dtype: DType) -> Lanes:
+        instruction = self.builder.fptrunc if dtype.bits < x.dtype.bits else self.builder.fpext
+        return Lanes(instruction(x.ir, self.ir_type(dtype)), dtype)
+
+    def _float_to_int(self, x: Lanes, dtype: DType) -> Lanes:
+        source, target = self.ir_type(x.dtype), self.ir_type(dtype)
+        name = f"llvm.fpto{'s' if dtype.is_signed else 'u'}i.sat.{_suffix(target)}.{_suffix(source)}"
+        return Lanes(self.builder.call(self._declare(name, target, [source]), [x.ir]), dtype)
+
+    def _narrow(self, x: Lanes, dtype: DType) -> Lanes:
+        if x.dtype.is_int or x.dtype == DType.F64:
+            x = self._to_f32_odd(x)
+        return self._narrow_bf16(x) if dtype == DType.BF16 else self._narrow_f16(x)
+
+    def _to_f32_odd(self, x: Lanes) -> Lanes:
+        """f64 or int as f32 rounded to odd, so that the second rounding to 8 or 11 bits is as if it were the only one."""
+        if x.dtype.is_int and x.dtype.bits <= 16:
+            return self.convert(x, DType.F32)
+        if x.dtype.is_int:
+            if x.dtype.bits == 64:
+                x = self._sticky_53(x)
+            x = self.convert(x, DType.F64)
+        near = self.convert(x, DType.F32)
+        back, bits = self.convert(near, DType.F64), self.bitcast(near, DType.I32)
+        inexact = self.and_(self.ne(back, x), self.not_(self.isnan(x)))
+        too_far = self.gt(self.abs(back), self.abs(x))
+        toward_zero = self.select(too_far, self.sub(bits, 1), bits)
+        return self.bitcast(self.select(inexact, self.or_(toward_zero, 1), bits), DType.F32)
+
+    def _sticky_53(self, x: Lanes) -> Lanes:
+        """A 64-bit int with its low 11 bits or-ed into bit 11: exact in f64, and still rounds the same way further down."""
+        low = self.and_(x, 0x7FF)
+        sticky = self.or_(self.sub(x, low), self.select(self.ne(low, 0), self.const(0x800, x.dtype), 0))
+        limit = 1 << 53
+        small = self.lt(x, limit)
+        if x.dtype.is_signed:
+            small = self.and_(small, self.gt(x, -limit))
+        return self.select(small, x, sticky)
+
+    def _narrow_bf16(self, x: Lanes) -> Lanes:
+        bits = self.bitcast(x, DType.U32)
+        odd = self.and_(self.lshr(bits, 16), 1)
+        rounded = self.add(bits, self.add(odd, 0x7FFF))
+        quiet = self.or_(bits, 0x400000)
+        high = self.lshr(self.select(self.isnan(x), quiet, rounded), 16)
+        return Lanes(self.convert(high, DType.U16).ir, DType.BF16)
+
+    def _half_type(self) -> ir.Type:
+        return ir.HalfType() if self.lanes == 1 else ir.VectorType(ir.HalfType(), self.lanes)
+
+    def _narrow_f16(self, x: Lanes) -> Lanes:
+        if "f16c" in self.features:
+            half = self.builder.fptrunc(x.ir, self._half_type())
+            return Lanes(self.builder.bitcast(half, self.ir_type(DType.F16)), DType.F16)
+        bits = self.bitcast(x, DType.U32)
+        sign = self.and_(bits, 0x80000000)
+        magnitude = self.xor(bits, sign)
+        # Normal halves: rebias the exponent and round off 13 bits; the carry may run into infinity, as it should.
+        odd = self.and_(self.lshr(magnitude, 13), 1)
+        normal = self.lshr(self.add(self.add(magnitude, odd), 0xFFF - ((127 - 15) << 23)), 13)
+        # Subnormal halves: adding 0.5 lines the bits up at 2**-24 and rounds them in hardware.
+        shifted = self.add(self.bitcast(magnitude, DType.F32), 0.5)
+        subnormal = self.sub(self.bitcast(shifted, DType.U32), 0x3F000000)
+        finite = self.select(self.lt(magnitude, 0x38800000), subnormal, normal)
+        overflow = self.const(0x7C00, DType.U32)
+        nan = self.or_(self.and_(self.lshr(magnitude, 13), 0x3FF), 0x7E00)
+        special = self.select(self.gt(magnitude, 0x7F800000), nan, overflow)
+        half = self.select(self.ge(magnitude, 0x47800000), special, finite)
+        return Lanes(self.convert(self.or_(half, self.lshr(sign, 16)), DType.U16).ir, DType.F16)
+
+    def _widen_f16(self, x: Lanes) -> Lanes:
+        if "f16c" in self.features:
+            half = self.builder.bitcast(x.ir, self._half_type())
+            return Lanes(self.builder.fpext(half, self.ir_type(DType.F32)), DType.F32)
+        bits = self.convert(Lanes(x.ir, DType.U16), DType.U32)
+        sign = self.shl(self.and_(bits, 0x8000), 16)
+        magnitude = self.and_(bits, 0x7FFF)
+        # The half's exponent and fraction at their place in f32 are the value times 2**-112: exact, subnormals too.
+        scaled = self.mul(self.bitcast(self.shl(magnitude, 13), DType.F32), 2.0**112)
+        special = self.or_(self.shl(magnitude, 13), 0x7F800000)
+        quiet = self.select(self.gt(magnitude, 0x7C00), self.or_(special, 0x400000), special)
+        value = self.select(self.ge(magnitude, 0x7C00), quiet, self.bitcast(scaled, DType.U32))
+        return self.bitcast(self.or_(value, sign), DType.F32)
+
+    # ---- machinery ----------------------------------------------------------------------------------------------
+
+    def _binary(self, name: str, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+        x, y = self._numbers(name, x, y)
+        instruction = getattr(self.builder, f"f{name}" if x.dtype.is_float else name)
+        return Lanes(instruction(x.ir, y.ir), x.dtype)
+
+    def _same(self, name: str, *operands: Lanes | Number) -> list[Any]:
+        """Operands as Lanes of one dtype; Python numbers adopt it."""
+        lanes = [x for x in operands if isinstance(x, Lanes)]
+        if not lanes:
+            raise TypeError(f"{name} needs at least one operand that has lanes; use const()")
+        dtype = lanes[0].dtype
+        if any(x.dtype != dtype for x in lanes):
+            raise TypeError(f"{name} needs one dtype, got {', '.join(str(x.dtype) for x in lanes)}")
+        if dtype is None:
+            return [x if isinstance(x, Lanes) else self.mask(bool(x)) for x in operands]
+        return [x if isinstance(x, Lanes) else self.const(x, dtype) for x in operands]
+
+    def _numbers(self, name: str, *operands: Lanes | Number) -> list[Any]:
+        same = self._same(name, *operands)
+        if same[0].dtype is None or same[0].dtype in STORAGE_ONLY:
+            raise TypeError(f"{name} cannot compute with {same[0].dtype or 'masks'}; convert or widen it first")
+        return same
+
+    def _bits(self, name: str, *operands: Lanes | Number) -> list[Any]:
+        same = self._same(name, *operands)
+        if same[0].dtype is not None and same[0].dtype.is_float:
+            raise TypeError(f"{name} needs ints or masks, got {same[0].dtype.value}; bitcast it first")
+        return same
+
+    def _float_intrinsic(self, name: str, x: Lanes) -> Lanes:
+        (x,) = self._numbers(name, x)
+        if x.dtype.is_int:
+            raise TypeError(f"{name} needs floats, got {x.dtype.value}")
+        return self._intrinsic(name, x.dtype, x)
+
+    def _intrinsic(self, name: str, dtype: DType, *operands: Lanes) -> Lanes:
+        """Call an LLVM intrinsic whose operands and result all have `dtype`."""
+        kind = self.ir_type(dtype)
+        function = self._declare(f"{name}.{_suffix(kind)}", kind, [kind] * len(operands))
+        return Lanes(self.builder.call(function, [x.ir for x in operands]), dtype)
+
+    def _declare(self, name: str, result: ir.Type, operands: list[ir.Type]) -> Any:
+        module = self.builder.module
+        if name not in module.globals:
+            ir.Function(module, ir.FunctionType(result, operands), name)
+        return module.globals[name]
+
+
+def _suffix(kind: ir.Type) -> str:
+    """The type's name inside an overloaded intrinsic's name."""
+    if isinstance(kind, ir.VectorType):
+        return f"v{kind.count}{_suffix(kind.element)}"
+    if isinstance(kind, ir.IntType):
+        return f"i{kind.width}"
+    return "f32" if isinstance(kind, ir.FloatType) else "f64"
+
+
+def _constant_text(value: Number, dtype: DType) -> str:
+    if dtype.is_int:
+        low = int(value) & ((1 << dtype.bits) - 1)
+        return str(low - (1 << dtype.bits) if dtype.is_signed and low >> (dtype.bits - 1) else low)
+    if dtype in STORAGE_ONLY:
+        return str(storage_bits(value, dtype))
+    if dtype == DType.F32:
+        value = _round_f32(float(value))
+    return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+
+
+def _round_f32(value: float) -> float:
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", value))[0])
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def storage_bits(value: Number, dtype: DType) -> int:
+    """The 16 bits that hold `value` rounded to f16 or bf16."""
+    import numpy as np
+
+    if dtype == DType.F16:
+        with np.errstate(over="ignore"):
+            return int(np.float64(value).astype(np.float16).view(np.uint16))
+    import ml_dtypes
+
+    return int(np.float64(value).astype(ml_dtypes.bfloat16).view(np.uint16))
