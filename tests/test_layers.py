@@ -1,0 +1,115 @@
+"""The rooms of the house: imports point one way, and `import pto_wsp` stays light.
+
+Reads the import statements (not what happens to be loaded), so a lazy import inside a function counts too.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pto_wsp"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# A module may import from its own room and from rooms of a lower number. `ascend` is beside `lower`.
+VOCABULARY = {"errors", "types", "layout", "linear_layout", "scalar_expr", "schedule", "csp", "type_checker"}
+LEVEL = {"vocabulary": 0, "trace": 1, "lower": 2, "ascend": 2, "sim": 3, "program": 4, "__init__": 5}
+
+# Code of a lower room that only starts a higher one on the user's behalf (`workload.compile()`, `kernel.llvm`): the
+# import stands inside a function, and the thing imported is an entry point of the room.
+DOORS = {
+    ("trace", "program"),       # Workload.compile(...) makes a Program
+    ("trace", "lower"),         # kernel.loops, kernel.llvm, kernel.asm print the stages
+}
+
+HEAVY = {"numba", "llvmlite", "ml_dtypes", "matplotlib", "tqdm", "IPython"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    if len(parts) == 1:
+        return "__init__"
+    return "vocabulary" if parts[1] in VOCABULARY else parts[1]
+
+
+def imports(tree: ast.Module, module: str, is_package: bool) -> list[tuple[str, int, bool]]:
+    """(imported module, line, at run time of a function or only for type checking) of every import statement."""
+    found = []
+
+    def visit(node: ast.AST, late: bool) -> None:
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, node.lineno, late) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".") if is_package else module.split(".")[:-1]
+                above = package[:len(package) - node.level + 1]
+                base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                is_module = (ROOT / inner.replace(".", "/")).with_suffix(".py").exists() or \
+                    (ROOT / inner.replace(".", "/")).is_dir()
+                found.append((inner if is_module else base, node.lineno, late))
+        inside_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for child in ast.iter_child_nodes(node):
+            visit(child, late or inside_function or for_types)
+
+    visit(tree, False)
+    return found
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_point_one_way(path: Path) -> None:
+    module = module_name(path)
+    here = room_of(module)
+    for target, line, late in imports(parsed(path), module, path.name == "__init__.py"):
+        if target.split(".")[0] != "pto_wsp":
+            continue
+        there = room_of(target)
+        if here == there or LEVEL[there] < LEVEL[here] or (late and (here, there) in DOORS):
+            continue
+        raise AssertionError(f"{path.relative_to(ROOT)}:{line}: {here} imports {target} of {there}; "
+                             f"imports run vocabulary <- trace <- lower <- sim <- program")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_heavy_packages_are_imported_late(path: Path) -> None:
+    for target, line, late in imports(parsed(path), module_name(path), path.name == "__init__.py"):
+        assert late or target.split(".")[0] not in HEAVY or room_of(module_name(path)) in {"lower", "sim"}, \
+            f"{path.relative_to(ROOT)}:{line}: import {target} inside the function that needs it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_module_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(parsed(path)), f"{path.relative_to(ROOT)} opens without a docstring"
+
+
+def test_every_room_is_known() -> None:
+    assert {room_of(module_name(path)) for path in MODULES} <= LEVEL.keys()
+
+
+def test_import_is_light() -> None:
+    """`import pto_wsp` loads neither compiler nor plotting, and takes under 0.3 s (the best of five processes)."""
+    script = ("import sys, time, json; start = time.perf_counter(); import pto_wsp; "
+              "print(json.dumps([time.perf_counter() - start, sorted(sys.modules)]))")
+    runs = [json.loads(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True,
+                                      cwd=ROOT).stdout) for _ in range(5)]
+    loaded = {name.split(".")[0] for name in runs[0][1]}
+    assert not loaded & HEAVY, f"import pto_wsp also imports {loaded & HEAVY}"
+    assert min(seconds for seconds, _ in runs) < 0.3
