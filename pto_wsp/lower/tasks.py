@@ -1,0 +1,63 @@
+"""TaskTable: the tasks of a workload, a struct of arrays in bounded chunks.
+
+The expander (lower/expand.py) fills a table with the next rows of the workload in program order, hands it to its
+consumers and fills it again, so memory does not grow with the number of tasks. A row is a task, or an event: a place
+where a parallel or a sequential block opens or closes.
+
+Events appear only where nesting really alternates. Outside every block, rows are parallel: they share one ready time.
+    ENTER_SEQUENTIAL a ENTER_PARALLEL b c EXIT d EXIT        a, then b and c side by side, then d
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ENTER_PARALLEL", "ENTER_SEQUENTIAL", "EXIT", "TILE_WORDS", "TaskTable"]
+
+ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT = -1, -2, -3
+
+TILE_WORDS = 5
+"""Words of args per tile parameter: address, row stride, column stride (bytes), valid rows, valid columns."""
+
+
+@dataclass(eq=False, slots=True)
+class TaskTable:
+    """Rows 0 .. count-1 of one chunk; what is beyond `count` has no meaning.
+
+    Columns are reused for the next chunk: a consumer that keeps something copies it.
+    """
+
+    kernel: NDArray[np.int32]  # [rows] index into the program's kernels, or an event (negative)
+    leaf: NDArray[np.int32]  # [rows] which kernel call of the workload tree
+    tail: NDArray[np.uint8]  # [rows] 1 when some tile of the task is partial
+    cycles: NDArray[np.int64]  # [rows] duration of the task
+    key: NDArray[np.uint64]  # [rows] dispatch key; 0 when the schedule has none
+    axes: NDArray[np.int64]  # [rows, most axis values] the values in k[...]
+    args: NDArray[np.int64]  # [rows, words] what the kernel's machine code receives
+    count: int = 0
+    first_task: int = 0  # number of the first task of this chunk; tasks are the rows with kernel >= 0
+
+    @classmethod
+    def empty(cls, capacity: int, words: int, axes: int) -> TaskTable:
+        """A table of `capacity` rows, tasks of `words` argument words and `axes` axis values."""
+        return cls(
+            kernel=np.empty(capacity, np.int32),
+            leaf=np.empty(capacity, np.int32),
+            tail=np.empty(capacity, np.uint8),
+            cycles=np.empty(capacity, np.int64),
+            key=np.empty(capacity, np.uint64),
+            axes=np.empty((capacity, axes), np.int64),
+            args=np.empty((capacity, words), np.int64),
+        )
+
+    @property
+    def capacity(self) -> int:
+        return len(self.kernel)
+
+    @property
+    def task_count(self) -> int:
+        """Tasks in this chunk."""
+        return int(np.count_nonzero(self.kernel[: self.count] >= 0))
