@@ -3,8 +3,9 @@
 In: object code (bytes).  Out: Image: function addresses, unmapped when the Image is dropped.
 
 LLVM's own loaders would do this too, but importing them costs more than a whole warm compile; a kernel needs six kinds
-of relocation. Only memcpy, memmove and memset may be missing from an object: there is no way to reach libm from here,
-which is what keeps results the same on every machine.
+of relocation. Only memory copies and the functions that IEEE 754 defines to the last bit (fma, floor, ...; used on CPUs
+that lack the instruction) may be missing from an object: there is no way to reach another part of libm from here, which
+is what keeps results the same on every machine.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pto_wsp.errors import CompileError
 
 __all__ = ["Image", "link", "can_link"]
 
-_LIBC = ("memcpy", "memmove", "memset")
+_EXACT = tuple(name + suffix for name in ("fma", "floor", "ceil", "trunc", "rint") for suffix in ("", "f"))
+_LIBC = ("memcpy", "memmove", "memset", *_EXACT)
 _ALLOCATED, _NO_BITS = 2, 8  # sh_flags SHF_ALLOC; sh_type SHT_NOBITS
 _RELA, _SYMTAB = 4, 2  # sh_type
 _ABS64, _PC32, _PLT32, _GOT, _GOT_X, _GOT_REX = 1, 2, 4, 9, 41, 42  # R_X86_64_*
