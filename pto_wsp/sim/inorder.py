@@ -1,0 +1,327 @@
+"""In-order engine: at which cycle does each task start, when tasks are issued strictly in program order?
+
+In: the rows of a TaskTable, chunk by chunk (tasks, and the places where parallel and sequential blocks open
+and close). Out: counters and, if asked for, start, worker and wait reason per task. Start reading at `play`:
+it is plain Python over arrays, which numba compiles when there is enough work to pay for importing numba;
+both give the same numbers. Nothing here looks at data or at the host's clock.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pto_wsp.errors import ExecutionError
+
+__all__ = ["ENTER_PARALLEL", "ENTER_SEQUENTIAL", "EXIT", "Counters", "InOrderEngine", "Starts", "Wait"]
+
+# Values of TaskTable.kernel that are not tasks: a block opens or closes. Outside all blocks, rows are
+# parallel.
+ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT = -1, -2, -3
+
+# Slots of the state array.
+(CLOCK, DEPTH, TURN, IN_FLIGHT, TASKS, WORK, MAKESPAN, OVERLAPPED,
+ WINDOW_STALLS, WINDOW_CYCLES, DEPENDENCY_STALLS, DEPENDENCY_CYCLES,
+ SEQUENTIAL, READY, DONE, PATH_READY, PATH_DONE, STATE_SIZE) = range(18)  # fmt: skip
+
+
+class Wait(IntEnum):
+    """What a task was waiting for until the cycle it started at (the first of these that explains it)."""
+
+    NOTHING = 0
+    """It started at cycle 0."""
+    DEPENDENCY = 1
+    """Its own predecessors: it started the moment the last of them ended."""
+    IN_ORDER = 2
+    """A task before it in program order was issued late, and issue is in order (head-of-line blocking)."""
+    WINDOW_FULL = 3
+    """The task window: it was issued when a task in flight ended."""
+    WORKER_BUSY = 4
+    """Its worker, which was still running an earlier task."""
+
+
+def play(
+    row: int, count: int, kernel: Any, cycles: Any, assigned: Any, keyed: bool, window: int,
+    state: Any, free: Any, tasks: Any, busy: Any, flight: Any, frames: Any,
+    recording: bool, start: Any, worker: Any, wait: Any,
+) -> int:  # fmt: skip
+    """Issue the rows [row, count) of one chunk in order; the row that could not be played, or `count`.
+
+    kernel    i32[rows]  a task when >= 0, else ENTER_PARALLEL, ENTER_SEQUENTIAL or EXIT
+    cycles    i64[rows]  duration of each task
+    assigned  i64[rows]  worker of each task, read when `keyed`; else workers take turns
+    window    at most so many tasks are issued and not yet ended; 0: no limit
+    state     i64[STATE_SIZE] scalars kept between calls; free, tasks, busy i64[W]: per worker, free again at
+              cycle, tasks run, cycles run; flight i64[window]: heap of end times of the tasks in flight
+    frames    i64[depth * 5] what the enclosing blocks have saved; a full stack ends the call early
+    start, worker, wait  written per row when `recording`
+
+    A task that ended is dropped from the heap only when its place is needed: it can't hold up an issue, since
+    the clock has passed it. So a full heap needs one replacement of its root per task and nothing else.
+    """
+    clock, turn, in_flight, makespan = state[CLOCK], state[TURN], state[IN_FLIGHT], state[MAKESPAN]
+    depth, sequential = state[DEPTH], state[SEQUENTIAL]
+    ready, done, path_ready, path_done = state[READY], state[DONE], state[PATH_READY], state[PATH_DONE]
+    issued, work, overlapped = state[TASKS], state[WORK], state[OVERLAPPED]
+    window_stalls, window_cycles = state[WINDOW_STALLS], state[WINDOW_CYCLES]
+    dependency_stalls, dependency_cycles = state[DEPENDENCY_STALLS], state[DEPENDENCY_CYCLES]
+    lanes, deepest = len(free), len(frames)
+
+    while row < count:
+        what = kernel[row]
+        if what >= 0:
+            duration = cycles[row]
+            if keyed:
+                lane = assigned[row]
+            else:
+                lane = turn
+                turn += 1
+                if turn == lanes:
+                    turn = 0
+
+            before = clock
+            if clock < ready:
+                dependency_stalls += 1
+                dependency_cycles += ready - clock
+                clock = ready
+            full = window > 0 and in_flight == window
+            if full and clock < flight[0]:
+                window_stalls += 1
+                window_cycles += flight[0] - clock
+                clock = flight[0]
+            begin = free[lane]
+            if begin < clock:
+                begin = clock
+            end = begin + duration
+            free[lane] = end
+            tasks[lane] += 1
+            busy[lane] += duration
+
+            issued += 1
+            work += duration
+            if begin < makespan:  # some worker is busy from now, or from before, until the makespan
+                overlapped += 1
+            if makespan < end:
+                makespan = end
+            if done < end:
+                done = end
+            path_end = path_ready + duration
+            if path_done < path_end:
+                path_done = path_end
+            if recording:
+                start[row] = begin
+                worker[row] = lane
+                if begin == 0:
+                    wait[row] = 0
+                elif begin == ready:
+                    wait[row] = 1
+                elif begin == before:
+                    wait[row] = 2
+                elif begin == clock:
+                    wait[row] = 3
+                else:
+                    wait[row] = 4
+
+            if full:  # put `end` in place of the root and sift it down
+                place, child = 0, 1
+                while child < window:
+                    if child + 1 < window and flight[child + 1] < flight[child]:
+                        child += 1
+                    if end <= flight[child]:
+                        break
+                    flight[place] = flight[child]
+                    place = child
+                    child = 2 * place + 1
+                flight[place] = end
+            elif window > 0:  # append `end` and sift it up
+                place = in_flight
+                in_flight += 1
+                while place > 0 and end < flight[(place - 1) >> 1]:
+                    flight[place] = flight[(place - 1) >> 1]
+                    place = (place - 1) >> 1
+                flight[place] = end
+            if sequential != 0:
+                ready, path_ready = done, path_done
+        elif what == EXIT:
+            depth -= 5
+            sequential, ready, path_ready = frames[depth], frames[depth + 1], frames[depth + 2]
+            if done < frames[depth + 3]:
+                done = frames[depth + 3]
+            if path_done < frames[depth + 4]:
+                path_done = frames[depth + 4]
+            if sequential != 0:
+                ready, path_ready = done, path_done
+        else:
+            if depth == deepest:
+                break
+            frames[depth], frames[depth + 1], frames[depth + 2] = sequential, ready, path_ready
+            frames[depth + 3], frames[depth + 4] = done, path_done
+            depth += 5
+            sequential = 1 if what == ENTER_SEQUENTIAL else 0
+            done, path_done = ready, path_ready
+        row += 1
+
+    state[CLOCK], state[TURN], state[IN_FLIGHT], state[MAKESPAN] = clock, turn, in_flight, makespan
+    state[DEPTH], state[SEQUENTIAL] = depth, sequential
+    state[READY], state[DONE], state[PATH_READY], state[PATH_DONE] = ready, done, path_ready, path_done
+    state[TASKS], state[WORK], state[OVERLAPPED] = issued, work, overlapped
+    state[WINDOW_STALLS], state[WINDOW_CYCLES] = window_stalls, window_cycles
+    state[DEPENDENCY_STALLS], state[DEPENDENCY_CYCLES] = dependency_stalls, dependency_cycles
+    return row
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What one simulated run added up to. Times are in cycles, counts in tasks."""
+
+    total_cycles: int
+    """Completion time of the whole workload: the end of the last task."""
+    task_count: int
+    work_cycles: int
+    """Sum of all durations."""
+    critical_path_cycles: int
+    """Completion time if there were a worker for every task and no window: what the structure alone costs."""
+    parallel_tasks: int
+    """Tasks that started while another worker was running an earlier one."""
+    tasks: tuple[int, ...]
+    """Tasks per worker."""
+    busy: tuple[int, ...]
+    """Busy cycles per worker."""
+    window_stalls: int
+    window_stalled_cycles: int
+    """How often, and for how many cycles in all, a full window held up the issue of the next task."""
+    dependency_stalls: int
+    dependency_stalled_cycles: int
+    """How often, and for how many cycles in all, issue waited for the predecessors of the next task."""
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Per row of one chunk: the first cycle, the worker, and what the task waited for (a `Wait`)."""
+
+    start: NDArray[np.int64]
+    worker: NDArray[np.int32]
+    wait: NDArray[np.uint8]
+
+
+class InOrderEngine:
+    """The clock of one run: feed it every chunk of the task table in program order, then ask for `counters`.
+
+    workers  number of workers W; a keyed task runs on worker key mod W (unsigned 64-bit), others in turn
+    window   at most so many tasks are issued and not yet ended; 0 means no limit
+    """
+
+    def __init__(self, workers: int = 1, window: int = 0, keyed: bool = False) -> None:
+        self.workers, self.window, self.keyed = workers, window, keyed
+        self._state = np.zeros(STATE_SIZE, np.int64)
+        self._free, self._tasks, self._busy = (np.zeros(workers, np.int64) for _ in range(3))
+        self._flight = np.zeros(min(window, 64), np.int64)
+        self._frames = np.zeros(5 * 16, np.int64)
+
+    def play(
+        self,
+        kernel: NDArray[np.int32],
+        cycles: NDArray[np.int64],
+        key: NDArray[np.uint64] | None = None,
+        record: bool = False,
+    ) -> Starts | None:
+        """Issue the rows of one chunk; with `record`, say when and where each of them started."""
+        count = len(kernel)
+        self._check_range(kernel, cycles)
+        if self.keyed:
+            if key is None:
+                raise ValueError("a keyed engine needs the key column of the task table")
+            assigned = (key % np.uint64(self.workers)).astype(np.int64)
+        else:
+            assigned = np.zeros(0, np.int64)
+        places = min(self.window, int(self._state[IN_FLIGHT]) + count)
+        if places > len(self._flight):
+            self._flight = _grown(self._flight, max(places, min(self.window, 2 * len(self._flight))))
+        rows = count if record else 0
+        starts = Starts(np.zeros(rows, np.int64), np.zeros(rows, np.int32), np.zeros(rows, np.uint8))
+
+        run = _choose(count)
+        row = 0
+        while True:
+            row = run(
+                row, count, kernel, cycles, assigned, self.keyed, self.window,
+                self._state, self._free, self._tasks, self._busy, self._flight, self._frames,
+                record, starts.start, starts.worker, starts.wait,
+            )  # fmt: skip
+            if row == count:
+                return starts if record else None
+            self._frames = _grown(self._frames, 2 * len(self._frames))
+
+    def counters(self) -> Counters:
+        """The totals so far; of the whole run, after the last chunk."""
+        state = [int(value) for value in self._state]
+        if state[DEPTH] != 0:
+            raise AssertionError(f"{state[DEPTH] // 5} blocks of the task table were opened and not closed")
+        return Counters(
+            total_cycles=state[MAKESPAN],
+            task_count=state[TASKS],
+            work_cycles=state[WORK],
+            critical_path_cycles=state[PATH_DONE],
+            parallel_tasks=state[OVERLAPPED],
+            tasks=tuple(self._tasks.tolist()),
+            busy=tuple(self._busy.tolist()),
+            window_stalls=state[WINDOW_STALLS],
+            window_stalled_cycles=state[WINDOW_CYCLES],
+            dependency_stalls=state[DEPENDENCY_STALLS],
+            dependency_stalled_cycles=state[DEPENDENCY_CYCLES],
+        )
+
+    def _check_range(self, kernel: NDArray[np.int32], cycles: NDArray[np.int64]) -> None:
+        """No time of the run can exceed the sum of all durations, so that sum must fit."""
+        work = float(self._state[WORK]) + float(cycles.sum(dtype=np.float64, where=kernel >= 0))
+        if work >= 2.0**63:
+            raise ExecutionError(f"the tasks need {work:.3g} cycles in all; the clock counts to 2^63 - 1")
+
+
+def _grown(array: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    larger = np.zeros(size, np.int64)
+    larger[: len(array)] = array
+    return larger
+
+
+# Plain Python plays a million tasks per second, compiled code tens of millions, but importing numba takes
+# half a second. So the first tasks of a process are played plainly; numba comes when the work is worth it.
+PLAIN_TASKS = 100_000
+_played_plainly = 0
+
+
+def _choose(count: int) -> Callable[..., int]:
+    """`play` itself or its compiled form, whichever is done sooner with `count` more rows."""
+    global _played_plainly
+    if count >= 500 and _played_plainly + count > PLAIN_TASKS:
+        return compiled()
+    _played_plainly += count
+    return plain
+
+
+def plain(row: int, count: int, kernel: Any, cycles: Any, assigned: Any, *rest: Any) -> int:
+    """`play` on lists, which plain Python reads and writes several times faster than arrays."""
+    lists = [value.tolist() if isinstance(value, np.ndarray) else value for value in rest]
+    row = play(row, count, kernel.tolist(), cycles.tolist(), assigned.tolist(), *lists)
+    for value, written in zip(rest, lists, strict=True):
+        if isinstance(value, np.ndarray):
+            value[:] = written
+    return row
+
+
+@functools.cache
+def compiled() -> Callable[..., int]:
+    """`play` compiled by numba, from numba's cache on disk where it has one."""
+    import numba
+
+    try:
+        function: Callable[..., int] = numba.njit(cache=True, nogil=True)(play)
+    except RuntimeError:  # no folder that numba could cache in
+        function = numba.njit(nogil=True)(play)
+    return function
