@@ -18,7 +18,6 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-import textwrap
 from contextlib import ContextDecorator
 from dataclasses import dataclass
 from types import TracebackType
