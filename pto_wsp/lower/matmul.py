@@ -13,26 +13,36 @@ c must not overlap a or b; acc may be exactly c (same address and strides) or mu
 
 The value of an element is defined without reference to the machine, so that every target gives the same bits:
 
-    sums = [], one per K_BLOCK (256) consecutive k:  s = +0;  s = fma(a[i,k], b[k,j], s) for k ascending
-    c[i,j] = acc[i,j] + sums[0] + sums[1] + ... from left to right; without acc it starts at sums[0]; k = 0 gives acc or +0
+    sums, one per K_BLOCK (256) consecutive k, at least one:  s = +0;  s = fma(a[i,k], b[k,j], s)  for k ascending
+    c[i,j] = acc[i,j] + sums[0] + sums[1] + ...  from left to right; without acc it starts at sums[0]
 
 in `spec.result`: f32 for f16, bf16 and f32; f64 for f64; i32 for i8 and u8; other integers their own type, wrapping.
 f16, bf16 and small integers are widened exactly first. (Which NaN comes out of several is not defined.)
+
+How: `_micro_kernel` keeps a few rows by a few vectors of sums in registers while it walks one K block. The function of
+a spec cuts m x n into such blocks. Operands that the micro-kernel cannot read in place (another dtype, columns apart,
+run-time extents) are first copied to scratch by `_packer`. Micro-kernels and packers are shared by a module's specs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Callable
+from typing import Any
 
 from llvmlite import ir
 
+from pto_wsp.lower.algebra import Algebra, Lanes
 from pto_wsp.types import DType
 
-K_BLOCK = 256       # products summed in a row before the sum joins the others
+__all__ = ["K_BLOCK", "MatmulSpec", "Target", "accumulator", "emit", "scratch_bytes"]
 
-I64 = ir.IntType(64)
+K_BLOCK = 256       # products summed in a row before the sum joins the others: a block of b stays in the L1 cache
+
+I1, I8, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
 POINTER = ir.PointerType()
+MOST_VECTORS = 4    # side by side in a micro-kernel
+PAIR_DOT = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +51,22 @@ class Target:
 
     vector_bits: int = 128
     registers: int = 16             # vector registers
-    fma: bool = False
-    f16c: bool = False              # converts f16 vectors
-    masks: bool = False             # masked loads and stores cost about as much as plain ones
+    masks: bool = False             # masked loads and stores of 32- and 64-bit lanes cost about as much as plain ones
+    pair_dot: bool = False          # x86's pmaddwd: two 16-bit products summed into each 32-bit lane
+    features: frozenset[str] = frozenset()      # for the algebra: "fma", "f16c"
 
     @staticmethod
     def of(triple: str, features: str) -> Target:
         """From an LLVM triple and feature string, `+avx2,-avx512f,...`."""
         has = {word[1:] for word in features.split(",") if word.startswith("+")}
         if triple.startswith(("aarch64", "arm64")):
-            return Target(128, 32, fma=True, f16c=True)
+            return Target(128, 32, features=frozenset({"fma", "f16c"}))
+        known = frozenset(has & {"fma", "f16c"})
         if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= has:
-            return Target(512, 32, fma=True, f16c=True, masks=True)
+            return Target(512, 32, masks=True, pair_dot=True, features=known)
         if {"avx2", "fma"} <= has:
-            return Target(256, 16, fma=True, f16c="f16c" in has, masks=True)
-        return Target()
+            return Target(256, 16, masks=True, pair_dot=True, features=known)
+        return Target(pair_dot=triple.startswith("x86_64"), features=known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +79,7 @@ class MatmulSpec:
     a: DType
     b: DType
     accumulate: bool = False        # starts from an operand `acc` of the result's dtype
-    tail: bool = False              # extents come at run time, m, n, k are the largest
+    tail: bool = False              # extents come at run time; m, n, k are the largest
 
     @property
     def result(self) -> DType:
@@ -92,104 +103,569 @@ def accumulator(a: DType, b: DType) -> DType:
 
 def scratch_bytes(spec: MatmulSpec, target: Target) -> int:
     """Bytes of scratch that the function of `spec` needs."""
-    return 64
+    plan = _Plan.of(spec, target)
+    return plan.a_bytes + plan.b_bytes
 
 
 def emit(module: ir.Module, spec: MatmulSpec, target: Target) -> ir.Function:
     """The function that multiplies as `spec` says; equal specs share one per module."""
-    found = module.globals.get(spec.name)
-    return found if found is not None else _plain(module, spec)
+    return _shared(module, spec.name, _arguments(spec), lambda f: _Product(f, spec, target).emit())
 
 
-def _plain(module: ir.Module, spec: MatmulSpec) -> ir.Function:
-    lane = _lane(spec.result)
-    groups = [("a", "p"), ("a_rs", "i"), ("a_cs", "i"), ("b", "p"), ("b_rs", "i"), ("b_cs", "i")]
-    groups += [("acc", "p"), ("acc_rs", "i"), ("acc_cs", "i")] * spec.accumulate
-    groups += [("c", "p"), ("c_rs", "i")]
-    groups += [("m", "i"), ("n", "i"), ("k", "i")] * spec.tail + [("scratch", "p")]
-    signature = ir.FunctionType(ir.VoidType(), [POINTER if kind == "p" else I64 for _, kind in groups])
-    function = ir.Function(module, signature, spec.name)
-    function.linkage = "internal"
-    at: dict[str, ir.Value] = {"m": I64(spec.m), "n": I64(spec.n), "k": I64(spec.k)}
-    for (name, _), argument in zip(groups, function.args):
-        argument.name = name
-        at[name] = argument
-    build = ir.IRBuilder(function.append_basic_block("entry"))
+# ---- the plan: how m x n is cut into blocks ---------------------------------------------------------------------
 
-    def address(base: str, row: ir.Value, rs: ir.Value, col: ir.Value, cs: ir.Value) -> ir.Value:
-        offset = build.add(build.mul(row, rs), build.mul(col, cs))
-        return build.gep(at[base], [offset], source_etype=ir.IntType(8))
 
-    def fetch(base: str, dtype: DType, row: ir.Value, col: ir.Value) -> ir.Value:
-        p = address(base, row, at[base + "_rs"], col, at[base + "_cs"])
-        if dtype is DType.BF16:
-            bits = build.load(p, typ=ir.IntType(16), align=1)
-            return build.bitcast(build.shl(build.zext(bits, ir.IntType(32)), ir.IntType(32)(16)), lane)
-        value = build.load(p, typ=_lane(dtype), align=1)
-        if dtype is DType.F16:
-            return build.fpext(value, lane)
-        if dtype.bits < spec.result.bits:
-            return (build.sext if dtype.is_signed else build.zext)(value, lane)
-        return value
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """What one lane of a vector holds while multiplying."""
 
-    def add(x: ir.Value, y: ir.Value) -> ir.Value:
-        return build.fadd(x, y) if spec.result.is_float else build.add(x, y)
+    dtype: DType            # of the sums
+    group: int              # values of k in a lane of an operand: 1, or 2 of 16 bits for the pair dot product
+    count: int              # lanes in a vector
 
-    total, part = (build.alloca(lane) for _ in range(2))
+    @property
+    def size(self) -> int:
+        return self.dtype.itemsize
 
-    def row(i: ir.Value) -> None:
-        _loop(build, at["n"], lambda j: element(i, j))
 
-    def element(i: ir.Value, j: ir.Value) -> None:
-        out = address("c", i, at["c_rs"], j, I64(spec.result.itemsize))
-        first = fetch("acc", spec.result, i, j) if spec.accumulate else lane(0)
-        build.store(first, total)
-        blocks = build.udiv(build.add(at["k"], I64(K_BLOCK - 1)), I64(K_BLOCK))
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Rows and vectors of columns as runs of (how many blocks, how large each)."""
 
-        def block(number: ir.Value) -> None:
-            start = build.mul(number, I64(K_BLOCK))
-            left = build.sub(at["k"], start)
-            count = build.select(build.icmp_signed("<", left, I64(K_BLOCK)), left, I64(K_BLOCK))
-            build.store(lane(0), part)
+    lane: _Lane
+    rows: tuple[tuple[int, int], ...]
+    vectors: tuple[tuple[int, int], ...]
+    k_lanes: int            # lanes that one K block takes
+    pack_a: bool            # always; else a is read in place
+    pack_b: bool            # always; else b is read in place unless its columns are apart
 
-            def step(kk: ir.Value) -> None:
-                k = build.add(start, kk)
-                x, y, s = fetch("a", spec.a, i, k), fetch("b", spec.b, k, j), build.load(part, typ=lane)
-                build.store(build.fma(x, y, s) if spec.result.is_float else build.add(build.mul(x, y), s), part)
+    @staticmethod
+    def of(spec: MatmulSpec, target: Target) -> _Plan:
+        group = 2 if target.pair_dot and spec.a.bits == 8 else 1
+        lane = _Lane(spec.result, group, target.vector_bits // spec.result.bits)
+        rows, vectors = _blocking(spec.m, -(-spec.n // lane.count), target, spec.tail)
+        ragged = spec.n % lane.count != 0 and not (target.masks and spec.result.bits >= 32)
+        k_lanes = -(-min(max(spec.k, 1), K_BLOCK) // group)
+        return _Plan(lane, rows, vectors, k_lanes,
+                     pack_a=spec.tail or spec.a is not spec.result,
+                     pack_b=spec.tail or spec.b is not spec.result or ragged)
 
-            _loop(build, count, step)
-            s = build.load(part, typ=lane)
-            summed = add(build.load(total, typ=lane), s)
-            if not spec.accumulate:
-                summed = build.select(build.icmp_signed("==", number, I64(0)), s, summed)
-            build.store(summed, total)
+    @property
+    def a_bytes(self) -> int:
+        padded = sum(count * size for count, size in self.rows)
+        return _aligned(padded * self.k_lanes * self.lane.size) if self.pack_a else 0
 
-        _loop(build, blocks, block)
-        build.store(build.load(total, typ=lane), out, align=1)
+    @property
+    def b_bytes(self) -> int:
+        padded = sum(count * size for count, size in self.vectors)
+        return padded * self.k_lanes * self.lane.count * self.lane.size
 
-    _loop(build, at["m"], row)
+
+def _blocking(m: int, vectors: int, target: Target, tail: bool) -> tuple[Any, Any]:
+    """The cheapest cut that leaves a register for each vector of b and one for an element of a.
+
+    The price of a block for each k, in cycles of a core with two FMA units of latency 4 and two load ports.
+    """
+    best = None
+    for width in range(1, MOST_VECTORS + 1):
+        for height in range(1, (target.registers - 1 - width) // width + 1):
+            rows, columns = _split(m, height, tail), _split(vectors, width, tail)
+            cycles = sum(n * p * max(r * c / 2, (r + c) / 2, 4.0) for n, r in rows for p, c in columns)
+            blocks = sum(n * p for n, _ in rows for p, _ in columns)
+            price = cycles * (1 + 0.01 * len(rows) * len(columns)) + 0.1 * blocks
+            if best is None or price < best[0]:
+                best = price, rows, columns
+    assert best is not None
+    return best[1], best[2]
+
+
+def _split(extent: int, most: int, equal: bool) -> tuple[tuple[int, int], ...]:
+    """Cut into as few parts of at most `most` as possible: equal ones that may overshoot, or two sizes that differ by 1."""
+    parts = -(-extent // most)
+    small, larger = divmod(extent, parts)
+    if equal:
+        return ((parts, -(-extent // parts)),)
+    return tuple(run for run in ((larger, small + 1), (parts - larger, small)) if run[0])
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 64) * 64
+
+
+# ---- the function of one spec -------------------------------------------------------------------------------------
+
+
+def _arguments(spec: MatmulSpec) -> list[str]:
+    """Names; those that start with * are pointers."""
+    names = ["*a", "a_rs", "a_cs", "*b", "b_rs", "b_cs"]
+    names += ["*acc", "acc_rs", "acc_cs"] * spec.accumulate
+    names += ["*c", "c_rs"]
+    names += ["m", "n", "k"] * spec.tail
+    return [*names, "*scratch"]
+
+
+class _Product:
+    """Emits the loops over K blocks, columns and rows around calls of micro-kernels."""
+
+    def __init__(self, function: ir.Function, spec: MatmulSpec, target: Target):
+        self.spec, self.target, self.plan = spec, target, _Plan.of(spec, target)
+        self.lane = self.plan.lane
+        self.function = function
+        self.at: dict[str, Any] = {"m": I64(spec.m), "n": I64(spec.n), "k": I64(spec.k)}
+        self.at |= {argument.name: argument for argument in function.args}
+        self.build = ir.IRBuilder(function.append_basic_block("entry"))
+        self.nothing = None if spec.accumulate else self.build.bitcast(_nothing(function.module, self.lane), POINTER)
+
+    def emit(self) -> None:
+        at, build = self.at, self.build
+        if self.spec.tail:
+            empty = build.or_(build.icmp_signed("==", at["m"], I64(0)), build.icmp_signed("==", at["n"], I64(0)))
+            with build.if_then(empty):
+                build.ret_void()
+        if self.spec.accumulate:
+            self.start_at_acc()
+        _count(build, 0, _maximum(build, at["k"], I64(1)), K_BLOCK, self.k_block)
+        build.ret_void()
+
+    def start_at_acc(self) -> None:
+        """A strided acc is copied to c. Sets acc_in, where the first block finds it."""
+        at, build = self.at, self.build
+        apart = build.icmp_signed("!=", at["acc_cs"], I64(self.lane.size))
+        with build.if_then(apart, likely=False):
+            packer = _packer(self.function.module, self.spec.result, _Lane(self.spec.result, 1, self.lane.count),
+                             True, self.target)
+            build.call(packer, [at["acc"], at["acc_rs"], at["acc_cs"], at["c"], at["c_rs"], at["m"], at["n"]])
+        at["acc"] = build.select(apart, at["c"], at["acc"])
+        at["acc_rs"] = build.select(apart, at["c_rs"], at["acc_rs"])
+
+    def k_block(self, start: Any) -> None:
+        at, build, lane = self.at, self.build, self.lane
+        k = _minimum(build, build.sub(at["k"], start), I64(K_BLOCK))
+        lanes = k if lane.group == 1 else build.udiv(build.add(k, I64(lane.group - 1)), I64(lane.group))
+        a, a_rs, a_cs = self.prepare_a(start, k, lanes)
+        panel = self.prepare_b(start, k, lanes)
+        first = build.icmp_signed("==", start, I64(0))
+        fresh, fresh_rs = at.get("acc", self.nothing), at.get("acc_rs", I64(0))
+        src, src_rs = build.select(first, fresh, at["c"]), build.select(first, fresh_rs, at["c_rs"])
+        src_vector = I64(lane.size) if self.spec.accumulate else build.select(first, I64(0), I64(lane.size))
+
+        def block(row: Any, height: int, column: Any, width: int) -> None:
+            b, b_rs = panel(column, width)
+            here = self.move(self.move(src, build.mul(column, src_vector)), build.mul(row, src_rs))
+            there = self.move(self.move(at["c"], build.mul(column, I64(lane.size))), build.mul(row, at["c_rs"]))
+            arguments = [self.move(a, build.mul(row, a_rs)), a_rs, a_cs, b, b_rs, lanes, here, src_rs, there, at["c_rs"]]
+            if self.spec.tail:
+                arguments += [build.sub(at["m"], row), build.sub(at["n"], column)]
+            elif self.spec.n % lane.count:
+                arguments += [build.sub(at["n"], column)]
+            kernel = _micro_kernel(self.function.module, lane, height, width, self.target, rows_vary=self.spec.tail,
+                                   columns_vary=self.spec.tail or self.spec.n % lane.count != 0,
+                                   mask_b=not self.plan.pack_b)
+            build.call(kernel, arguments)
+
+        def panel_of(column: Any, width: int) -> None:
+            self.runs(self.plan.rows, at["m"], 1, lambda row, height: block(row, height, column, width))
+
+        self.runs(self.plan.vectors, at["n"], lane.count, panel_of)
+
+    def runs(self, runs: Sequence[tuple[int, int]], extent: Any, unit: int, body: Callable[[Any, int], None]) -> None:
+        """body(start, size) for every block of the runs that starts below extent."""
+        start = 0
+        for count, size in runs:
+            end = start + count * size * unit
+            stop = extent if self.spec.tail else I64(end)
+            _count(self.build, start, stop, size * unit, lambda at, size=size: body(at, size))
+            start = end
+
+    def prepare_a(self, start: Any, k: Any, lanes: Any) -> tuple[Any, Any, Any]:
+        """Where micro-kernels find a's K block: address, row stride, lane stride."""
+        at, build = self.at, self.build
+        block = self.move(at["a"], build.mul(start, at["a_cs"]))
+        if not self.plan.pack_a:
+            return block, at["a_rs"], at["a_cs"]
+        packer = _packer(self.function.module, self.spec.a, self.lane, True, self.target)
+        row_stride = I64(self.plan.k_lanes * self.lane.size)
+        build.call(packer, [block, at["a_rs"], at["a_cs"], at["scratch"], row_stride, at["m"], k])
+        return at["scratch"], row_stride, I64(self.lane.size)
+
+    def prepare_b(self, start: Any, k: Any, lanes: Any) -> Callable[[Any, int], tuple[Any, Any]]:
+        """(first column, vectors) -> address and row stride of that panel of b's K block."""
+        at, build, lane = self.at, self.build, self.lane
+        block = self.move(at["b"], build.mul(start, at["b_rs"]))
+        packed = self.move(at["scratch"], I64(self.plan.a_bytes))
+        apart = I1(1) if self.plan.pack_b else build.icmp_signed("!=", at["b_cs"], I64(lane.size))
+        packer = _packer(self.function.module, self.spec.b, lane, False, self.target)
+
+        def place(column: Any) -> Any:
+            return self.move(packed, build.mul(column, build.mul(lanes, I64(lane.size))))
+
+        def pack(column: Any, width: int) -> None:
+            columns = _minimum(build, build.sub(at["n"], column), I64(width * lane.count))
+            here = self.move(block, build.mul(column, at["b_cs"]))
+            stride = I64(width * lane.count * lane.size)
+            build.call(packer, [here, at["b_rs"], at["b_cs"], place(column), stride, k, columns])
+
+        with build.if_then(apart):
+            self.runs(self.plan.vectors, at["n"], lane.count, pack)
+
+        def panel(column: Any, width: int) -> tuple[Any, Any]:
+            in_place = self.move(block, build.mul(column, I64(lane.size)))
+            stride = I64(width * lane.count * lane.size)
+            return build.select(apart, place(column), in_place), build.select(apart, stride, at["b_rs"])
+
+        return panel
+
+    def move(self, pointer: Any, offset: Any) -> Any:
+        return _move(self.build, pointer, offset)
+
+
+# ---- micro-kernel -------------------------------------------------------------------------------------------------
+
+
+def _micro_kernel(module: ir.Module, lane: _Lane, height: int, width: int, target: Target, *,
+                  rows_vary: bool, columns_vary: bool, mask_b: bool) -> ir.Function:
+    """A function that adds one K block to a block of `height` rows and `width` vectors: c = [src +] a @ b.
+
+    Strides of a and b are bytes between lanes; `k` counts lanes; src may be `_nothing`, with row stride 0. `rows` and
+    `columns` (more than the block has means all) limit what is stored, and with mask_b also what is read of b.
+    """
+    names = ["*a", "a_rs", "a_cs", "*b", "b_rs", "k", "*src", "src_rs", "*c", "c_rs"]
+    names += ["rows"] * rows_vary + ["columns"] * columns_vary
+    suffix = "_rows" * rows_vary + "_columns" * columns_vary + "_masked" * (columns_vary and mask_b)
+    name = f"matmul_{height}x{width}_{lane.dtype.value}{'_pairs' * (lane.group > 1)}{suffix}"
+    return _shared(module, name, names, lambda f: _emit_micro_kernel(f, lane, height, width, target, mask_b))
+
+
+def _emit_micro_kernel(f: ir.Function, lane: _Lane, height: int, width: int, target: Target, mask_b: bool) -> None:
+    at: dict[str, Any] = {argument.name: argument for argument in f.args}
+    build = ir.IRBuilder(f.append_basic_block("entry"))
+    k = Algebra(build, lane.count, target.features)
+    vector = lane.count * lane.size         # bytes
+    edge = _Edge(build, k, lane, target)
+    left = [build.sub(at["columns"], I64(v * lane.count)) if "columns" in at else None for v in range(width)]
+    if "rows" not in at:        # blocks of a static shape are short of columns in their last vector only
+        left[:-1] = [None] * (width - 1)
+    below = [I64(0)]
+    for _ in range(1, height):
+        below.append(build.add(below[-1], at["a_rs"]))
+
+    def step(_: Any, values: list[Any]) -> list[Any]:
+        a, b, *sums = values
+        ys = [edge.load(_move(build, b, v * vector), left[v] if mask_b else None) for v in range(width)]
+        for i in range(height):
+            element = build.load(_move(build, a, below[i]), typ=k.ir_type(lane.dtype).element, align=1)
+            x = k.splat(element, lane.dtype)
+            for v in range(width):
+                sums[i * width + v] = _multiply_add(k, lane, x, ys[v], Lanes(sums[i * width + v], lane.dtype)).ir
+        return [_move(build, a, at["a_cs"]), _move(build, b, at["b_rs"]), *sums]
+
+    zero = k.const(0, lane.dtype).ir
+    _, _, *sums = _count(build, 0, at["k"], 1, step, [at["a"], at["b"], *[zero] * (height * width)])
+    src, c = at["src"], at["c"]
+    for i in range(height):
+        if i and "rows" in at:
+            with build.if_then(build.icmp_signed("==", at["rows"], I64(i))):
+                build.ret_void()
+        for v in range(width):
+            before = edge.load(_move(build, src, v * vector), left[v])
+            total = k.add(before, Lanes(sums[i * width + v], lane.dtype))
+            edge.store(total, _move(build, c, v * vector), left[v])
+        src, c = _move(build, src, at["src_rs"]), _move(build, c, at["c_rs"])
     build.ret_void()
+
+
+def _nothing(module: ir.Module, lane: _Lane) -> Any:
+    """Address of a row of what adds nothing: -0.0, since +0.0 would turn a sum of -0.0 into +0.0."""
+    row = ir.ArrayType(I8, MOST_VECTORS * lane.count * lane.size)
+    name = f"matmul_nothing_{lane.dtype.value}"
+    if name not in module.globals:
+        value = ir.GlobalVariable(module, row, name)
+        value.linkage, value.global_constant, value.align = "internal", True, 64
+        sign = [0] * (lane.size - 1) + [0x80 if lane.dtype.is_float else 0]
+        value.initializer = ir.Constant(row, bytearray(sign * (row.count // lane.size)))
+    return module.globals[name]
+
+
+def _multiply_add(k: Algebra, lane: _Lane, x: Lanes, y: Lanes, z: Lanes) -> Lanes:
+    if lane.group == 1:
+        return k.fma(x, y, z)
+    halves = ir.VectorType(ir.IntType(16), 2 * lane.count)
+    name = PAIR_DOT[lane.count * lane.dtype.bits]
+    dot = _declare(k.builder.module, name, k.ir_type(lane.dtype), [halves, halves])
+    pair = k.builder.call(dot, [k.builder.bitcast(x.ir, halves), k.builder.bitcast(y.ir, halves)])
+    return k.add(Lanes(pair, lane.dtype), z)
+
+
+class _Edge:
+    """Vectors of which only the first lanes exist in memory."""
+
+    def __init__(self, build: ir.IRBuilder, k: Algebra, lane: _Lane, target: Target):
+        self.build, self.k, self.lane = build, k, lane
+        self.masks = target.masks and lane.dtype.bits >= 32
+        self.spill = None if self.masks else build.alloca(k.ir_type(lane.dtype))
+        if self.spill is not None:
+            self.spill.type = POINTER       # llvmlite gives it a typed one
+
+    def load(self, pointer: Any, left: Any) -> Lanes:
+        """The vector at pointer; `left` elements may be read, or all when it is None."""
+        vector = self.k.ir_type(self.lane.dtype)
+        if left is None:
+            return self.k.load(pointer, self.lane.dtype, align=1)
+        if self.masks:
+            name = f"llvm.masked.load.{_suffix(vector)}.p0"
+            mask = ir.VectorType(I1, self.lane.count)
+            load = _declare(self.build.module, name, vector, [POINTER, ir.IntType(32), mask, vector])
+            return Lanes(self.build.call(load, [pointer, ir.IntType(32)(1), self.mask(left), vector(None)]),
+                         self.lane.dtype)
+        self.copy(pointer, self.spill, left)
+        return self.k.load(self.spill, self.lane.dtype)
+
+    def store(self, x: Lanes, pointer: Any, left: Any) -> None:
+        """At most `left` lanes of x to pointer, all when it is None."""
+        vector = self.k.ir_type(self.lane.dtype)
+        if left is None:
+            self.k.store(x, pointer, align=1)
+        elif self.masks:
+            name = f"llvm.masked.store.{_suffix(vector)}.p0"
+            mask = ir.VectorType(I1, self.lane.count)
+            store = _declare(self.build.module, name, ir.VoidType(), [vector, POINTER, ir.IntType(32), mask])
+            self.build.call(store, [x.ir, pointer, ir.IntType(32)(1), self.mask(left)])
+        else:
+            self.k.store(x, self.spill)
+            self.copy(self.spill, pointer, left)
+
+    def mask(self, left: Any) -> Any:
+        """First `left` lanes; computed in 32 bits, which hold any extent."""
+        index = ir.VectorType(ir.IntType(32), self.lane.count)
+        lanes = ir.Constant(index, list(range(self.lane.count)))
+        few = _minimum(self.build, _maximum(self.build, left, I64(0)), I64(self.lane.count))
+        wide = Algebra(self.build, self.lane.count).splat(self.build.trunc(few, ir.IntType(32)), DType.I32)
+        return self.build.icmp_signed("<", lanes, wide.ir)
+
+    def copy(self, source: Any, to: Any, left: Any) -> None:
+        element = self.k.ir_type(self.lane.dtype).element
+
+        def one(i: Any) -> None:
+            value = self.build.load(self.build.gep(source, [i], source_etype=element), typ=element, align=1)
+            self.build.store(value, self.build.gep(to, [i], source_etype=element), align=1)
+
+        _count(self.build, 0, _minimum(self.build, left, I64(self.lane.count)), 1, one)
+
+
+# ---- packing ------------------------------------------------------------------------------------------------------
+
+
+def _packer(module: ir.Module, source: DType, lane: _Lane, k_inner: bool, target: Target) -> ir.Function:
+    """A function that copies `outer` x `inner` elements to rows of contiguous lanes.
+
+    K runs along inner (operand a) or along outer (operand b). Lanes of two values take two neighbours along K; when K
+    is odd the last lane's second value is 0. Lanes between `inner` and the row stride of dst are left as they are.
+    """
+    pairs = f"_pairs_{'inner' if k_inner else 'outer'}" * (lane.group > 1)
+    name = f"matmul_pack_{source.value}_{lane.dtype.value}{pairs}"
+    names = ["*src", "outer_stride", "inner_stride", "*dst", "dst_stride", "outer", "inner"]
+    return _shared(module, name, names, lambda f: _Packer(f, source, lane, k_inner, target).emit())
+
+
+class _Packer:
+    def __init__(self, f: ir.Function, source: DType, lane: _Lane, k_inner: bool, target: Target):
+        self.at: dict[str, Any] = {argument.name: argument for argument in f.args}
+        self.build = ir.IRBuilder(f.append_basic_block("entry"))
+        self.source, self.lane, self.k_inner, self.target = source, lane, k_inner, target
+
+    def emit(self) -> None:
+        """Vectors along inner, or square blocks transposed, or neither; then what is left one by one."""
+        at, build, lane = self.at, self.build, self.lane
+        group = {"inner": lane.group if self.k_inner else 1, "outer": 1 if self.k_inner else lane.group}
+        full = {d: build.udiv(at[d], I64(group[d])) for d in group}
+        total = {d: build.udiv(build.add(at[d], I64(group[d] - 1)), I64(group[d])) for d in group}
+        self.step = {d: build.mul(at[d + "_stride"], I64(group[d])) for d in group}     # from lane to lane
+        self.along_k = at["inner_stride" if self.k_inner else "outer_stride"]
+        side = min(lane.count, 8)
+        count = build.alloca(I64)
+        build.store(I64(0), count)
+
+        def contiguous(d: str) -> Any:
+            return build.icmp_signed("==", at[d + "_stride"], I64(self.source.itemsize))
+
+        def at_least(d: str, n: int) -> Any:
+            return build.icmp_signed(">=", full[d], I64(n))
+
+        def row(o: Any) -> None:
+            self.overlapping(full["inner"], lane.count, lambda i: self.vector(o, i))
+
+        def block_row(o: Any) -> None:
+            self.overlapping(full["inner"], side, lambda i: self.block(o, i, side))
+
+        with build.if_else(build.and_(contiguous("inner"), at_least("inner", lane.count))) as (yes, no):
+            with yes:
+                _count(build, 0, full["outer"], 1, row)
+                build.store(full["outer"], count)
+            with no:
+                square = build.and_(at_least("outer", side), at_least("inner", side))
+                with build.if_then(build.and_(contiguous("outer"), square)):
+                    self.overlapping(full["outer"], side, block_row)
+                    build.store(full["outer"], count)
+        rows = build.load(count, typ=I64)       # that have all lanes of full["inner"]
+        all_lanes = build.icmp_signed("==", full["inner"], total["inner"])
+
+        def rest(o: Any) -> None:
+            first = build.select(build.icmp_signed("<", o, rows), full["inner"], I64(0))
+            _count(build, first, total["inner"], 1, lambda i: self.scalar(o, i))
+
+        _count(build, build.select(all_lanes, rows, I64(0)), total["outer"], 1, rest)
+        build.ret_void()
+
+    def overlapping(self, extent: Any, size: int, body: Callable[[Any], None]) -> None:
+        """Blocks of `size` over an extent of at least that; the last one may repeat some of what is before it."""
+        last = self.build.sub(extent, I64(size))
+        _count(self.build, 0, extent, size, lambda i: body(_minimum(self.build, i, last)))
+
+    def source_at(self, o: Any, i: Any) -> Any:
+        offset = self.build.add(self.build.mul(o, self.step["outer"]), self.build.mul(i, self.step["inner"]))
+        return self.build.gep(self.at["src"], [offset], source_etype=I8)
+
+    def lane_at(self, o: Any, i: Any) -> Any:
+        offset = self.build.add(self.build.mul(o, self.at["dst_stride"]), self.build.mul(i, I64(self.lane.size)))
+        return self.build.gep(self.at["dst"], [offset], source_etype=I8)
+
+    def vector(self, o: Any, i: Any) -> None:
+        k = Algebra(self.build, self.lane.count, self.target.features)
+        k.store(self.read(k, self.source_at(o, i), self.k_inner), self.lane_at(o, i), align=1)
+
+    def block(self, o: Any, i: Any, side: int) -> None:
+        """side x side lanes, contiguous along outer at the source."""
+        k = Algebra(self.build, side, self.target.features)
+        columns = [self.read(k, self.source_at(o, self.build.add(i, I64(n))), not self.k_inner) for n in range(side)]
+        for n, lanes in enumerate(_transposed(k, columns)):
+            k.store(lanes, self.lane_at(self.build.add(o, I64(n)), i), align=1)
+
+    def scalar(self, o: Any, i: Any) -> None:
+        """One lane; the second of a pair may be missing."""
+        build, k = self.build, Algebra(self.build, 1, self.target.features)
+        first = self.source_at(o, i)
+        if self.lane.group == 1:
+            k.store(self.read(k, first, True), self.lane_at(o, i), align=1)
+            return
+        index, extent = (i, self.at["inner"]) if self.k_inner else (o, self.at["outer"])
+        exists = build.icmp_signed("<", build.add(build.mul(index, I64(2)), I64(1)), extent)
+        offset = build.select(exists, self.along_k, I64(0))
+        second = k.load(build.gep(first, [offset], source_etype=I8), self.source, align=1)
+        second = k.select(Lanes(exists, None), second, 0)
+        k.store(self.pair(k, k.load(first, self.source, align=1), second), self.lane_at(o, i), align=1)
+
+    def read(self, k: Algebra, pointer: Any, along_k: bool) -> Lanes:
+        """Lanes from contiguous elements; along_k says that a pair's two values are neighbours there."""
+        if self.lane.group == 1:
+            return k.convert(k.load(pointer, self.source, align=1), self.lane.dtype)
+        if along_k:
+            twice = Algebra(self.build, 2 * k.lanes, self.target.features)
+            halves = twice.convert(twice.load(pointer, self.source, align=1), DType.I16)
+            return Lanes(self.build.bitcast(halves.ir, k.ir_type(self.lane.dtype)), self.lane.dtype)
+        second = self.build.gep(pointer, [self.along_k], source_etype=I8)
+        return self.pair(k, *(k.load(p, self.source, align=1) for p in (pointer, second)))
+
+    def pair(self, k: Algebra, first: Lanes, second: Lanes) -> Lanes:
+        low, high = (k.convert(k.convert(x, DType.I16), DType.I32) for x in (first, second))
+        return k.or_(k.and_(low, 0xFFFF), k.shl(high, 16))
+
+
+def _transposed(k: Algebra, rows: list[Lanes]) -> list[Lanes]:
+    """len(rows) vectors of as many lanes, transposed: one bit of the row number trades places with one of the lane's.
+
+    32-bit lanes trade both bits inside 128 bits at a time, which x86 does in one instruction a vector (unpcklps).
+    """
+    values, n = [x.ir for x in rows], len(rows)
+
+    def shuffle(x: Any, y: Any, lanes: list[int]) -> Any:
+        return k.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), n), lanes))
+
+    step = 1
+    if rows[0].dtype is not None and rows[0].dtype.bits == 32 and n >= 4:
+        quads = range(0, n, 4)
+        low, high = ([q + lane + part for q in quads for part in (at, at + 1) for lane in (0, n)] for at in (0, 2))
+        left, right = ([q + lane + part for q in quads for lane in (at, at + n) for part in (0, 1)] for at in (0, 2))
+        for r in quads:
+            x0, x1, x2, x3 = values[r : r + 4]
+            y0, y1, y2, y3 = shuffle(x0, x1, low), shuffle(x0, x1, high), shuffle(x2, x3, low), shuffle(x2, x3, high)
+            values[r : r + 4] = [shuffle(y0, y2, left), shuffle(y0, y2, right),
+                                 shuffle(y1, y3, left), shuffle(y1, y3, right)]
+        step = 4
+    while step < n:
+        for r in (r for r in range(n) if not r & step):
+            x, y = values[r], values[r + step]
+            values[r] = shuffle(x, y, [lane if not lane & step else n + lane - step for lane in range(n)])
+            values[r + step] = shuffle(x, y, [lane + step if not lane & step else n + lane for lane in range(n)])
+        step *= 2
+    return [Lanes(value, rows[0].dtype) for value in values]
+
+
+# ---- building blocks of IR ----------------------------------------------------------------------------------------
+
+
+def _shared(module: ir.Module, name: str, arguments: list[str], emit_body: Callable[[ir.Function], None]) -> ir.Function:
+    """The module's internal function of that name, made now if there is none. *x is a pointer, the others are i64."""
+    if name in module.globals:
+        return module.globals[name]
+    kinds = [POINTER if argument.startswith("*") else I64 for argument in arguments]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+    function.linkage = "internal"
+    function.attributes.add("nounwind")
+    for value, argument in zip(function.args, arguments):
+        value.name = argument.lstrip("*")
+    emit_body(function)
     return function
 
 
-def _lane(dtype: DType) -> ir.Type:
-    """The LLVM type of one element; bf16 is kept as its bits."""
-    if dtype.is_float and dtype is not DType.BF16:
-        return {16: ir.HalfType, 32: ir.FloatType, 64: ir.DoubleType}[dtype.bits]()
-    return ir.IntType(dtype.bits)
-
-
-def _loop(build: ir.IRBuilder, count: ir.Value, body: Callable[[ir.Value], None]) -> None:
-    """for i in range(count): body(i)."""
-    before = build.block
-    head, inside, done = (build.append_basic_block(name) for name in ("head", "body", "done"))
-    build.branch(head)
-    build.position_at_end(head)
-    i = build.phi(I64)
-    i.add_incoming(I64(0), before)
-    build.cbranch(build.icmp_signed("<", i, count), inside, done)
+def _count(build: ir.IRBuilder, start: Any, stop: Any, step: int, body: Callable[..., Any],
+           carried: Sequence[Any] = ()) -> list[Any]:
+    """for i in range(start, stop, step): carried = body(i, carried); without carried values just body(i)."""
+    start = start if isinstance(start, ir.Value) else I64(start)
+    before, inside, done = build.block, build.append_basic_block("loop"), build.append_basic_block("done")
+    build.cbranch(build.icmp_signed("<", start, stop), inside, done)
     build.position_at_end(inside)
-    body(i)
-    i.add_incoming(build.add(i, I64(1)), build.block)
-    build.branch(head)
+    i = build.phi(I64)
+    i.add_incoming(start, before)
+    phis = [build.phi(value.type) for value in carried]
+    for phi, value in zip(phis, carried):
+        phi.add_incoming(value, before)
+    after = body(i, list(phis)) if carried else (body(i), [])[1]
+    following = build.add(i, I64(step))
+    i.add_incoming(following, build.block)
+    for phi, value in zip(phis, after):
+        phi.add_incoming(value, build.block)
+    end = build.block
+    build.cbranch(build.icmp_signed("<", following, stop), inside, done)
     build.position_at_end(done)
+    results = [build.phi(value.type) for value in carried]
+    for result, value, last in zip(results, carried, after):
+        result.add_incoming(value, before)
+        result.add_incoming(last, end)
+    return results
+
+
+def _move(build: ir.IRBuilder, pointer: Any, offset: Any) -> Any:
+    """The address `offset` bytes further."""
+    if isinstance(offset, int):
+        offset = I64(offset)
+    still = isinstance(offset, ir.Constant) and offset.constant == 0
+    return pointer if still else build.gep(pointer, [offset], source_etype=I8)
+
+
+def _minimum(build: ir.IRBuilder, x: Any, y: Any) -> Any:
+    return build.select(build.icmp_signed("<", x, y), x, y)
+
+
+def _maximum(build: ir.IRBuilder, x: Any, y: Any) -> Any:
+    return build.select(build.icmp_signed(">", x, y), x, y)
+
+
+def _declare(module: ir.Module, name: str, result: ir.Type, operands: list[ir.Type]) -> ir.Function:
+    if name not in module.globals:
+        ir.Function(module, ir.FunctionType(result, operands), name)
+    return module.globals[name]
+
+
+def _suffix(vector: ir.VectorType) -> str:
+    kind = {"i32": "i32", "i64": "i64", "float": "f32", "double": "f64"}[str(vector.element)]
+    return f"v{vector.count}{kind}"
