@@ -145,3 +145,19 @@ def _optimise(module: Any, machine: Any) -> Any:
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
     return module
+
+
+_FEATURES = {
+    "x86-64-v3": "+sse4.1,+avx,+avx2,+fma,+f16c",
+    "x86-64-v4": "+sse4.1,+avx,+avx2,+fma,+f16c,+avx512f,+avx512bw,+avx512vl,+avx512dq,+avx512cd",
+}
+
+
+def cpu_features(target: Target = HOST) -> tuple[str, str]:
+    """(triple, feature string) that code generation may rely on: the host's own, or what a named CPU is known to have."""
+    if target.triple:
+        return target.triple, target.features
+    llvm = _llvm(False)
+    host = not target.cpu
+    features = target.features or (llvm.get_host_cpu_features().flatten() if host else _FEATURES.get(target.cpu, ""))
+    return llvm.get_default_triple(), features

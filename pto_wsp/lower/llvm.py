@@ -1,0 +1,723 @@
+"""Loop programs as LLVM IR: the last step before machine code.
+
+In: LoopProgram.  Out: the text of a module with one function, whose calling convention `pipeline.py` documents.
+Vectors are explicit (16 lanes, see loops.LANES), so the text means the same on every CPU; LLVM only picks
+instructions. Start reading at `write`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from llvmlite import ir
+
+from pto_wsp.lower import matmul
+from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes, compute_dtype
+from pto_wsp.lower.loops import LANES, Buffer, LoopProgram, RowNest, Stage, WholeNest
+from pto_wsp.lower.rules import RULES, Halve, Interleave, Map, Reduce
+from pto_wsp.trace.extents import Extent
+from pto_wsp.trace.graph import Node
+from pto_wsp.types import DType
+
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+POINTER = ir.PointerType()
+WORDS_PER_TILE = 5              # address, row stride, column stride, valid rows, valid columns
+
+
+def write(program: LoopProgram, symbol: str, tail: bool, features: Collection[str], target: matmul.Target) -> tuple[str, int]:
+    """The module's text and the bytes of scratch that its function needs."""
+    module = ir.Module(name=symbol)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, POINTER]), symbol)
+    writer = _Writer(program, module, function, tail, features, target)
+    writer.write()
+    return str(module), writer.scratch_bytes
+
+
+@dataclass(frozen=True)
+class View:
+    """A tile in memory: address and byte strides as LLVM values."""
+
+    address: Any
+    rows: Any
+    cols: Any
+
+
+@dataclass
+class Lane:
+    """Where code is being written: the pass of a row, and which of its lanes exist."""
+
+    k: Algebra
+    nest: int
+    stage: int                                  # -1: row scalars before the first pass
+    row: Any                                    # index of the row; None in a flipped nest
+    col: Any = None                             # index of the first lane's column; None for row scalars
+    mask: Lanes | None = None                   # lanes that exist; None: all
+    count: Any = None                           # how many exist, with a mask
+    values: dict[int, Lanes] = field(default_factory=dict)
+
+
+class _Writer:
+    def __init__(self, program: LoopProgram, module: ir.Module, function: ir.Function, tail: bool,
+                 features: Collection[str], target: matmul.Target) -> None:
+        self.program, self.module, self.function, self.tail = program, module, function, tail
+        self.features, self.target = features, target
+        self.graph = program.graph
+        self.entry = function.append_basic_block("entry")
+        self.build = ir.IRBuilder(self.entry)
+        self.args, self.scratch = function.args
+        self.args.name, self.scratch.name = "args", "scratch"
+        self.args.add_attribute("noalias")
+        self.scratch.add_attribute("noalias")
+        self.one = Algebra(self.build, 1, features)
+        self.wide = Algebra(self.build, LANES, features)
+        self.scratch_bytes = program.scratch_bytes
+        self.views: dict[int, View] = {}                    # id(param node) -> its view
+        self.reads: dict[int, View] = {}                    # id(load) -> its view, or a copy of it
+        self.writes: dict[int, View] = {}                   # id(store) -> its view, or the staging buffer
+        self.scalars: dict[int, Lanes] = {}                 # id(scalar node) -> value
+        self.row_values: dict[int, Lanes] = {}              # id([rows, 1] node) -> value in this row
+        self.accumulators: dict[int, Any] = {}              # id(row reduction) -> alloca
+        self.index = {id(p.node): i for i, p in enumerate(self.graph.tile_params)}
+        self.users: dict[int, list[Node]] = {id(n): [] for n in self.graph.nodes}
+        for node in self.graph.nodes:
+            for operand in node.operands:
+                self.users[id(operand)].append(node)
+
+    # ---- the function ------------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        self.write_parameters()
+        for index, nest in enumerate(self.program.nests):
+            for load, (position, _, _) in self.program.snapshots.items():
+                if position == index:
+                    self.write_snapshot(load)
+            staged = self.write_staging(index, nest)
+            if isinstance(nest, WholeNest):
+                self.write_whole(nest)
+            else:
+                self.write_rows(index, nest)
+            for store, needed in staged:
+                self.write_back(store, needed)
+        self.build.ret_void()
+
+    def word(self, index: int) -> Any:
+        return self.build.load(self.build.gep(self.args, [I64(index)], source_etype=I64), typ=I64, align=8)
+
+    def write_parameters(self) -> None:
+        """Views of the tile parameters; scalar parameters, constants and what is computed from them."""
+        tiles = self.graph.tile_params
+        for i, param in enumerate(tiles):
+            at = i * WORDS_PER_TILE
+            address = self.build.inttoptr(self.word(at), POINTER, name=f"{param.name}.address")
+            self.views[id(param.node)] = View(address, self.word(at + 1), self.word(at + 2))
+        word = len(tiles) * WORDS_PER_TILE
+        for param in self.graph.scalar_params:
+            self.scalars[id(param.node)] = self.scalar_of(self.word(word), param.type.dtype)
+            word += 1
+        for node in self.graph.nodes:
+            if node.op.name == "constant":
+                value = self.one.const(node.attrs["value"], node.attrs["dtype"])
+                self.scalars[id(node)] = self.one.widen(value)
+            elif node.type is not None and not node.is_tile and node.op.name != "scalar_param":
+                operands = [self.scalars[id(o)] for o in node.operands]
+                self.scalars[id(node)] = self.apply(self.one, node, operands)
+        for node in self.graph.nodes:
+            if node.op.name == "load":
+                self.reads[id(node)] = self.views[id(node.operands[0])]
+
+    def scalar_of(self, word: Any, dtype: DType) -> Lanes:
+        """The scalar that an argument word holds, in its compute dtype."""
+        bits = word if dtype.bits == 64 else self.build.trunc(word, ir.IntType(dtype.bits))
+        kind = IR_TYPES[dtype]
+        value = bits if kind == bits.type else self.build.bitcast(bits, kind)
+        return self.one.widen(Lanes(value, dtype))
+
+    def extent(self, extent: Extent) -> Any:
+        """Number of valid elements, an i64: the static size, or what the arguments say."""
+        if not self.tail or not extent.sources:
+            return I64(extent.static)
+        source = extent.sources[0]
+        valid = self.word(source.param * WORDS_PER_TILE + 3 + source.axis)
+        if source.num != 1:
+            valid = self.build.mul(valid, I64(source.num))
+        return valid if source.den == 1 else self.build.udiv(valid, I64(source.den))
+
+    def extents_of(self, node: Node) -> tuple[Any, Any]:
+        return self.extent(self.program.extents.of(node, 0)), self.extent(self.program.extents.of(node, 1))
+
+    # ---- memory --------------------------------------------------------------------------------------------------------
+
+    def move(self, pointer: Any, *offsets: Any) -> Any:
+        for offset in offsets:
+            pointer = self.build.gep(pointer, [offset], source_etype=I8)
+        return pointer
+
+    def buffer_view(self, buffer: Buffer) -> View:
+        return View(self.move(self.scratch, I64(buffer.offset)), I64(buffer.pitch), I64(buffer.dtype.itemsize))
+
+    def write_snapshot(self, load: int) -> None:
+        """Copy what a load reads, if its lanes are not contiguous or a store of the same nests may overlap it."""
+        node = next(n for n in self.graph.nodes if id(n) == load)
+        _, buffer, hazards = self.program.snapshots[load]
+        view = self.views[id(node.operands[0])]
+        needed = self.strided(node.operands[0], view, self.lanes_along_rows(node))
+        for hazard in hazards:
+            other = self.views[id(hazard.store.operands[0])]
+            clash = self.overlap(node.operands[0], hazard.store.operands[0])
+            if hazard.pointwise:
+                same = self.build.icmp_signed("==", view.address, other.address)
+                for axis in (0, 1):
+                    if (node.tile.rows, node.tile.cols)[axis] > 1:
+                        mine, theirs = (view.rows, view.cols)[axis], (other.rows, other.cols)[axis]
+                        same = self.build.and_(same, self.build.icmp_signed("==", mine, theirs))
+                clash = self.build.and_(clash, self.build.not_(same))
+            needed = self.build.or_(needed, clash)
+        copy = self.buffer_view(buffer)
+        with self.build.if_then(needed, likely=False):
+            self.copy(copy, view, node.tile.dtype, *self.extents_of(node))
+        self.reads[load] = self.choose(needed, copy, view)
+
+    def write_staging(self, index: int, nest: RowNest | WholeNest) -> list[tuple[Node, Any]]:
+        """Where the stores of a nest write: to their views, or to scratch when a view is strided or they overlap."""
+        stores = [n for n in nest.nodes if n.op.name == "store"]
+        staged = []
+        for i, store in enumerate(stores):
+            dst = store.operands[0]
+            view = self.views[id(dst)]
+            in_lanes = isinstance(nest, WholeNest) or nest.flipped or dst.tile.cols > 1
+            needed: Any = self.strided(dst, view, isinstance(nest, RowNest) and nest.flipped) if in_lanes else I1(0)
+            for other in stores[:i]:
+                if other.operands[0] is not dst:
+                    needed = self.build.or_(needed, self.overlap(dst, other.operands[0]))
+            self.writes[id(store)] = self.choose(needed, self.buffer_view(self.program.staging[id(store)]), view)
+            staged.append((store, needed))
+        return staged
+
+    def write_back(self, store: Node, needed: Any) -> None:
+        dst = store.operands[0]
+        if isinstance(needed, ir.Constant) and not needed.constant:
+            return
+        with self.build.if_then(needed, likely=False):
+            self.copy(self.views[id(dst)], self.buffer_view(self.program.staging[id(store)]), dst.tile.dtype,
+                      *self.extents_of(dst))
+
+    def choose(self, condition: Any, x: View, y: View) -> View:
+        if isinstance(condition, ir.Constant) and not condition.constant:
+            return y
+        return View(*(self.build.select(condition, getattr(x, f), getattr(y, f)) for f in ("address", "rows", "cols")))
+
+    def lanes_along_rows(self, load: Node) -> bool:
+        """Do the lanes of the passes that read it run along its rows?"""
+        return load.tile.cols == 1
+
+    def strided(self, param: Node, view: View, along_rows: bool) -> Any:
+        """Are elements that lie side by side in the lanes apart in memory?"""
+        count = param.tile.rows if along_rows else param.tile.cols
+        if count == 1:
+            return I1(0)
+        stride = view.rows if along_rows else view.cols
+        return self.build.icmp_signed("!=", stride, I64(param.tile.dtype.itemsize))
+
+    def overlap(self, a: Node, b: Node) -> Any:
+        """May two parameters share memory? Compares the address ranges that they span."""
+        if a is b:
+            return I1(1)
+        (low_a, high_a), (low_b, high_b) = self.span(a), self.span(b)
+        return self.build.and_(self.build.icmp_unsigned("<", low_a, high_b), self.build.icmp_unsigned("<", low_b, high_a))
+
+    def span(self, param: Node) -> tuple[Any, Any]:
+        view = self.views[id(param)]
+        low = self.build.ptrtoint(view.address, I64)
+        high = self.build.add(low, I64(param.tile.dtype.itemsize))
+        rows, cols = self.extents_of(param)
+        for stride, count in ((view.rows, rows), (view.cols, cols)):
+            if isinstance(count, ir.Constant) and count.constant == 1:
+                continue
+            reach = self.build.mul(stride, self.build.sub(count, I64(1)))
+            negative = self.build.icmp_signed("<", reach, I64(0))
+            low = self.build.add(low, self.build.select(negative, reach, I64(0)))
+            high = self.build.add(high, self.build.select(negative, I64(0), reach))
+        return low, high
+
+    def copy(self, to: View, source: View, dtype: DType, rows: Any, cols: Any) -> None:
+        self.build.call(_copier(self.module, dtype.itemsize),
+                        [to.address, to.rows, to.cols, source.address, source.rows, source.cols, rows, cols])
+
+    # ---- row nests -----------------------------------------------------------------------------------------------------
+
+    def write_rows(self, index: int, nest: RowNest) -> None:
+        columns = [n for n in nest.nodes if isinstance(RULES[n.op.name], Reduce) and RULES[n.op.name].axis == 0]    # type: ignore[union-attr]
+        for node in columns:
+            self.fill(node)
+        if nest.flipped:
+            self.row_values = {}
+            for at, stage in enumerate(nest.stages):
+                self.write_stage(index, at, stage, None)
+        else:
+            rows = self.extent(nest.rows)
+            if nest.rows.static == 1 and not self.tail:
+                self.write_row(index, nest, I64(0))
+            else:
+                with self.loop(I64(0), rows, 1) as row:
+                    self.write_row(index, nest, row)
+        for node in columns:
+            self.finish_columns(node)
+
+    def write_row(self, index: int, nest: RowNest, row: Any) -> None:
+        self.row_values = {}
+        start = Lane(self.one, index, -1, row)
+        for stage in nest.stages:
+            for node in stage.nodes + stage.scalars:
+                for operand in node.operands:
+                    if operand.op.name == "load" and operand.is_tile and operand.tile.cols == 1:
+                        self.row_value(start, operand)
+        self.write_scalars(start, nest.before)
+        for at, stage in enumerate(nest.stages):
+            if stage.nodes:
+                self.write_stage(index, at, stage, row)
+            self.write_scalars(Lane(self.one, index, at, row), stage.scalars)
+
+    def write_scalars(self, lane: Lane, nodes: list[Node]) -> None:
+        """[rows, 1] values of one row, one after another."""
+        for node in nodes:
+            rule = RULES[node.op.name]
+            if node.op.name == "store":
+                dst, value = node.operands[0], self.row_value(lane, node.operands[1])
+                view = self.writes[id(node)]
+                pointer = self.move(view.address, self.build.mul(lane.row, view.rows))
+                self.one.store(self.one.convert(value, dst.tile.dtype), pointer)
+            elif isinstance(rule, Reduce) and rule.axis == 0:
+                buffer = self.program.buffers[id(node)]
+                pointer = self.buffer_view(buffer).address
+                x = self.one.convert(self.row_value(lane, node.operands[0]), buffer.dtype)
+                self.one.store(rule.body(self.one, self.one.load(pointer, buffer.dtype), x), pointer)
+            elif isinstance(rule, Reduce):
+                x = self.one.convert(self.row_value(lane, node.operands[0]), node.tile.dtype)
+                start = self.one.const(rule.start(node.tile.dtype), node.tile.dtype)
+                self.keep_row_value(lane, node, self.finished(rule, node, rule.body(self.one, start, x)))
+            else:
+                self.keep_row_value(lane, node, self.apply(self.one, node, [self.row_value(lane, o) for o in node.operands]))
+
+    def keep_row_value(self, lane: Lane, node: Node, value: Lanes) -> None:
+        self.row_values[id(node)] = value
+        buffer = self.program.buffers.get(id(node))
+        if buffer is not None:
+            pointer = self.move(self.scratch, I64(buffer.offset), self.build.mul(lane.row, I64(buffer.pitch)))
+            self.one.store(self.one.convert(value, buffer.dtype), pointer)
+
+    def row_value(self, lane: Lane, node: Node) -> Lanes:
+        """The value of a [rows, 1] or [1, 1] tile (or a scalar) in this row; in a flipped nest, of a [1, 1] tile."""
+        if not node.is_tile:
+            return self.scalars[id(node)]
+        if id(node) in self.row_values:
+            return self.row_values[id(node)]
+        row = I64(0) if lane.row is None or node.tile.rows == 1 else lane.row
+        if node.op.name == "load":
+            view = self.reads[id(node)]
+            value = self.one.load(self.move(view.address, self.build.mul(row, view.rows)), node.tile.dtype)
+        elif id(node) in self.program.buffers:
+            buffer = self.program.buffers[id(node)]
+            value = self.one.load(self.move(self.scratch, I64(buffer.offset), self.build.mul(row, I64(buffer.pitch))), buffer.dtype)
+        elif node.op.name in ("iota_u32", "alloc"):
+            value = self.one.const(0, node.tile.dtype)
+        else:
+            return self.apply(self.one, node, [self.row_value(lane, o) for o in node.operands])
+        value = self.one.widen(value)
+        if node.op.name == "load":
+            self.row_values[id(node)] = value
+        return value
+
+    def write_stage(self, index: int, at: int, stage: Stage, row: Any) -> None:
+        """One pass over the columns: full steps of 16 lanes, then the lanes that are left."""
+        reductions = [n for n in stage.nodes if isinstance(RULES[n.op.name], Reduce) and RULES[n.op.name].axis == 1]    # type: ignore[union-attr]
+        for node in reductions:
+            self.start_reduction(node)
+        count = self.extent(stage.cols)
+        full: Any
+        if isinstance(count, ir.Constant):
+            whole, rest = count.constant // LANES * LANES, count.constant % LANES
+            if whole:
+                with self.loop(I64(0), I64(whole), LANES) as col:
+                    self.write_step(stage, Lane(self.wide, index, at, row, col))
+            if rest:
+                mask = Lanes(ir.Constant(ir.VectorType(I1, LANES), [int(i < rest) for i in range(LANES)]), None)
+                self.write_step(stage, Lane(self.wide, index, at, row, I64(whole), mask, I64(rest)))
+        else:
+            full = self.build.and_(count, I64(-LANES))
+            with self.loop(I64(0), full, LANES) as col:
+                self.write_step(stage, Lane(self.wide, index, at, row, col))
+            rest = self.build.sub(count, full)
+            with self.build.if_then(self.build.icmp_signed("!=", rest, I64(0))):
+                self.write_step(stage, Lane(self.wide, index, at, row, full, self.first_lanes(rest), rest))
+        for node in reductions:
+            lane = Lane(self.one, index, at, row)
+            self.keep_row_value(lane, node, self.finished(RULES[node.op.name], node, self.across(node)))
+
+    def write_step(self, stage: Stage, lane: Lane) -> None:
+        for load in stage.loads:
+            lane.values[id(load)] = self.read(lane, load, self.reads[id(load)], load.tile.dtype)
+        for node in stage.nodes:
+            rule = RULES[node.op.name]
+            if node.op.name == "store":
+                self.put(lane, self.writes[id(node)], self.value(lane, node.operands[1]), node.operands[0])
+            elif isinstance(rule, Reduce):
+                self.reduce(lane, node, rule)
+            elif isinstance(rule, Interleave):
+                self.interleave(lane, node)
+            else:
+                value = self.halve(lane, node, rule.first) if isinstance(rule, Halve) else self.compute(lane, node)
+                lane.values[id(node)] = value
+                self.keep(lane, node, value)
+
+    def keep(self, lane: Lane, node: Node, value: Lanes) -> None:
+        """Write a value to its buffer, if it has one."""
+        buffer = self.program.buffers.get(id(node))
+        if buffer is not None:
+            self.put(lane, self.buffer_view(buffer), value, node, buffer.dtype)
+        elif id(node) in self.program.row_buffers:
+            buffer = self.program.row_buffers[id(node)]
+            self.store_lanes(lane, value, self.at_column(lane, self.buffer_view(buffer).address, buffer.dtype), buffer.dtype)
+
+    def value(self, lane: Lane, node: Node) -> Lanes:
+        """The lanes of an operand, in its compute dtype."""
+        k = lane.k
+        if not node.is_tile:
+            return k.splat(self.scalars[id(node)].ir, self.scalars[id(node)].dtype)
+        if (node.tile.rows if lane.row is None else node.tile.cols) == 1:
+            scalar = self.row_value(lane, node)
+            return k.splat(scalar.ir, scalar.dtype)
+        if id(node) not in lane.values:
+            lane.values[id(node)] = self.fetch(lane, node)
+        return lane.values[id(node)]
+
+    def fetch(self, lane: Lane, node: Node) -> Lanes:
+        """A value that this pass did not compute: from memory, or again from its operands."""
+        if id(node) in self.program.buffers:
+            buffer = self.program.buffers[id(node)]
+            return self.read(lane, node, self.buffer_view(buffer), buffer.dtype)
+        if id(node) in self.program.row_buffers:
+            buffer = self.program.row_buffers[id(node)]
+            pointer = self.at_column(lane, self.buffer_view(buffer).address, buffer.dtype)
+            return lane.k.widen(self.load_lanes(lane, pointer, buffer.dtype))
+        if node.op.name == "load":
+            return self.read(lane, node, self.reads[id(node)], node.tile.dtype)
+        return self.compute(lane, node)
+
+    def compute(self, lane: Lane, node: Node) -> Lanes:
+        if node.op.name == "iota_u32":
+            kind = lane.k.ir_type(DType.U32)
+            first = lane.k.splat(self.build.trunc(lane.col, I32), DType.U32)
+            return lane.k.add(first, Lanes(ir.Constant(kind, list(range(LANES))), DType.U32))
+        if node.op.name == "alloc":
+            return lane.k.const(0, compute_dtype(node.tile.dtype))
+        return self.apply(lane.k, node, [self.value(lane, o) for o in node.operands])
+
+    def apply(self, k: Algebra, node: Node, operands: list[Lanes]) -> Lanes:
+        """The rule's body, rounded to the op's dtype."""
+        rule = RULES[node.op.name]
+        assert isinstance(rule, Map) and node.type is not None, node
+        return k.widen(k.convert(rule.body(k, *operands), node.type.dtype))
+
+    # ---- lanes and memory ------------------------------------------------------------------------------------------------
+
+    def at_column(self, lane: Lane, pointer: Any, dtype: DType) -> Any:
+        return self.build.gep(pointer, [lane.col], source_etype=IR_TYPES[dtype])
+
+    def row_of(self, lane: Lane, view: View, rows: int) -> Any:
+        """Address of the row that the pass is in; tiles of one row have the same for every row."""
+        if lane.row is None or rows == 1:
+            return view.address
+        return self.move(view.address, self.build.mul(lane.row, view.rows))
+
+    def read(self, lane: Lane, node: Node, view: View, dtype: DType) -> Lanes:
+        pointer = self.at_column(lane, self.row_of(lane, view, node.tile.rows), dtype)
+        return lane.k.widen(self.load_lanes(lane, pointer, dtype))
+
+    def put(self, lane: Lane, view: View, value: Lanes, node: Node, dtype: DType | None = None) -> None:
+        dtype = dtype or node.tile.dtype
+        pointer = self.at_column(lane, self.row_of(lane, view, node.tile.rows), dtype)
+        self.store_lanes(lane, value, pointer, dtype)
+
+    def load_lanes(self, lane: Lane, pointer: Any, dtype: DType) -> Lanes:
+        if lane.mask is None:
+            return lane.k.load(pointer, dtype)
+        kind = lane.k.ir_type(dtype)
+        load = self.intrinsic(f"llvm.masked.load.{_suffix(kind)}.p0", kind, [POINTER, I32, lane.mask.ir.type, kind])
+        return Lanes(self.build.call(load, [pointer, I32(dtype.itemsize), lane.mask.ir, _zeros(kind)]), dtype)
+
+    def store_lanes(self, lane: Lane, value: Lanes, pointer: Any, dtype: DType) -> None:
+        value = lane.k.convert(value, dtype)
+        if lane.mask is None:
+            lane.k.store(value, pointer, align=dtype.itemsize)
+            return
+        kind = lane.k.ir_type(dtype)
+        store = self.intrinsic(f"llvm.masked.store.{_suffix(kind)}.p0", ir.VoidType(), [kind, POINTER, I32, lane.mask.ir.type])
+        self.build.call(store, [value.ir, pointer, I32(dtype.itemsize), lane.mask.ir])
+
+    def intrinsic(self, name: str, result: Any, operands: list[Any]) -> Any:
+        if name not in self.module.globals:
+            ir.Function(self.module, ir.FunctionType(result, operands), name)
+        return self.module.globals[name]
+
+    def first_lanes(self, count: Any) -> Lanes:
+        """A mask of the first `count` lanes."""
+        lanes = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES)))
+        wide = self.wide.splat(self.build.trunc(count, I32), DType.I32)
+        return Lanes(self.build.icmp_signed("<", lanes, wide.ir), None)
+
+    def halve(self, lane: Lane, node: Node, first: int) -> Lanes:
+        """Every second element of a row in memory: two loads and a shuffle, or a gather where lanes are missing."""
+        source = node.operands[0]
+        if source.op.name == "load":
+            view, dtype = self.reads[id(source)], source.tile.dtype
+        else:
+            buffer = self.program.buffers.get(id(source)) or self.program.row_buffers[id(source)]
+            view, dtype = self.buffer_view(buffer), buffer.dtype
+        in_row = id(source) in self.program.row_buffers and id(source) not in self.program.buffers
+        base = view.address if in_row else self.row_of(lane, view, source.tile.rows)
+        element = IR_TYPES[dtype]
+        base = self.build.gep(base, [self.build.mul(lane.col, I64(2))], source_etype=element)
+        if lane.mask is None:
+            low = lane.k.load(base, dtype)
+            high = lane.k.load(self.build.gep(base, [I64(LANES)], source_etype=element), dtype)
+            picks = ir.Constant(ir.VectorType(I32, LANES), [2 * i + first for i in range(LANES)])
+            found = Lanes(self.build.shuffle_vector(low.ir, high.ir, picks), dtype)
+        else:
+            lanes = Lanes(ir.Constant(ir.VectorType(I32, LANES), list(range(LANES))), DType.I32)
+            last = self.wide.splat(self.build.trunc(self.build.sub(lane.count, I64(1)), I32), DType.I32)
+            inside = self.wide.minimum(lanes, last)
+            found = lane.k.gather(base, self.wide.add(self.wide.mul(inside, 2), first), dtype)
+        return lane.k.widen(lane.k.convert(lane.k.widen(found), node.tile.dtype))
+
+    def interleave(self, lane: Lane, node: Node) -> None:
+        """Two results of 16 lanes each, to the value's row buffer (and tile buffer)."""
+        x, y = (self.value(lane, o) for o in node.operands)
+        doubled = self.build.mul(lane.col, I64(2))
+        for half in (0, 1):
+            picks = ir.Constant(ir.VectorType(I32, LANES), [(half * LANES + i) // 2 + (i % 2) * LANES for i in range(LANES)])
+            value = Lanes(self.build.shuffle_vector(x.ir, y.ir, picks), x.dtype)
+            mask = count = None
+            if lane.mask is not None:
+                count = self.build.sub(self.build.mul(lane.count, I64(2)), I64(half * LANES))
+                mask = self.first_lanes(count)
+            here = Lane(lane.k, lane.nest, lane.stage, lane.row, self.build.add(doubled, I64(half * LANES)), mask, count)
+            self.keep(here, node, value)
+
+    # ---- reductions --------------------------------------------------------------------------------------------------------
+
+    def start_reduction(self, node: Node) -> None:
+        rule, dtype = RULES[node.op.name], node.tile.dtype
+        assert isinstance(rule, Reduce)
+        if id(node) not in self.accumulators:
+            with self.build.goto_block(self.entry):
+                self.build.position_at_start(self.entry)
+                self.accumulators[id(node)] = self.build.alloca(self.wide.ir_type(dtype), name=node.op.name)
+        self.wide.store(self.wide.const(rule.start(dtype), dtype), self.accumulators[id(node)])
+
+    def reduce(self, lane: Lane, node: Node, rule: Reduce) -> None:
+        """Fold the lanes of this step into the accumulators; lanes that do not exist leave theirs alone."""
+        k, x = lane.k, self.value(lane, node.operands[0])
+        if rule.axis == 1:
+            pointer, dtype = self.accumulators[id(node)], node.tile.dtype
+            before = k.load(pointer, dtype)
+        else:
+            buffer = self.program.buffers[id(node)]
+            dtype = buffer.dtype
+            pointer = self.at_column(lane, self.buffer_view(buffer).address, dtype)
+            before = self.load_lanes(lane, pointer, dtype)
+        after = rule.body(k, before, k.convert(x, dtype))
+        if rule.axis == 0:
+            self.store_lanes(lane, after, pointer, dtype)
+        else:
+            k.store(after if lane.mask is None else k.select(lane.mask, after, before), pointer)
+
+    def across(self, node: Node) -> Lanes:
+        """The fixed tree over 16 accumulators: lanes 0-7 with 8-15, 0-3 with 4-7, 0-1 with 2-3, 0 with 1."""
+        rule, dtype = RULES[node.op.name], node.tile.dtype
+        assert isinstance(rule, Reduce)
+        value = self.wide.load(self.accumulators[id(node)], dtype).ir
+        width = LANES
+        while width > 1:
+            width //= 2
+            low, high = (self.build.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, width), list(range(at, at + width))))
+                         for at in (0, width))
+            value = rule.body(Algebra(self.build, width if width > 1 else 2, self.features), Lanes(low, dtype), Lanes(high, dtype)).ir if width > 1 \
+                else self.last_pair(rule, low, high, dtype)
+        return Lanes(value, dtype)
+
+    def last_pair(self, rule: Reduce, low: Any, high: Any, dtype: DType) -> Any:
+        first, second = (Lanes(self.build.extract_element(v, I32(0)), dtype) for v in (low, high))
+        return rule.body(self.one, first, second).ir
+
+    def finished(self, rule: Any, node: Node, total: Lanes) -> Lanes:
+        """A mean is divided by the number of elements there were."""
+        return self.one.div(total, self.count_of(node, rule)) if rule.mean else total
+
+    def count_of(self, node: Node, rule: Reduce) -> Lanes:
+        count = self.extent(self.program.extents.of(node.operands[0], rule.axis))
+        if isinstance(count, ir.Constant):
+            return self.one.const(count.constant, node.tile.dtype)
+        return self.one.convert(Lanes(count, DType.I64), node.tile.dtype)
+
+    def fill(self, node: Node) -> None:
+        """Column accumulators at their neutral element."""
+        rule, buffer = RULES[node.op.name], self.program.buffers[id(node)]
+        assert isinstance(rule, Reduce)
+        with self.loop(I64(0), I64(buffer.cols), 1) as col:
+            pointer = self.build.gep(self.buffer_view(buffer).address, [col], source_etype=IR_TYPES[buffer.dtype])
+            self.one.store(self.one.const(rule.start(buffer.dtype), buffer.dtype), pointer)
+
+    def finish_columns(self, node: Node) -> None:
+        rule, buffer = RULES[node.op.name], self.program.buffers[id(node)]
+        assert isinstance(rule, Reduce)
+        if rule.mean:
+            count = self.count_of(node, rule)
+            with self.loop(I64(0), I64(buffer.cols), 1) as col:
+                pointer = self.build.gep(self.buffer_view(buffer).address, [col], source_etype=IR_TYPES[buffer.dtype])
+                self.one.store(self.one.div(self.one.load(pointer, buffer.dtype), count), pointer)
+
+    # ---- whole-tile ops ----------------------------------------------------------------------------------------------------
+
+    def memory_of(self, node: Node) -> tuple[View, DType]:
+        """Where an operand of a whole-tile op lies; a transpose may be a view with its strides exchanged."""
+        if node.op.name == "load":
+            return self.reads[id(node)], node.tile.dtype
+        if id(node) in self.program.buffers:
+            buffer = self.program.buffers[id(node)]
+            return self.buffer_view(buffer), buffer.dtype
+        assert node.op.name == "transpose", node
+        view, dtype = self.memory_of(node.operands[0])
+        return View(view.address, view.cols, view.rows), dtype
+
+    def write_whole(self, nest: WholeNest) -> None:
+        node = nest.node
+        if nest.store is not None:
+            result = self.writes[id(nest.store)]
+        else:
+            result = self.buffer_view(self.program.buffers[id(node)])
+        getattr(self, f"write_{node.op.name}")(node, result)
+
+    def write_matmul(self, node: Node, result: View) -> None:
+        a, b = node.operands[:2]
+        spec = matmul.MatmulSpec(a.tile.rows, b.tile.cols, a.tile.cols, a.tile.dtype, b.tile.dtype,
+                                 accumulate=len(node.operands) == 3, tail=self.tail)
+        function = matmul.emit(self.module, spec, self.target)
+        arguments = []
+        for operand in node.operands:
+            view, dtype = self.memory_of(operand)
+            assert dtype is operand.tile.dtype
+            arguments += [view.address, view.rows, view.cols]
+        arguments += [result.address, result.rows]
+        if self.tail:
+            (m, k), (_, n) = self.extents_of(a), self.extents_of(b)
+            arguments += [m, n, k]
+        needed = matmul.scratch_bytes(spec, self.target)
+        offset = (self.program.scratch_bytes + 63) // 64 * 64
+        self.scratch_bytes = max(self.scratch_bytes, offset + needed)
+        self.build.call(function, [*arguments, self.move(self.scratch, I64(offset))])
+
+    def write_transpose(self, node: Node, result: View) -> None:
+        view, dtype = self.memory_of(node.operands[0])
+        self.copy(result, View(view.address, view.cols, view.rows), dtype, *self.extents_of(node))
+
+    def write_extract_topk_indices(self, node: Node, result: View) -> None:
+        """The odd elements of the first k pairs, as integers."""
+        view, dtype = self.memory_of(node.operands[0])
+        with self.loop(I64(0), self.extents_of(node)[1], 1) as i:
+            at = self.build.add(self.build.mul(i, I64(2)), I64(1))
+            value = self.one.load(self.move(view.address, self.build.mul(at, view.cols)), dtype)
+            self.one.store(self.one.convert(value, DType.I32), self.move(result.address, self.build.mul(i, I64(4))))
+
+    def write_tsort32(self, node: Node, result: View) -> None:
+        """Each score goes to the place that is the number of scores before it. Missing scores (tails) sort as -inf."""
+        (scores, _), (idx, _) = self.memory_of(node.operands[0]), self.memory_of(node.operands[1])
+        count = self.extents_of(node.operands[0])[1]
+        with self.build.goto_block(self.entry):
+            self.build.position_at_start(self.entry)
+            keys = self.build.alloca(ir.ArrayType(ir.FloatType(), 32))
+            labels = self.build.alloca(ir.ArrayType(I32, 32))
+            rank = self.build.alloca(I64)
+
+        def element(base: Any, kind: Any, i: Any) -> Any:
+            return self.build.gep(base, [i], source_etype=kind)
+
+        k = self.one
+        with self.loop(I64(0), I64(32), 1) as i:
+            k.store(k.const(float("-inf"), DType.F32), element(keys, ir.FloatType(), i))
+            self.build.store(self.build.trunc(i, I32), element(labels, I32, i))
+            with self.build.if_then(self.build.icmp_signed("<", i, count)):
+                k.store(k.load(self.move(scores.address, self.build.mul(i, scores.cols)), DType.F32), element(keys, ir.FloatType(), i))
+                k.store(k.load(self.move(idx.address, self.build.mul(i, idx.cols)), DType.U32), element(labels, I32, i))
+        with self.loop(I64(0), I64(32), 1) as i:
+            self.build.store(I64(0), rank)
+            x, mine = k.load(element(keys, ir.FloatType(), i), DType.F32), k.load(element(labels, I32, i), DType.U32)
+            with self.loop(I64(0), I64(32), 1) as j:
+                y, theirs = k.load(element(keys, ir.FloatType(), j), DType.F32), k.load(element(labels, I32, j), DType.U32)
+                earlier = Lanes(self.build.icmp_signed("<", j, i), None)
+                tie = k.or_(k.eq(x, y), k.and_(k.isnan(x), k.isnan(y)))
+                first = k.or_(k.lt(theirs, mine), k.and_(k.eq(theirs, mine), earlier))
+                above = k.or_(k.gt(y, x), k.and_(k.isnan(x), k.not_(k.isnan(y))))
+                before = k.or_(above, k.and_(tie, first))
+                self.build.store(self.build.add(self.build.load(rank, typ=I64), self.build.zext(before.ir, I64)), rank)
+            place = self.build.mul(self.build.load(rank, typ=I64), I64(8))
+            k.store(x, self.move(result.address, place))
+            k.store(k.convert(mine, DType.F32), self.move(result.address, place, I64(4)))
+
+    @contextmanager
+    def loop(self, start: Any, stop: Any, step: int) -> Iterator[Any]:
+        """for index in range(start, stop, step), tested at the top."""
+        before = self.build.block
+        head, body, done = (self.function.append_basic_block(n) for n in ("loop", "body", "done"))
+        self.build.branch(head)
+        self.build.position_at_end(head)
+        index = self.build.phi(I64)
+        index.add_incoming(start, before)
+        self.build.cbranch(self.build.icmp_signed("<", index, stop), body, done)
+        self.build.position_at_end(body)
+        yield index
+        index.add_incoming(self.build.add(index, I64(step), flags=["nsw", "nuw"]), self.build.block)
+        self.build.branch(head)
+        self.build.position_at_end(done)
+
+
+def _copier(module: ir.Module, size: int) -> ir.Function:
+    """copy_<size>(to, to_rows, to_cols, from, from_rows, from_cols, rows, cols): elements of `size` bytes, any strides."""
+    name = f"copy_{size}"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, I64, I64, POINTER, I64, I64, I64, I64]), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    to, to_rows, to_cols, source, source_rows, source_cols, rows, cols = function.args
+    element = ir.IntType(8 * size)
+    writer = _Loops(function)
+    with writer.loop(I64(0), rows, 1) as r:
+        with writer.loop(I64(0), cols, 1) as c:
+            build = writer.build
+            here = build.gep(source, [build.add(build.mul(r, source_rows), build.mul(c, source_cols))], source_etype=I8)
+            there = build.gep(to, [build.add(build.mul(r, to_rows), build.mul(c, to_cols))], source_etype=I8)
+            build.store(build.load(here, typ=element, align=size), there, align=size)
+    writer.build.ret_void()
+    return function
+
+
+class _Loops:
+    """A function with loops and nothing else."""
+
+    def __init__(self, function: ir.Function) -> None:
+        self.function = function
+        self.build = ir.IRBuilder(function.append_basic_block("entry"))
+
+    loop = _Writer.loop
+
+
+def _suffix(kind: Any) -> str:
+    from pto_wsp.lower.algebra import _suffix as suffix
+    return suffix(kind)
+
+
+def _zeros(kind: Any) -> Any:
+    return ir.Constant(kind, None)

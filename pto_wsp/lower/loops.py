@@ -1,0 +1,161 @@
+"""Loop programs: a kernel as loop nests over named memory, ready to be written as machine code.
+
+In: a simplified KernelGraph, planned by `fuse.py`.  Out: what `llvm.py` writes down, and a text for people.
+
+A row nest is one loop over rows; in a row, stages run one after another. A stage is a loop over the columns, 16 lanes
+at a time, and then row scalars, which are the [rows, 1] values: a reduction of stage 1 is a scalar that stage 2 uses.
+A value lives in registers inside its stage. Used by a later stage of the row it is computed again when that is cheaper
+than memory, else it goes through a row buffer; used by another nest, through a tile buffer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pto_wsp.trace.extents import Extent, Extents, Source
+from pto_wsp.trace.graph import KernelGraph, Node
+from pto_wsp.types import DType
+
+LANES = 16                      # lanes of a reduction and elements per step; part of the numerics (see ops.rowsum)
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """Scratch memory for one value: [rows, cols] of `dtype`, rows `pitch` bytes apart, at byte `offset`."""
+
+    name: str
+    dtype: DType
+    rows: int
+    cols: int
+    offset: int = -1
+
+    @property
+    def pitch(self) -> int:
+        return self.cols * self.dtype.itemsize
+
+    @property
+    def bytes(self) -> int:
+        return self.rows * self.pitch
+
+
+@dataclass
+class Stage:
+    """One pass over the columns of a row, and the row scalars that follow it."""
+
+    cols: Extent
+    nodes: list[Node] = field(default_factory=list)         # in order; reductions accumulate, stores write
+    scalars: list[Node] = field(default_factory=list)       # [rows, 1] values computed after the pass
+    loads: list[Node] = field(default_factory=list)         # parameter loads the pass needs, read before its stores
+
+
+@dataclass
+class RowNest:
+    """A loop over rows. `flipped`: every value is one column, and the lanes run along the rows instead."""
+
+    rows: Extent
+    flipped: bool = False
+    before: list[Node] = field(default_factory=list)        # row scalars that need no pass
+    stages: list[Stage] = field(default_factory=list)
+
+    @property
+    def nodes(self) -> list[Node]:
+        return self.before + [n for stage in self.stages for n in stage.nodes + stage.scalars]
+
+
+@dataclass
+class WholeNest:
+    """One op that works on memory: matmul, transpose, sort. `store` is the store that its result goes straight to."""
+
+    node: Node
+    store: Node | None = None
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [self.node] if self.store is None else [self.node, self.store]
+
+
+Nest = RowNest | WholeNest
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """Memory that a load must not see changed: `store` writes while values of the load are still to be read.
+
+    `pointwise`: harmless when both are the very same view, since each element is read before it is written.
+    """
+
+    store: Node
+    pointwise: bool
+
+
+@dataclass
+class LoopProgram:
+    """The nests of a kernel in order, and where its values live between them."""
+
+    graph: KernelGraph
+    extents: Extents
+    nests: list[Nest]
+    buffers: dict[int, Buffer]                              # id(node) -> its value in memory
+    row_buffers: dict[int, Buffer]                          # id(node) -> its value in memory, this row only
+    snapshots: dict[int, tuple[int, Buffer, tuple[Hazard, ...]]]    # id(load) -> (nest it happens before, copy, hazards)
+    staging: dict[int, Buffer]                              # id(store) -> where it goes if its view cannot take it yet
+    scratch_bytes: int = 0
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self)) + "\n"
+
+
+def _lines(program: LoopProgram) -> list[str]:
+    graph = program.graph
+    number = {id(n): i for i, n in enumerate(graph.nodes)}
+    param = {id(p.node): p.name for p in graph.params}
+
+    def name(node: Node) -> str:
+        if node.op.name == "load":
+            return param[id(node.operands[0])]
+        if node.op.name == "constant":
+            return repr(node.attrs["value"])
+        return param.get(id(node), f"%{number[id(node)]}")
+
+    def text(node: Node, at: str) -> str:
+        operands = ", ".join(name(o) for o in node.operands)
+        if node.op.name == "store":
+            return f"{name(node.operands[0])}[{at}] = {name(node.operands[1])}"
+        if isinstance(node, Node) and node.op.name.startswith(("rowsum", "rowm", "colsum", "colm")) and node.op.cycles.__name__.startswith("reduce"):
+            return f"{name(node)} <- {node.op.name} {operands}"
+        return f"{name(node)} = {node.op.name} {operands}".rstrip()
+
+    def kept(node: Node) -> str:
+        for place, what in ((program.row_buffers, "row"), (program.buffers, "tile")):
+            if id(node) in place:
+                return f"    -> {what} {place[id(node)].name}"
+        return ""
+
+    lines = [f"loops {graph.name}({', '.join(f'{p.name}: {p.direction} {p.type}' for p in graph.params)})"]
+    for load, (_, buffer, hazards) in program.snapshots.items():
+        node = next(n for n in graph.nodes if id(n) == load)
+        cause = ", ".join(param[id(h.store.operands[0])] for h in hazards)
+        lines.append(f"  {name(node)} is copied if its columns are strided{f' or it overlaps {cause}' if cause else ''}")
+    for nest in program.nests:
+        if isinstance(nest, WholeNest):
+            target = f" -> {name(nest.store.operands[0])}" if nest.store else kept(nest.node)
+            lines.append(f"  {text(nest.node, '')}{target}")
+            continue
+        across = "columns" if nest.flipped else "rows"
+        lines.append(f"  for r in {shown(nest.rows)}:" + (f"    # lanes along the {across[:-1]}" if nest.flipped else ""))
+        lines += [f"    {text(n, 'r')}{kept(n)}" for n in nest.before]
+        for stage in nest.stages:
+            if stage.nodes:
+                lines.append(f"    for c in {shown(stage.cols)} by {LANES}:")
+                lines += [f"      {text(n, 'r, c')}{kept(n)}" for n in stage.nodes]
+            lines += [f"    {text(n, 'r')}{kept(n)}" for n in stage.scalars]
+    lines.append(f"  scratch {program.scratch_bytes} bytes")
+    return lines
+
+
+def shown(extent: Extent) -> str:
+    return str(extent.static)
+
+
+def source_value(source: Source, valid: int) -> int:
+    return source.value(valid)
