@@ -8,8 +8,8 @@ bound has to be bound alike in every task. Start reading at `extents_of`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 from pto_wsp.trace import ops
 from pto_wsp.trace.graph import KernelGraph, Node
@@ -19,9 +19,9 @@ Key = tuple[int, int]                           # (id(node), axis)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Source:
-    """A run-time extent: valid rows (axis 0) or columns (axis 1) of tile parameter `param`, times num / den, floored.
+    """A run-time extent: valid rows (axis 0) or columns (axis 1) of tile parameter `param`, as `value` computes it.
 
-    `param` counts tile parameters in signature order.
+    `param` counts tile parameters in signature order. `num` and `den` are powers of two.
     """
 
     param: int
@@ -30,7 +30,18 @@ class Source:
     den: int = 1
 
     def value(self, valid: int) -> int:
-        return valid * self.num // self.den
+        """The extent when the parameter's is `valid`."""
+        return valid // self.den * self.num
+
+    def halved(self) -> Source:
+        """value // 2"""
+        if self.num > 1:
+            return Source(self.param, self.axis, self.num // 2, self.den)
+        return Source(self.param, self.axis, 1, self.den * 2)
+
+    def doubled(self) -> Source:
+        """value * 2"""
+        return Source(self.param, self.axis, self.num * 2, self.den)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +71,8 @@ class Extents:
     """The extent of every dimension of every tile value of a graph."""
 
     def __init__(self, graph: KernelGraph) -> None:
-        self._parent: dict[Key, tuple[Key, int, int]] = {}      # key -> (another of its class, num, den)
         self._static: dict[Key, int] = {}
-        self._members: dict[Key, set[Source]] = {}
+        self._members: dict[Key, set[Source]] = {}              # by representative of a class
         for node in graph.nodes:
             if node.is_tile:
                 for axis, size in enumerate((node.tile.rows, node.tile.cols)):
@@ -70,8 +80,8 @@ class Extents:
         for index, param in enumerate(graph.tile_params):
             for axis in (0, 1):
                 self._members.setdefault((id(param.node), axis), set()).add(Source(index, axis))
-        self._same: dict[Key, Key] = {}
-        self._derived: list[tuple[Key, Key, int, int]] = []
+        self._same: dict[Key, Key] = {}                         # a dimension -> another of its class
+        self._derived: list[tuple[Key, Key, Callable[[Source], Source]]] = []
         for node in graph.nodes:
             if node.operands and (node.is_tile or node.op.name == "store"):
                 RULES[node.op.infer](self, node)
@@ -84,9 +94,9 @@ class Extents:
             self._same[rb] = ra
             self._members.setdefault(ra, set()).update(self._members.pop(rb, ()))
 
-    def scaled(self, node: Node, axis: int, origin: Node, origin_axis: int, num: int, den: int) -> None:
-        """The dimension's valid extent is origin's × num / den."""
-        self._derived.append(((id(node), axis), (id(origin), origin_axis), num, den))
+    def scaled(self, node: Node, axis: int, origin: Node, origin_axis: int, scale: Callable[[Source], Source]) -> None:
+        """The dimension's valid extent is made from origin's by `scale`."""
+        self._derived.append(((id(node), axis), (id(origin), origin_axis), scale))
 
     def of(self, node: Node, axis: int) -> Extent:
         key = (id(node), axis)
@@ -97,26 +107,29 @@ class Extents:
         return tuple(sorted(tuple(sorted(group)) for group in self._members.values() if len(group) > 1))
 
     def _find(self, key: Key) -> Key:
+        """The class that a dimension belongs to, by its representative; shortens the way there for the next time."""
         while key in self._same:
-            key = self._same[key]
+            above = self._same[key]
+            if above in self._same:
+                self._same[key] = self._same[above]
+            key = above
         return key
 
     def _settle(self) -> None:
-        """Carry sources across the scaled dimensions, in both directions, until nothing changes.
+        """Carry sources from every dimension to those derived from it, until nothing changes.
 
-        Ops are in SSA order, so each pass carries a source at least one op further; scaling backwards is used only
-        where it is exact (doubling), else the forward value is the one checked.
+        Ops are in SSA order, so one pass is enough unless a class holds both ends of a derivation. It ends because
+        the halves and doubles of a source are few: value(v) never exceeds the static extent of its class.
         """
         changed = True
         while changed:
             changed = False
-            for key, origin, num, den in self._derived:
-                here, there = self._find(key), self._find(origin)
-                for source in tuple(self._members.get(there, ())):
-                    made = Source(source.param, source.axis, source.num * num, source.den * den)
-                    if here != there and made not in self._members.setdefault(here, set()) and made.den <= 64 and made.num <= 64:
-                        self._members[here].add(made)
-                        changed = True
+            for key, origin, scale in self._derived:
+                here = self._members.setdefault(self._find(key), set())
+                made = {scale(source) for source in self._members.get(self._find(origin), ())} - here
+                if made:
+                    here |= made
+                    changed = True
 
 
 def _elementwise(extents: Extents, node: Node) -> None:
@@ -155,7 +168,7 @@ def _matmul(extents: Extents, node: Node) -> None:
 
 def _half(extents: Extents, node: Node) -> None:
     _rows(extents, node)
-    extents.scaled(node, 1, node.operands[0], 1, 1, 2)
+    extents.scaled(node, 1, node.operands[0], 1, Source.halved)
 
 
 def _double(extents: Extents, node: Node) -> None:
@@ -163,7 +176,7 @@ def _double(extents: Extents, node: Node) -> None:
     extents.same(a, 0, b, 0)
     extents.same(a, 1, b, 1)
     _rows(extents, node)
-    extents.scaled(node, 1, a, 1, 2, 1)
+    extents.scaled(node, 1, a, 1, Source.doubled)
 
 
 def _swap(extents: Extents, node: Node) -> None:

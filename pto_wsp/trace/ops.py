@@ -11,8 +11,10 @@ tiles for it, and fail until every room has its rule.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Sequence, Union
+from fractions import Fraction
+from typing import Any, Union
 
 import numpy as np
 
@@ -24,7 +26,7 @@ Types = Sequence["ValueType | None"]
 Attrs = Mapping[str, Any]
 Dim = tuple[Node, int]                                  # (tile value, 0 for its rows or 1 for its columns)
 Term = tuple[int, tuple[Dim, ...]]                      # cycles: a coefficient times a product of extents
-Infer = Callable[["Op", Types, Attrs], Union[ValueType, None]]
+Infer = Callable[["Op", Types, Attrs], ValueType | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -397,18 +399,17 @@ def sort_cycles(node: Node, users: Sequence[Node]) -> tuple[Term, ...]:
 
 # ---- NumPy references ----------------------------------------------------------------------------------------------
 # Written by hand, not derived from the lowering, so that both cannot share a mistake. The interpreter hands F16 and
-# BF16 over as F32, widens to F64 (or long double) where tolerance > 0, and rounds the result to the tile's dtype.
+# BF16 over as F32, widens to F64 (or long double) where tolerance is not 0, and rounds the result to the tile's dtype.
 
 def ref_div(x: Any, y: Any) -> Any:
     """IEEE for floats; integers truncate toward zero, x / 0 is 0 and MIN / -1 wraps."""
-    if np.issubdtype(np.asarray(x).dtype, np.integer):
-        x, y = np.broadcast_arrays(x, y)
-        safe = np.where(y == 0, np.ones_like(y), y)
-        wraps = (safe == -1) if np.issubdtype(x.dtype, np.signedinteger) else np.zeros(x.shape, bool)
-        quotient = np.where(wraps, -x, x - np.fmod(x, np.where(wraps, np.ones_like(y), safe)))
-        quotient = np.where(wraps, quotient, quotient // np.where(wraps, np.ones_like(y), safe))
-        return np.where(y == 0, np.zeros_like(x), quotient).astype(x.dtype)
-    return np.divide(x, y)
+    if not np.issubdtype(np.asarray(x).dtype, np.integer):
+        return np.divide(x, y)
+    x, y = np.broadcast_arrays(x, y)
+    safe = np.where(y == 0, np.ones_like(y), y)
+    floor = x // safe                                               # MIN / -1 wraps
+    toward_zero = floor + ((x != floor * safe) & ((x < 0) != (y < 0))).astype(x.dtype)
+    return np.where(y == 0, np.zeros_like(x), toward_zero)
 
 
 def ref_maximum(x: Any, y: Any) -> Any:
@@ -416,29 +417,159 @@ def ref_maximum(x: Any, y: Any) -> Any:
     larger = np.maximum(x, y)
     if not np.issubdtype(np.asarray(larger).dtype, np.inexact):
         return larger
-    return np.where((x == 0) & (y == 0), np.where(np.signbit(x) & np.signbit(y), np.negative(np.zeros_like(larger)), np.zeros_like(larger)), larger)
+    zeros = (np.asarray(x) == 0) & (np.asarray(y) == 0)
+    return np.where(zeros, np.where(np.signbit(x), y, x), larger)
 
 
 def ref_minimum(x: Any, y: Any) -> Any:
-    return ref_maximum(-np.asarray(x), -np.asarray(y)) * -1 if np.issubdtype(np.asarray(x).dtype, np.inexact) else np.minimum(x, y)
+    """IEEE 754-2019 minimum: NaN if either is NaN, and -0 < +0."""
+    smaller = np.minimum(x, y)
+    if not np.issubdtype(np.asarray(smaller).dtype, np.inexact):
+        return smaller
+    zeros = (np.asarray(x) == 0) & (np.asarray(y) == 0)
+    return np.where(zeros, np.where(np.signbit(x), x, y), smaller)
 
 
 def ref_max_along(x: Any, axis: int) -> Any:
-    result = np.take(x, [0], axis)
-    for i in range(1, x.shape[axis]):
-        result = ref_maximum(result, np.take(x, [i], axis))
-    return result
+    """The largest along an axis; of nothing, -inf or the smallest integer."""
+    return _along(ref_maximum, x, axis, -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min)
 
 
 def ref_min_along(x: Any, axis: int) -> Any:
-    result = np.take(x, [0], axis)
-    for i in range(1, x.shape[axis]):
-        result = ref_minimum(result, np.take(x, [i], axis))
+    """The smallest along an axis; of nothing, +inf or the largest integer."""
+    return _along(ref_minimum, x, axis, np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).max)
+
+
+def _along(choose: Callable[[Any, Any], Any], x: Any, axis: int, of_nothing: float) -> Any:
+    """Fold an axis into one element by a choice that is commutative and associative: halves against halves."""
+    if x.shape[axis] == 0:
+        return np.full([1 if i == axis else n for i, n in enumerate(x.shape)], of_nothing, x.dtype)
+    x = np.moveaxis(x, axis, 0)
+    while len(x) > 1:
+        half = len(x) // 2
+        x = np.concatenate((choose(x[:half], x[half:2 * half]), x[2 * half:]))
+    return np.moveaxis(x, 0, axis)
+
+
+def ref_fma(x: Any, y: Any, z: Any) -> Any:
+    """x * y + z, rounded once."""
+    x, y, z = np.broadcast_arrays(x, y, z)
+    return _fma32(x, y, z) if x.dtype == np.float32 else _fma64(x, y, z)
+
+
+def _fma32(x: Any, y: Any, z: Any) -> Any:
+    """The product is exact in F64; the sum is rounded to odd there, so that rounding it to F32 is as if it came first."""
+    product, z = x.astype(np.float64) * y.astype(np.float64), z.astype(np.float64)
+    return _add_to_odd(product, z).astype(np.float32)
+
+
+def _add_to_odd(a: Any, b: Any) -> Any:
+    """a + b in F64: the sum if it is exact, else the one of its two neighbours whose last bit is 1."""
+    near = np.asarray(a + b)
+    back = near - a
+    error = np.asarray((a - (near - back)) + (b - back))            # exactly a + b - near (Knuth)
+    bits = near.view(np.int64)                                      # of a float's magnitude, for any sign
+    step = np.where((error > 0) == (near > 0), 1, -1)
+    move = (error != 0) & np.isfinite(near) & np.isfinite(error) & ((bits & 1) == 0)
+    return np.where(move, bits + step, bits).view(np.float64)
+
+
+def _fma64(x: Any, y: Any, z: Any) -> Any:
+    """Boldo and Melquiond's sum of an exact product where no part of it can over- or underflow, else exact integers."""
+    def moderate(a: Any) -> Any:
+        return (np.abs(a) > 2.0 ** -250) & (np.abs(a) < 2.0 ** 250)
+
+    high, low = _exact_product(x, y)
+    carry, rest = _exact_sum(z, low)
+    top, middle = _exact_sum(high, carry)
+    result = top + _add_to_odd(middle, rest)
+    plain = (x == 0) | (y == 0) | ~np.isfinite(x) | ~np.isfinite(y) | ~np.isfinite(z)
+    result = np.where(plain, np.where(np.isfinite(x) & np.isfinite(y) & ~np.isfinite(z), z, x * y + z), result)
+    hard = ~plain & ~(moderate(x) & moderate(y) & (moderate(z) | (z == 0)))
+    for i in zip(*np.nonzero(np.atleast_1d(hard)), strict=True):
+        at = i if hard.ndim else ()
+        result[at] = _fma_of_rationals(float(x[at]), float(y[at]), float(z[at]))
     return result
 
 
+def _exact_sum(a: Any, b: Any) -> Any:
+    """(s, e): s = a + b rounded, s + e = a + b exactly (Knuth)."""
+    s = a + b
+    back = s - a
+    return s, (a - (s - back)) + (b - back)
+
+
+def _exact_product(a: Any, b: Any) -> Any:
+    """(p, e): p = a * b rounded, p + e = a * b exactly (Dekker, Veltkamp)."""
+    def halves(v: Any) -> Any:
+        scaled = v * 134217729.0                                    # 2**27 + 1
+        high = scaled - (scaled - v)
+        return high, v - high
+
+    p, (a1, a2), (b1, b2) = a * b, halves(a), halves(b)
+    return p, a2 * b2 - (((p - a1 * b1) - a2 * b1) - a1 * b2)
+
+
+def _fma_of_rationals(x: float, y: float, z: float) -> float:
+    exact = Fraction(x) * Fraction(y) + Fraction(z)
+    if exact == 0:
+        return 0.0                                                  # z is exactly -x * y
+    try:
+        rounded = exact.numerator / exact.denominator               # correctly rounded, subnormals too
+    except OverflowError:
+        rounded = math.inf
+    return math.copysign(rounded, 1 if exact > 0 else -1)
+
+
+def ref_cast(x: Any, dtype: DType, by: str = "user") -> Any:
+    """x in another dtype: to a float rounds to nearest even; float to integer truncates, saturates, NaN becomes 0;
+    integers wrap. One rounding, whatever the source."""
+    x = np.asarray(x)
+    if x.dtype == dtype.numpy:
+        return x
+    if x.dtype.kind == "b":
+        x = x.astype(np.uint8)
+    elif x.dtype.kind not in "fiu":                                 # BF16 as ml_dtypes has it
+        x = x.astype(np.float32)
+    if dtype.is_int:
+        return _truncated(x, dtype) if x.dtype.kind == "f" else x.astype(dtype.numpy)
+    if dtype.itemsize >= 4:
+        return x.astype(dtype.numpy)
+    # NumPy and ml_dtypes reach 16 bits through F32 or F64: make that step round to odd.
+    if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
+        big = (x >= 2 ** 53) | (x < -(2 ** 53)) if x.dtype.kind == "i" else x >= 2 ** 53
+        x = np.where(big, (x >> 11 | ((x & 0x7FF) != 0).astype(x.dtype)) << 11, x)
+    return _to_odd32(x.astype(np.float64)).astype(dtype.numpy)
+
+
+def _to_odd32(x: Any) -> Any:
+    """F64 as F32: itself if exact, else the neighbour whose last bit is 1."""
+    near = x.astype(np.float32)
+    bits = np.asarray(near).view(np.int32)
+    toward_zero = np.where(np.abs(near.astype(np.float64)) > np.abs(x), bits - 1, bits)
+    return np.where((near.astype(np.float64) == x) | np.isnan(x), bits, toward_zero | 1).view(np.float32)
+
+
+def _truncated(x: Any, dtype: DType) -> Any:
+    """Floats as integers: toward zero, saturated, NaN as 0."""
+    limits = np.iinfo(dtype.numpy)
+    x = np.trunc(x.astype(np.float64))
+    below, above = x <= float(limits.min), x >= float(limits.max)   # float(max) of 64 bits is one above max
+    whole = np.where(below | above | np.isnan(x), 0, x).astype(dtype.numpy)
+    return np.where(below, dtype.numpy.type(limits.min), np.where(above, dtype.numpy.type(limits.max), whole))
+
+
 def ref_erf(x: Any) -> Any:
-    return np.vectorize(math.erf, otypes=[np.float64])(x)
+    """2/√π · e^(-x²) · Σ 2ⁿ·x^(2n+1) / (2n+1)!!, whose terms have one sign; 1 in every dtype beyond 6."""
+    dtype = np.asarray(x).dtype
+    a = np.minimum(np.abs(x), dtype.type(6.5))
+    term = total = a
+    for n in range(1, 200):
+        term = term * (2 * a * a) / (2 * n + 1)
+        total = total + term
+        if not np.any(term > total * np.finfo(dtype).eps / 16):
+            break
+    return np.copysign(np.where(a > 6.25, dtype.type(1), total * np.exp(-a * a) * 2 / np.sqrt(_pi(dtype))), x)
 
 
 def ref_sigmoid(x: Any) -> Any:
@@ -449,8 +580,13 @@ def ref_sigmoid(x: Any) -> Any:
 
 def ref_gelu(x: Any) -> Any:
     """0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))) = x·sigmoid(2·√(2/π)·(x + 0.044715·x³))."""
-    inner = 2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)
+    dtype = np.asarray(x).dtype
+    inner = 2 * np.sqrt(2 / _pi(dtype)) * (x + dtype.type(44715) / 1_000_000 * x ** 3)
     return np.where(np.isneginf(x), -0.0, x * ref_sigmoid(inner))
+
+
+def _pi(dtype: Any) -> Any:
+    return dtype.type("3.14159265358979323846264338327950288") if dtype.itemsize > 8 else dtype.type(math.pi)
 
 
 def ref_silu(x: Any) -> Any:
@@ -467,9 +603,13 @@ def ref_interleave(a: Any, b: Any) -> Any:
 
 def ref_tsort32(scores: Any, idx: Any) -> Any:
     """Descending by score, equal scores by ascending index, NaN last; -0 and +0 are equal."""
-    s, i = scores[0].astype(np.float64), idx[0]
-    order = sorted(range(s.size), key=lambda j: (bool(np.isnan(s[j])), 0.0 if np.isnan(s[j]) else -s[j], int(i[j])))
-    return np.stack((scores[0][order], i[order].astype(scores.dtype)), axis=1).reshape(1, -1)
+    s, i = scores[0], idx[0]
+    order = np.lexsort((i, -s, np.isnan(s)))                        # the last key decides first
+    return np.stack((s[order], i[order].astype(s.dtype)), axis=1).reshape(1, -1)
+
+
+def ref_top_indices(pairs: Any, k: int) -> Any:
+    return ref_cast(pairs[:, 1:2 * k:2], DType.I32)
 
 
 # ---- the rows ------------------------------------------------------------------------------------------------------
@@ -499,7 +639,8 @@ TABLE = (
        "The larger value, IEEE 754-2019 maximum: NaN if either is NaN, -0 < +0.", promotes=True),
     Op("minimum", "x y", broadcast_type, ref_minimum, elementwise,
        "The smaller value, IEEE 754-2019 minimum: NaN if either is NaN, -0 < +0.", promotes=True),
-    Op("fma", "x y z", float_broadcast_type, None, elementwise, "x * y + z with one rounding.", promotes=True),
+    Op("fma", "x y z", float_broadcast_type, ref_fma, elementwise,
+       "x * y + z with one rounding (F16 and BF16: to F32, then to the tile).", promotes=True),
 
     # comparison and choice
     Op("lt", "x y", mask_type, np.less, elementwise, "x < y as u8.", promotes=True),
@@ -531,7 +672,7 @@ TABLE = (
     Op("floor", "x", float_type, np.floor, elementwise, "Largest integer not above x."),
     Op("ceil", "x", float_type, np.ceil, elementwise, "Smallest integer not below x."),
     Op("round", "x", float_type, np.rint, elementwise, "Nearest integer, ties to even."),
-    Op("cast", "x", converted, None, conversion,
+    Op("cast", "x", converted, ref_cast, conversion,
        "x in another dtype: floats round to nearest even; float to integer truncates, saturates, and NaN becomes 0; "
        "integers wrap.", {"dtype": REQUIRED, "by": "user"}),
 
@@ -570,7 +711,7 @@ TABLE = (
        {"cols": REQUIRED}),
     Op("tsort32", "scores idx", sorted_pairs, ref_tsort32, sort_cycles,
        "(score, index) pairs by descending score; equal scores by ascending index, NaN last."),
-    Op("extract_topk_indices", "pairs", top_indices, lambda pairs, k: pairs[:, 1:2 * k:2].astype(np.int32), free,
+    Op("extract_topk_indices", "pairs", top_indices, ref_top_indices, free,
        "The first k indices of sorted pairs.", {"k": REQUIRED}),
 
     # the clock
