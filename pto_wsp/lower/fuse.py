@@ -8,7 +8,7 @@ nests may overlap them (`_find_hazards`). The answers are data; `llvm.py` only w
 from __future__ import annotations
 
 from pto_wsp.lower.algebra import compute_dtype
-from pto_wsp.lower.loops import Buffer, Hazard, LoopProgram, RowNest, Stage, WholeNest
+from pto_wsp.lower.loops import Buffer, Hazard, LoopProgram, RowNest, Snapshot, Stage, WholeNest
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce, Rule, Whole
 from pto_wsp.trace.extents import Extent, extents_of
 from pto_wsp.trace.graph import KernelGraph, Node
@@ -334,17 +334,18 @@ class _Planner:
         for node in self.graph.nodes:
             if node.op.name == "load" and id(node) in self.uses:
                 hazards = self._find_hazards(node)
-                if hazards or self._wants_lanes(node):
+                lanes = self._wants_lanes(node)
+                if hazards or lanes:
                     first, last = self.position[id(node)], max(n for n, _ in self.uses[id(node)])
                     made = buffer("copy", node, node.tile.dtype, node.tile.rows, node.tile.cols, first, last)
-                    snapshots[id(node)] = (first, made, hazards)
+                    snapshots[id(node)] = (first, made, hazards, lanes)
         for store in self.graph.stores:
             dst, home = store.operands[0].tile, self.home[id(store)]
             staging[id(store)] = buffer("out", store, dst.dtype, dst.rows, dst.cols, home, home)
         placed, total = _place(live)
         return LoopProgram(
             self.graph, self.extents, list(self.nests), {k: placed[i] for k, i in buffers.items()},
-            {k: placed[i] for k, i in rows.items()}, {k: (n, placed[i], h) for k, (n, i, h) in snapshots.items()},
+            {k: placed[i] for k, i in rows.items()}, {k: Snapshot(n, placed[i], h, lanes) for k, (n, i, h, lanes) in snapshots.items()},
             {k: placed[i] for k, i in staging.items()}, total)
 
     def _last_use(self, user: Node) -> int:
@@ -359,7 +360,7 @@ class _Planner:
         """Do the lanes of some pass read it? Then its elements have to be contiguous along them."""
         for index, at in self.uses[id(load)]:
             nest = self.nests[index]
-            if isinstance(nest, RowNest) and at >= 0 and self._in_lanes(load, nest):
+            if isinstance(nest, RowNest) and (at >= 0 and self._in_lanes(load, nest) or id(load) in self.addressed):
                 return True
         return False
 

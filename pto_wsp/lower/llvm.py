@@ -16,7 +16,7 @@ from llvmlite import ir
 
 from pto_wsp.lower import matmul
 from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes, compute_dtype
-from pto_wsp.lower.loops import LANES, Buffer, LoopProgram, RowNest, Stage, WholeNest
+from pto_wsp.lower.loops import LANES, Buffer, LoopProgram, RowNest, Snapshot, Stage, WholeNest
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Map, Reduce
 from pto_wsp.trace.extents import Extent
 from pto_wsp.trace.graph import Node
@@ -91,9 +91,9 @@ class _Writer:
     def write(self) -> None:
         self.write_parameters()
         for index, nest in enumerate(self.program.nests):
-            for load, (position, _, _) in self.program.snapshots.items():
-                if position == index:
-                    self.write_snapshot(load)
+            for load, snapshot in self.program.snapshots.items():
+                if snapshot.nest == index:
+                    self.write_snapshot(load, snapshot)
             staged = self.write_staging(index, nest)
             if isinstance(nest, WholeNest):
                 self.write_whole(nest)
@@ -158,13 +158,12 @@ class _Writer:
     def buffer_view(self, buffer: Buffer) -> View:
         return View(self.move(self.scratch, I64(buffer.offset)), I64(buffer.pitch), I64(buffer.dtype.itemsize))
 
-    def write_snapshot(self, load: int) -> None:
+    def write_snapshot(self, load: int, snapshot: Snapshot) -> None:
         """Copy what a load reads, if its lanes are not contiguous or a store of the same nests may overlap it."""
         node = next(n for n in self.graph.nodes if id(n) == load)
-        _, buffer, hazards = self.program.snapshots[load]
         view = self.views[id(node.operands[0])]
-        needed = self.strided(node.operands[0], view, self.lanes_along_rows(node))
-        for hazard in hazards:
+        needed: Any = self.strided(node.operands[0], view, node.tile.cols == 1) if snapshot.lanes else I1(0)
+        for hazard in snapshot.hazards:
             other = self.views[id(hazard.store.operands[0])]
             clash = self.overlap(node.operands[0], hazard.store.operands[0])
             if hazard.pointwise:
@@ -175,7 +174,7 @@ class _Writer:
                         same = self.build.and_(same, self.build.icmp_signed("==", mine, theirs))
                 clash = self.build.and_(clash, self.build.not_(same))
             needed = self.build.or_(needed, clash)
-        copy = self.buffer_view(buffer)
+        copy = self.buffer_view(snapshot.buffer)
         with self.build.if_then(needed, likely=False):
             self.copy(copy, view, node.tile.dtype, *self.extents_of(node))
         self.reads[load] = self.choose(needed, copy, view)
@@ -208,10 +207,6 @@ class _Writer:
         if isinstance(condition, ir.Constant) and not condition.constant:
             return y
         return View(*(self.build.select(condition, getattr(x, f), getattr(y, f)) for f in ("address", "rows", "cols")))
-
-    def lanes_along_rows(self, load: Node) -> bool:
-        """Do the lanes of the passes that read it run along its rows?"""
-        return load.tile.cols == 1
 
     def strided(self, param: Node, view: View, along_rows: bool) -> Any:
         """Are elements that lie side by side in the lanes apart in memory?"""
@@ -637,8 +632,8 @@ class _Writer:
         count = self.extents_of(node.operands[0])[1]
         with self.build.goto_block(self.entry):
             self.build.position_at_start(self.entry)
-            keys = self.build.alloca(ir.ArrayType(ir.FloatType(), 32))
-            labels = self.build.alloca(ir.ArrayType(I32, 32))
+            keys = self.build.alloca(ir.FloatType(), 32)
+            labels = self.build.alloca(I32, 32)
             rank = self.build.alloca(I64)
 
         def element(base: Any, kind: Any, i: Any) -> Any:

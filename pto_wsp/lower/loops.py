@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pto_wsp.trace.extents import Extent, Extents, Source
+from pto_wsp.lower.rules import RULES, Reduce
+from pto_wsp.trace.extents import Extent, Extents
 from pto_wsp.trace.graph import KernelGraph, Node
 from pto_wsp.types import DType
 
@@ -88,6 +89,17 @@ class Hazard:
     pointwise: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A load that may have to be copied to `buffer` before nest `nest`: because its lanes are apart in memory (asked
+    only if lanes read it), or because a store may change it too early."""
+
+    nest: int
+    buffer: Buffer
+    hazards: tuple[Hazard, ...]
+    lanes: bool
+
+
 @dataclass
 class LoopProgram:
     """The nests of a kernel in order, and where its values live between them."""
@@ -97,7 +109,7 @@ class LoopProgram:
     nests: list[Nest]
     buffers: dict[int, Buffer]                              # id(node) -> its value in memory
     row_buffers: dict[int, Buffer]                          # id(node) -> its value in memory, this row only
-    snapshots: dict[int, tuple[int, Buffer, tuple[Hazard, ...]]]    # id(load) -> (nest it happens before, copy, hazards)
+    snapshots: dict[int, Snapshot]                          # by id(load)
     staging: dict[int, Buffer]                              # id(store) -> where it goes if its view cannot take it yet
     scratch_bytes: int = 0
 
@@ -121,7 +133,7 @@ def _lines(program: LoopProgram) -> list[str]:
         operands = ", ".join(name(o) for o in node.operands)
         if node.op.name == "store":
             return f"{name(node.operands[0])}[{at}] = {name(node.operands[1])}"
-        if isinstance(node, Node) and node.op.name.startswith(("rowsum", "rowm", "colsum", "colm")) and node.op.cycles.__name__.startswith("reduce"):
+        if isinstance(RULES[node.op.name], Reduce):
             return f"{name(node)} <- {node.op.name} {operands}"
         return f"{name(node)} = {node.op.name} {operands}".rstrip()
 
@@ -132,10 +144,11 @@ def _lines(program: LoopProgram) -> list[str]:
         return ""
 
     lines = [f"loops {graph.name}({', '.join(f'{p.name}: {p.direction} {p.type}' for p in graph.params)})"]
-    for load, (_, buffer, hazards) in program.snapshots.items():
+    for load, snapshot in program.snapshots.items():
         node = next(n for n in graph.nodes if id(n) == load)
-        cause = ", ".join(param[id(h.store.operands[0])] for h in hazards)
-        lines.append(f"  {name(node)} is copied if its columns are strided{f' or it overlaps {cause}' if cause else ''}")
+        causes = ["its lanes are strided"] if snapshot.lanes else []
+        causes += [f"it overlaps {param[id(h.store.operands[0])]}" for h in snapshot.hazards]
+        lines.append(f"  {name(node)} is copied if {' or '.join(causes)}")
     for nest in program.nests:
         if isinstance(nest, WholeNest):
             target = f" -> {name(nest.store.operands[0])}" if nest.store else kept(nest.node)
@@ -155,7 +168,3 @@ def _lines(program: LoopProgram) -> list[str]:
 
 def shown(extent: Extent) -> str:
     return str(extent.static)
-
-
-def source_value(source: Source, valid: int) -> int:
-    return source.value(valid)
