@@ -18,12 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import ExecutionError
+from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT
 
-__all__ = ["ENTER_PARALLEL", "ENTER_SEQUENTIAL", "EXIT", "Counters", "InOrderEngine", "Starts", "Wait"]
-
-# Values of TaskTable.kernel that are not tasks: a block opens or closes. Outside all blocks, rows are
-# parallel.
-ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT = -1, -2, -3
+__all__ = ["Counters", "InOrderEngine", "Starts", "Wait"]
 
 # Slots of the state array.
 (CLOCK, DEPTH, TURN, IN_FLIGHT, TASKS, WORK, MAKESPAN, OVERLAPPED,

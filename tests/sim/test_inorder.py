@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pto_wsp.errors import ExecutionError
+from pto_wsp.lower.tasks import ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT
 from pto_wsp.sim import inorder
-from pto_wsp.sim.inorder import ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, Counters, InOrderEngine, Starts, Wait
+from pto_wsp.sim.inorder import Counters, InOrderEngine, Starts, Wait
 
 # ---- trees: ("task", duration, key) | ("par", child, ...) | ("seq", child, ...) ----
 

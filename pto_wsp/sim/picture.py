@@ -1,0 +1,147 @@
+"""Timeline -> matplotlib figure. The only file here that needs matplotlib, an optional extra."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pto_wsp.errors import UsageError
+from pto_wsp.sim.inorder import Wait
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pto_wsp.sim.timeline import Timeline
+
+__all__ = ["draw"]
+
+KERNEL_COLOURS = (
+    "#4C78A8",
+    "#F58518",
+    "#54A24B",
+    "#B279A2",
+    "#72B7B2",
+    "#E45756",
+    "#EECA3B",
+    "#9D755D",
+    "#FF9DA6",
+)
+WAIT_COLOURS = {Wait.DEPENDENCY: "#222222", Wait.IN_ORDER: "#B8B8B8", Wait.WINDOW_FULL: "#D62728"}
+WAIT_LABELS = {
+    Wait.DEPENDENCY: "idle: waits for predecessors",
+    Wait.IN_ORDER: "idle: an earlier task is held up",
+    Wait.WINDOW_FULL: "idle: window is full",
+}
+MOST_BARS = 200_000
+BAR, GAP = 0.36, 0.04  # half heights, in lanes
+
+
+def draw(timeline: Timeline, ax: Axes | None = None) -> Figure:
+    """Bars for tasks, thin lines for the idle time before them."""
+    try:
+        from matplotlib.figure import Figure as NewFigure
+    except ImportError as error:
+        raise UsageError("timeline.plot() needs matplotlib: pip install 'pto_wsp[plot]'") from error
+    if len(timeline) > MOST_BARS:
+        raise UsageError(
+            f"{len(timeline):,} tasks do not fit into a picture (at most {MOST_BARS:,}); "
+            "timeline.text() samples them, timeline.save('trace.json') keeps them all for Perfetto"
+        )
+    if ax is None:
+        height = 1.5 + min(0.42 * timeline.workers, 4.2 + 0.16 * timeline.workers, 16.0)
+        figure: Any = NewFigure(figsize=(11, height), layout="constrained")
+        ax = figure.add_subplot()
+    assert ax is not None
+    _lanes(timeline, ax)
+    _bars(timeline, ax)
+    _gaps(timeline, ax)
+    _frame(timeline, ax)
+    result = ax.figure
+    return result  # type: ignore[return-value]
+
+
+def _boxes(left: NDArray[Any], right: NDArray[Any], middle: NDArray[Any], half: float) -> NDArray[np.float64]:
+    """[n, 4, 2] corners."""
+    low, high = middle - half, middle + half
+    corners = ((left, low), (right, low), (right, high), (left, high))
+    return np.stack([np.stack(corner, axis=1) for corner in corners], axis=1).astype(np.float64)
+
+
+def _lanes(timeline: Timeline, ax: Axes) -> None:
+    for worker in range(timeline.workers):
+        ax.axhspan(worker - 0.45, worker + 0.45, color="#F3F3F3" if worker % 2 else "#FAFAFA", zorder=0, lw=0)
+
+
+def _bars(timeline: Timeline, ax: Axes) -> None:
+    from matplotlib.collections import PolyCollection
+
+    kernel = timeline.kernel
+    edge = 0.6 if len(timeline) <= 2000 else 0.0
+    for index, name in enumerate(timeline.kernels):
+        of = np.flatnonzero(kernel == index)
+        boxes = _boxes(timeline.start[of], timeline.end[of], timeline.worker[of], BAR)
+        colour = KERNEL_COLOURS[index % len(KERNEL_COLOURS)]
+        ax.add_collection(
+            PolyCollection(
+                boxes, facecolors=colour, edgecolors="white", linewidths=edge, label=name, zorder=2
+            )  # type: ignore[arg-type]
+        )
+    if len(timeline) <= 400:
+        _names(timeline, ax)
+
+
+def _names(timeline: Timeline, ax: Axes) -> None:
+    """Axis values inside the bars that are wide enough for them."""
+    room = timeline.total_cycles / 130  # cycles per character, about
+    for span in timeline:
+        text = ",".join(map(str, span.axes))
+        if text and len(text) * room < span.end - span.start:
+            middle = (span.start + span.end) / 2
+            ax.text(middle, span.worker, text, ha="center", va="center", fontsize=8, color="white", zorder=3)
+
+
+def _gaps(timeline: Timeline, ax: Axes) -> None:
+    from matplotlib.collections import PolyCollection
+
+    idle = timeline.idle
+    for wait, colour in WAIT_COLOURS.items():
+        of = np.flatnonzero((timeline.wait == wait) & (idle > 0))
+        if len(of):
+            boxes = _boxes(timeline.start[of] - idle[of], timeline.start[of], timeline.worker[of], GAP)
+            ax.add_collection(
+                PolyCollection(boxes, facecolors=colour, lw=0, label=WAIT_LABELS[wait], zorder=1)
+            )  # type: ignore[arg-type]
+
+
+def _frame(timeline: Timeline, ax: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    total = timeline.total_cycles
+    busy = int((timeline.end - timeline.start).sum())
+    share = busy / (total * timeline.workers) if total else 0.0
+    ax.set_title(
+        f"{timeline.name}: {len(timeline):,} tasks, {total:,} cycles, workers {share:.0%} busy",
+        loc="left",
+        fontsize=11,
+        fontweight="bold",
+    )
+    ax.set_xlim(0, max(total, 1))
+    ax.set_ylim(timeline.workers - 0.5, -0.5)
+    step = max(1, -(-timeline.workers // 24))
+    ax.set_yticks(range(0, timeline.workers, step), [f"worker {w}" for w in range(0, timeline.workers, step)])
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda cycles, _: f"{cycles:,.0f}"))
+    ax.set_xlabel("cycles")
+    ax.tick_params(length=0)
+    ax.grid(axis="x", color="#DDDDDD", lw=0.6, zorder=0)
+    ax.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        figure: Any = ax.figure
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=9
+        )

@@ -1,0 +1,278 @@
+"""Timeline: which task ran where and when, and what it waited for. As text, Chrome-trace JSON and a picture.
+
+A timeline is a struct of arrays, one entry per task in program order; `timeline[17]` and iteration make Spans
+of it. One simulated cycle is drawn as one nanosecond, so that a trace viewer shows cycles. Start reading at
+`Timeline`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pto_wsp.lower.tasks import TaskTable
+from pto_wsp.sim.inorder import Starts, Wait
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Recorder", "Span", "Timeline"]
+
+
+@dataclass(frozen=True)
+class Span:
+    """One task. Times are in cycles."""
+
+    task: int
+    """Number in program order, from 0."""
+    kernel: str
+    axes: tuple[int, ...]
+    """The values in `kernel[...]`."""
+    worker: int
+    start: int
+    end: int
+    wait: Wait
+    """What it was waiting for until `start`."""
+    idle: int
+    """Cycles for which its worker had nothing to do before it."""
+
+    @property
+    def name(self) -> str:
+        """`kernel[axis values]`, as the user wrote the call."""
+        return f"{self.kernel}[{', '.join(map(str, self.axes))}]" if self.axes else self.kernel
+
+    def __str__(self) -> str:
+        why = "" if self.wait is Wait.NOTHING else f", waited for {self.wait.name}"
+        idle = f" ({self.idle:,} cycles idle)" if self.idle else ""
+        return f"#{self.task} {self.name} on worker {self.worker}: {self.start:,} to {self.end:,}{why}{idle}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Timeline:
+    """All tasks of a simulated run, in program order.
+
+    calls   one entry per kernel call of the workload: kernel name and number of axis values
+    """
+
+    name: str
+    workers: int
+    calls: tuple[tuple[str, int], ...]
+    call: NDArray[np.int32]
+    axes: NDArray[np.int64]
+    """[tasks, most axis values]"""
+    worker: NDArray[np.int32]
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    wait: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, task: int) -> Span:
+        return self._span(range(len(self))[task], int(self.idle[task]))
+
+    def __iter__(self) -> Iterator[Span]:
+        return (self._span(task, int(idle)) for task, idle in enumerate(self.idle))
+
+    def _span(self, task: int, idle: int) -> Span:
+        kernel, axes = self.calls[self.call[task]]
+        return Span(
+            task=task,
+            kernel=kernel,
+            axes=tuple(self.axes[task, :axes].tolist()),
+            worker=int(self.worker[task]),
+            start=int(self.start[task]),
+            end=int(self.end[task]),
+            wait=Wait(int(self.wait[task])),
+            idle=idle,
+        )
+
+    @property
+    def total_cycles(self) -> int:
+        """The end of the last task."""
+        return int(self.end.max(initial=0))
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Kernel names in order of first call."""
+        return tuple(dict.fromkeys(name for name, _ in self.calls))
+
+    @property
+    def kernel(self) -> NDArray[np.int64]:
+        """Per task, the index of its kernel in `kernels`."""
+        index = {name: i for i, name in enumerate(self.kernels)}
+        return np.array([index[name] for name, _ in self.calls], np.int64)[self.call]
+
+    @property
+    def idle(self) -> NDArray[np.int64]:
+        """Per task, the cycles for which its worker had nothing to do before it."""
+        idle = np.zeros(len(self), np.int64)
+        for tasks in self._lanes():
+            idle[tasks] = self.start[tasks] - np.concatenate([[0], self.end[tasks[:-1]]])
+        return idle
+
+    def _lanes(self, workers: int | None = None) -> list[NDArray[np.int64]]:
+        """Per worker, its tasks in the order they ran, which is program order."""
+        order = np.argsort(self.worker, kind="stable")
+        edges = np.searchsorted(self.worker[order], np.arange((workers or self.workers) + 1))
+        return [order[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+    # ---- text ----
+
+    def text(self, width: int = 72, workers: int = 32) -> str:
+        """One row per worker, one letter per kernel, changing case from task to task; `.` is idle.
+
+        width    columns of the time axis; each shows the task that runs at its middle
+        workers  rows at most
+        """
+        names = dict(zip(self.kernels, string.ascii_lowercase + "#" * len(self.calls), strict=False))
+        rows = [self._axis(width)]
+        shown = min(workers, self.workers)
+        rows += [f"worker {w:<4} {self._row(tasks, width)}" for w, tasks in enumerate(self._lanes(shown))]
+        if shown < self.workers:
+            rows.append(f"... and {self.workers - shown:,} more workers")
+        title = f"{self.name}: {len(self):,} tasks, {self.total_cycles:,} cycles"
+        waits = np.bincount(self.wait, minlength=len(Wait))
+        reasons = [f"{reason.name} {waits[reason]:,}" for reason in Wait if reason and waits[reason]]
+        legend = [f"{letter} = {name}" for name, letter in names.items()]
+        return "\n".join(
+            [
+                title,
+                *rows,
+                "kernels     " + ", ".join(legend),
+                *(["waited for  " + ", ".join(reasons)] if reasons else []),
+            ]
+        )
+
+    def _axis(self, width: int) -> str:
+        total, step = self.total_cycles, max(width // 4, 1)
+        ticks = [f"{total * at // width:,}".ljust(step) for at in range(0, width, step)]
+        return " " * 12 + "".join(ticks).rstrip()
+
+    def _row(self, tasks: NDArray[np.int64], width: int) -> str:
+        middles = (np.arange(width) * 2 + 1) * self.total_cycles // (2 * width)
+        at = np.searchsorted(self.start[tasks], middles, side="right") - 1
+        row = []
+        kernels = self.kernel
+        for position, middle in zip(at.tolist(), middles.tolist(), strict=True):
+            if position < 0 or self.end[tasks[position]] <= middle:
+                row.append(".")
+                continue
+            kernel = int(kernels[tasks[position]])
+            letter = string.ascii_lowercase[kernel] if kernel < 26 else "#"
+            row.append(letter.upper() if position % 2 else letter)
+        return "".join(row)
+
+    def table(self, first: int = 0, count: int = 20) -> str:
+        """Some tasks, one line each: number, call, worker, cycles, what it waited for."""
+        return "\n".join(str(self[task]) for task in range(first, min(first + count, len(self))))
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    # ---- Perfetto ----
+
+    def to_chrome_trace(self) -> dict[str, Any]:
+        """Chrome-trace JSON as a dict: one track per worker, 1 ns per cycle. Opens in ui.perfetto.dev."""
+        tracks: list[dict[str, Any]] = [
+            {"name": "process_name", "ph": "M", "pid": 1, "args": {"name": f"{self.name} (1 ns = 1 cycle)"}}
+        ]
+        for worker in range(self.workers):
+            tracks.append(
+                {
+                    "name": "thread_name",
+                    "ph": "M",
+                    "pid": 1,
+                    "tid": worker,
+                    "args": {"name": f"worker {worker}"},
+                }
+            )
+        slices = [
+            {
+                "name": span.name,
+                "cat": span.kernel,
+                "ph": "X",
+                "ts": span.start / 1000,
+                "dur": (span.end - span.start) / 1000,
+                "pid": 1,
+                "tid": span.worker,
+                "args": {
+                    "task": span.task,
+                    "start cycle": span.start,
+                    "cycles": span.end - span.start,
+                    "waited for": span.wait.name,
+                    "idle cycles before": span.idle,
+                },
+            }
+            for span in self
+        ]
+        return {
+            "traceEvents": tracks + slices,
+            "displayTimeUnit": "ns",
+            "otherData": {"unit": "1 ns = 1 cycle"},
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the timeline: `.json` for a trace viewer, `.txt` as text, anything else as a picture."""
+        path = Path(path)
+        if path.suffix == ".json":
+            path.write_text(json.dumps(self.to_chrome_trace()))
+        elif path.suffix == ".txt":
+            path.write_text(self.text() + "\n")
+        else:
+            figure = self.plot()
+            figure.savefig(path, dpi=150)
+        return path
+
+    # ---- picture ----
+
+    def plot(self, ax: Axes | None = None) -> Figure:
+        """Draw with matplotlib (the `plot` extra): a lane per worker, a colour per kernel, for each gap what
+        the next task was waiting for."""
+        from pto_wsp.sim.picture import draw
+
+        return draw(self, ax)
+
+
+class Recorder:
+    """Collects the columns of a timeline while the chunks of a run pass by."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[NDArray[Any], ...]] = []
+
+    def add(self, table: TaskTable, starts: Starts) -> None:
+        """Keep the tasks of one chunk."""
+        rows = np.flatnonzero(table.kernel[: table.count] >= 0)
+        start = starts.start[rows]
+        end = start + table.cycles[rows]
+        self._parts.append(
+            (table.leaf[rows], table.axes[rows], starts.worker[rows], start, end, starts.wait[rows])
+        )
+
+    def timeline(self, name: str, workers: int, calls: tuple[tuple[str, int], ...]) -> Timeline:
+        """Everything added so far."""
+        if not self._parts:
+            none = np.zeros(0, np.int64)
+            self._parts.append(
+                (
+                    none.astype(np.int32),
+                    none.reshape(0, 0),
+                    none.astype(np.int32),
+                    none,
+                    none,
+                    none.astype(np.uint8),
+                )
+            )
+        call, axes, worker, start, end, wait = (
+            np.concatenate(part) for part in zip(*self._parts, strict=True)
+        )
+        return Timeline(name, workers, calls, call, axes, worker, start, end, wait)

@@ -1,0 +1,133 @@
+"""Timelines: spans, text, Chrome trace and picture of the runs whose numbers are known."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pto_wsp.errors import UsageError
+from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT, TaskTable
+from pto_wsp.sim import picture
+from pto_wsp.sim.inorder import InOrderEngine, Starts, Wait
+from pto_wsp.sim.stats import ProgramStats
+from pto_wsp.sim.timeline import Recorder, Span, Timeline
+
+
+def timeline_of(durations: list[int], workers: int, window: int = 0, ordered: bool = False) -> Timeline:
+    """Independent (or ordered) tasks of two kernels in turn; task i is called with axes [i // 2, i % 2]."""
+    body = [(i % 2, d, i) for i, d in enumerate(durations)]
+    rows = [(ENTER_SEQUENTIAL, 0, 0), *body, (EXIT, 0, 0)] if ordered else body
+    engine, recorder = InOrderEngine(workers, window), Recorder()
+    for first in range(0, len(rows), 4):
+        chunk = rows[first : first + 4]
+        table = TaskTable.empty(4, words=0, axes=2)
+        table.count = len(chunk)
+        for at, (kernel, cycles, i) in enumerate(chunk):
+            table.kernel[at] = table.leaf[at] = kernel
+            table.cycles[at], table.axes[at] = cycles, (i // 2, i % 2)
+        starts = engine.play(table.kernel[: table.count], table.cycles[: table.count], record=True)
+        assert isinstance(starts, Starts)
+        recorder.add(table, starts)
+    return recorder.timeline("blocks", workers, (("scale", 2), ("shift", 1)))
+
+
+@pytest.fixture
+def six() -> Timeline:
+    return timeline_of([14, 6, 8, 6, 14, 8], workers=3, window=2)
+
+
+def test_spans(six: Timeline) -> None:
+    assert len(six) == 6
+    assert six[0] == Span(0, "scale", (0, 0), 0, 0, 14, Wait.NOTHING, 0)
+    assert six[2] == Span(2, "scale", (1, 0), 2, 6, 14, Wait.WINDOW_FULL, 6)
+    assert six[-1] == six[5]
+    assert six[5].axes == (2,)
+    assert [(s.worker, s.start, s.end) for s in six] == [
+        (0, 0, 14), (1, 0, 6), (2, 6, 14), (0, 14, 20), (1, 14, 28), (2, 20, 28)
+    ]  # fmt: skip
+    assert str(six[2]) == "#2 scale[1, 0] on worker 2: 6 to 14, waited for WINDOW_FULL (6 cycles idle)"
+    assert sum(s.idle for s in six if s.worker == 2) + 16 == 28
+    with pytest.raises(IndexError):
+        six[6]
+
+
+def test_text(six: Timeline) -> None:
+    assert six.text(width=28).splitlines() == [
+        "blocks: 6 tasks, 28 cycles",
+        "            0      7      14     21",
+        "worker 0    aaaaaaaaaaaaaaBBBBBB........",
+        "worker 1    bbbbbb........AAAAAAAAAAAAAA",
+        "worker 2    ......aaaaaaaa......BBBBBBBB",
+        "kernels     a = scale, b = shift",
+        "waited for  IN_ORDER 1, WINDOW_FULL 3",
+    ]
+    assert "... and 2 more workers" in six.text(workers=1)
+    assert six.table(first=4).splitlines()[0].startswith("#4 scale[2, 0] on worker 1: 14 to 28")
+    assert repr(six) == six.text()
+
+
+def test_ordered_tasks_wait_for_dependencies() -> None:
+    chain = timeline_of([5, 5, 5], workers=2, ordered=True)
+    assert [s.wait for s in chain] == [Wait.NOTHING, Wait.DEPENDENCY, Wait.DEPENDENCY]
+    assert chain.total_cycles == 15
+
+
+def test_empty_timeline() -> None:
+    nothing = Recorder().timeline("nothing", 2, ())
+    assert len(nothing) == nothing.total_cycles == 0
+    assert nothing.text().startswith("nothing: 0 tasks, 0 cycles")
+    assert list(nothing) == []
+
+
+def test_chrome_trace(six: Timeline, tmp_path: Path) -> None:
+    trace = json.loads(six.save(tmp_path / "run.json").read_text())
+    slices = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    assert [(e["tid"], e["ts"] * 1000, e["dur"] * 1000) for e in slices] == [
+        (s.worker, s.start, s.end - s.start) for s in six
+    ]
+    assert slices[2]["name"] == "scale[1, 0]"
+    assert slices[2]["args"]["waited for"] == "WINDOW_FULL"
+    names = [e["args"]["name"] for e in trace["traceEvents"] if e["ph"] == "M" and e["name"] == "thread_name"]
+    assert names == ["worker 0", "worker 1", "worker 2"]
+
+
+def test_picture(six: Timeline, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    png = six.save(tmp_path / "run.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert len(png) > 5000
+    assert timeline_of([], workers=2).save(tmp_path / "empty.svg").read_text().endswith("</svg>\n")
+
+
+def test_a_picture_has_limits(six: Timeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture, "MOST_BARS", 5)
+    with pytest.raises(UsageError, match="save"):
+        six.plot()
+
+
+def test_stats_read_well() -> None:
+    engine = InOrderEngine(workers=3, window=2)
+    engine.play(np.zeros(6, np.int32), np.array([14, 6, 8, 6, 14, 8]))
+    stats = ProgramStats.of(engine.counters(), compile_ms=1.5)
+    assert (stats.total_cycles, stats.task_count, stats.work_cycles) == (28, 6, 56)
+    assert stats.utilisation == pytest.approx(56 / 84)
+    assert stats.lower_bounds == {"work / workers": 19, "critical path": 14, "fullest worker": 20}
+    text = str(stats)
+    assert "total cycles     28" in text
+    assert "WINDOW_FULL      3 stalls, 20 cycles" in text
+    assert "0.0 ms" in repr(ProgramStats())
+    with pytest.raises(AttributeError):
+        stats.total_cycles = 1  # type: ignore[misc]
+
+
+def test_importing_needs_no_heavy_library() -> None:
+    code = (
+        "import sys, pto_wsp.sim.timeline, pto_wsp.sim.stats; print([m for m in HEAVY if m in sys.modules])"
+    )
+    heavy = "HEAVY = ('numba', 'llvmlite', 'matplotlib', 'tqdm'); "
+    assert subprocess.check_output([sys.executable, "-c", heavy + code], text=True).strip() == "[]"
