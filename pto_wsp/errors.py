@@ -8,9 +8,9 @@ carries a `SourceLine`; `str(error)` then shows that line with a caret, the mess
             ^^^^^^^^^^^^^^^^^^^^^^^^
     TypeCheckError: mul needs tiles of one type; got tile<32x128xf32> and tile<32x1xf32>.
 
-Several classes also derive from a built-in error, so that `except ValueError` keeps working where Python's own
-functions would raise one.  Entry points wrap themselves in `show_user_frames()`: the traceback that a user sees then
-holds the user's frames only.
+Several classes also derive from a built-in error, so that `except ValueError` works where Python's own
+functions would raise one.  Entry points wrap themselves in `show_user_frames()`: the traceback that a user
+sees then holds the user's frames only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _STANDARD_LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _LINES_SHOWN = 6  # a longer statement is cut, with "..." in place of the rest
 
 
-# ---------------------------------------------------------------------------------------------- the user's line
+# -------------------------------------------------------------------------------------------- the user's line
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _characters(row: str, column: int) -> int:
 
 
 def _carets(row: str, start: int, end: int) -> str:
-    """Carets under row[start:end], never under the blanks around the text; tabs kept so that columns line up."""
+    """Carets under row[start:end] but not under blanks at its ends; tabs are kept so that columns line up."""
     start = max(start, len(row) - len(row.lstrip()))
     end = min(end, len(row.rstrip()))
     padding = "".join("\t" if c == "\t" else " " for c in row[:start])
@@ -128,7 +128,7 @@ def _carets(row: str, start: int, end: int) -> str:
 
 
 def _readable(file: str) -> str:
-    """A file name as the user knows it: a notebook's cell number, or the path relative to where they stand."""
+    """A file as the user knows it: the number of a notebook's cell, or the path from where they stand."""
     shell = sys.modules.get("IPython")
     running = shell.get_ipython() if shell is not None and hasattr(shell, "get_ipython") else None
     cells = getattr(getattr(running, "compile", None), "_filename_map", {})
@@ -168,7 +168,8 @@ class PtoError(Exception):
     def at(self: _Error, line: SourceLine | None, doing: str = "") -> _Error:
         """Attach the user's line and return self: `raise OperandError("...").at(line)`.
 
-        The first line attached stays, since it is the closest to the cause; a `doing` given later fills a missing one.
+        The first line attached stays, since it is the closest to the cause; a later `doing` fills a missing
+        one.
         """
         self.line = self.line or line
         self.doing = self.doing or doing
@@ -183,7 +184,9 @@ class PtoError(Exception):
 class CompileError(PtoError):
     """A workload or kernel cannot be compiled."""
 
-    def __init__(self, message: str = "", workload_name: str | None = None, target: str | None = None) -> None:
+    def __init__(
+        self, message: str = "", workload_name: str | None = None, target: str | None = None
+    ) -> None:
         super().__init__(message)
         self.workload_name = workload_name
         self.target = target
@@ -207,7 +210,7 @@ class TensorError(TypeCheckError, TypeError, ValueError):
 
 
 class TileAsBoolError(TypeCheckError, TypeError):
-    """A tile or a symbolic value was used as a Python bool: `if`, `and`, `or`, `not`, `in`, a chained comparison."""
+    """A tile or a symbolic value was used as a Python bool: in `if`, `and`, `or`, `not` or `in`."""
 
 
 class LayoutIncompatibleError(TypeCheckError, TypeError):
@@ -301,8 +304,8 @@ class ChannelFull(ChannelError):
 class show_user_frames(ContextDecorator):
     """Context manager and decorator for entry points: take our own frames out of an error's traceback.
 
-    Touches a `PtoError`, and any error that the user's own code raised further in; a bug of ours keeps its frames.
-    The unabridged traceback stays reachable as `error.full_traceback`.
+    Touches a `PtoError`, and any error that the user's own code raised further in; our own bugs keep their
+    frames. The unabridged traceback stays reachable as `error.full_traceback`.
     """
 
     def __enter__(self) -> show_user_frames:

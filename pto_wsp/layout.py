@@ -1,8 +1,8 @@
 """Layouts: how a tensor is spread over a mesh of devices (dist) and laid out in each one's memory (mem).
 
-A layout is metadata. It moves nothing; the type checker joins the layouts of the tensors that a kernel combines, and
-`relayout` and the collectives state a change of layout. Per dimension, R (replicated) joins with anything, and S(k)
-(sharded along mesh axis k) with itself:
+A layout is metadata. It moves nothing; the type checker joins the layouts of the tensors that a kernel
+combines, and `relayout` and the collectives state a change of layout. Per dimension, R (replicated) joins
+with anything, and S(k) (sharded along mesh axis k) with itself:
 
     R v x = x        S(i) v S(i) = S(i)        S(i) v S(j) = error for i != j
 """
@@ -68,7 +68,9 @@ class MemLayout:
             if value is not None:
                 object.__setattr__(self, field, tuple(operator.index(n) for n in value))
         if self.order is not None and sorted(self.order) != list(range(len(self.order))):
-            raise ValueError(f"order {self.order} does not name each dimension 0 to {len(self.order) - 1} once")
+            raise ValueError(
+                f"order {self.order} does not name each dimension 0 to {len(self.order) - 1} once"
+            )
         if self.strides is not None and self.order is not None and len(self.strides) != len(self.order):
             raise ValueError(f"strides {self.strides} and order {self.order} speak of different ranks")
 
@@ -92,7 +94,9 @@ class MemLayout:
         if self.rank is None:
             return self
         if sorted(perm) != list(range(self.rank)):
-            raise ValueError(f"permute({tuple(perm)}) is no permutation of the {self.rank} dimensions of {self!r}")
+            raise ValueError(
+                f"permute({tuple(perm)}) is no permutation of the {self.rank} dimensions of {self!r}"
+            )
         strides = None if self.strides is None else tuple(self.strides[p] for p in perm)
         order = None if self.order is None else tuple(list(perm).index(d) for d in self.order)
         return replace(self, strides=strides, order=order)
@@ -102,13 +106,18 @@ class MemLayout:
         if self.rank is None:
             return self
         if len(tile_shape) != self.rank or any(n < 1 for n in tile_shape):
-            raise ValueError(f"tile({tuple(tile_shape)}) needs {self.rank} positive sizes, one per dimension of {self!r}")
-        strides = self.strides and (*(s * n for s, n in zip(self.strides, tile_shape, strict=True)), *self.strides)
+            raise ValueError(
+                f"tile({tuple(tile_shape)}) needs {self.rank} positive sizes, one per dimension of {self!r}"
+            )
+        strides = self.strides and (
+            *(s * n for s, n in zip(self.strides, tile_shape, strict=True)),
+            *self.strides,
+        )
         order = self.order and (*self.order, *(d + len(self.order) for d in self.order))
         return replace(self, strides=strides, order=order)
 
     def keep(self, dims: Sequence[int]) -> MemLayout:
-        """The layout of a view that keeps these dimensions, in this order, and fixes an index in the others."""
+        """The layout of a view that keeps these dimensions and has an index in each other one."""
         strides = None if self.strides is None else tuple(self.strides[d] for d in dims)
         order = None if self.order is None else tuple(list(dims).index(d) for d in self.order if d in dims)
         return replace(self, strides=strides, order=order)
@@ -186,12 +195,17 @@ class TensorLayout:
 
     def __post_init__(self) -> None:
         if not isinstance(self.dist, (tuple, list)) or not all(isinstance(d, DistElem) for d in self.dist):
-            raise TypeError(f"dist is a tuple of TensorReplicate() and TensorShard(k), one per dimension; got {self.dist!r}")
+            raise TypeError(
+                "dist is a tuple of TensorReplicate() and TensorShard(k), one per dimension; "
+                f"got {self.dist!r}"
+            )
         if self.mem is not None and not isinstance(self.mem, MemLayout):
             raise TypeError(f"mem is a MemLayout or None; got {self.mem!r}")
         object.__setattr__(self, "dist", tuple(self.dist))
         if self.mem is not None and self.mem.rank not in (None, len(self.dist)):
-            raise ValueError(f"dist {self.dist} has {len(self.dist)} dimensions, {self.mem!r} has {self.mem.rank}")
+            raise ValueError(
+                f"dist {self.dist} has {len(self.dist)} dimensions, {self.mem!r} has {self.mem.rank}"
+            )
 
     @staticmethod
     def default(rank: int) -> TensorLayout:
@@ -240,19 +254,22 @@ def _sharded_twice(dist: Iterable[DistElem]) -> int | None:
 def tensor_layout_join(a: TensorLayout, b: TensorLayout) -> TensorLayout:
     """The layout in which both can be combined element by element.
 
-    Per dimension R joins with anything and S(i) with S(i). Memory layouts: whichever is set, `a.mem.compose(b.mem)`
-    when both are.
+    Per dimension R joins with anything and S(i) with S(i). Memory layouts: whichever is set, and
+    `a.mem.compose(b.mem)` when both are.
 
-    raises  LayoutIncompatibleError for S(i) beside S(j), for unequal ranks, and when one mesh axis would cut two
-            dimensions
+    raises  LayoutIncompatibleError for S(i) beside S(j), for unequal ranks, and when one mesh axis would cut
+            two dimensions
     """
     if a.rank != b.rank:
-        raise LayoutIncompatibleError(f"layouts of rank {a.rank} and {b.rank} have no join: {a.dist} and {b.dist}")
+        raise LayoutIncompatibleError(
+            f"layouts of rank {a.rank} and {b.rank} have no join: {a.dist} and {b.dist}"
+        )
     dist = tuple(_join(a, b, dim) for dim in range(a.rank))
     twice = _sharded_twice(dist)
     if twice is not None:
         raise LayoutIncompatibleError(
-            f"joining {a.dist} with {b.dist} would cut two dimensions along mesh axis {twice}; relayout one of them first"
+            f"joining {a.dist} with {b.dist} would cut two dimensions along mesh axis {twice}; "
+            "relayout one of them first"
         )
     mem = a.mem.compose(b.mem) if a.mem is not None and b.mem is not None else a.mem or b.mem
     return TensorLayout(dist, mem)
@@ -265,11 +282,12 @@ def _join(a: TensorLayout, b: TensorLayout, dim: int) -> DistElem:
     if isinstance(right, TensorReplicate):
         return left
     raise LayoutIncompatibleError(
-        f"dimension {dim} cannot be both {left} and {right}: {a.dist} and {b.dist} have no join; relayout one of them first"
+        f"dimension {dim} cannot be both {left} and {right}: {a.dist} and {b.dist} have no join; "
+        "relayout one of them first"
     )
 
 
-# ---------------------------------------------------------------------------------------------- changes of layout
+# ------------------------------------------------------------------------------------------ changes of layout
 
 
 def relayout(tensor: Tensor, to: TensorLayout) -> Tensor:
@@ -278,7 +296,9 @@ def relayout(tensor: Tensor, to: TensorLayout) -> Tensor:
     if not isinstance(to, TensorLayout):
         raise TypeError(f"relayout(tensor, to) needs a TensorLayout; got {to!r}")
     if to.rank != layout.rank:
-        raise ValueError(f"relayout: a tensor of rank {layout.rank} cannot have the layout {to.dist} of rank {to.rank}")
+        raise ValueError(
+            f"relayout: a tensor of rank {layout.rank} cannot have the layout {to.dist} of rank {to.rank}"
+        )
     return tensor.with_layout(to)
 
 

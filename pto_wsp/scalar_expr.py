@@ -1,17 +1,17 @@
 """Scalar expressions: what a predicate, a dispatch key, a tensor index or a scalar argument may compute.
 
-An `Expr` is a small frozen tree over three types: 64-bit signed ("i64"), 64-bit unsigned ("u64") and "bool".  It is
-built with Python's operators from loop variables, symbols and slots, and evaluated inside the compiled program while
-tasks are generated.  `Expr.evaluate` is its meaning, in plain Python.
+An `Expr` is a small frozen tree over three types: 64-bit signed ("i64"), 64-bit unsigned ("u64") and
+"bool".  It is built with Python's operators from loop variables, symbols and slots, and evaluated inside
+the compiled program while tasks are generated.  `Expr.evaluate` is its meaning, in plain Python.
 
     (axis("b") + 1) * 2 < symbol_u64("n")          a predicate
     lambda t: t.get("h") % 3                       a dispatch key
     X[i + 1]                                       an index, `i` a loop variable of P(...)
 
-Arithmetic wraps at 64 bits.  `//` and `%` are C's, not Python's: the quotient goes toward zero and the remainder takes
-the dividend's sign, so that host and device agree; a zero divisor gives 0.  Shift counts are taken modulo 64.
-Comparisons are mathematical, also between signed and unsigned.  In mixed arithmetic the unsigned side is read as
-signed.  A Python integer takes the type of the operand beside it.
+Arithmetic wraps at 64 bits.  `//` and `%` are C's, not Python's: the quotient goes toward zero and the
+remainder takes the dividend's sign, so that host and device agree; a zero divisor gives 0.  Shift counts
+are taken modulo 64. Comparisons are mathematical, also between signed and unsigned.  In mixed arithmetic
+the unsigned side is read as signed.  A Python integer takes the type of the operand beside it.
 """
 
 from __future__ import annotations
@@ -160,15 +160,19 @@ class _Operators:
         return _unary("~", self)
 
     def __truediv__(self, other: Any) -> Expr:
-        raise TypeError(f"a scalar expression has no '/': {_show(self)} / {_show(other)}; write '//' for integer division")
+        raise TypeError(
+            f"a scalar expression has no '/': {_show(self)} / {_show(other)}; write '//' for integer division"
+        )
 
     def __rtruediv__(self, other: Any) -> Expr:
-        raise TypeError(f"a scalar expression has no '/': {_show(other)} / {_show(self)}; write '//' for integer division")
+        raise TypeError(
+            f"a scalar expression has no '/': {_show(other)} / {_show(self)}; write '//' for integer division"
+        )
 
     def __bool__(self) -> bool:
         raise TileAsBoolError(
-            f"the value of '{_show(self)}' is known only when the program runs, so it cannot decide Python's if, and, "
-            "or, not, in, or a chained comparison; use & | ~, .where(x, y), or `with P.when(...)`"
+            f"the value of '{_show(self)}' is known only when the program runs, so it cannot decide Python's "
+            "if, and, or, not, in, or a chained comparison; use & | ~, .where(x, y), or `with P.when(...)`"
         )
 
     def where(self, x: Any, y: Any) -> Expr:
@@ -204,8 +208,8 @@ class Expr(_Operators):
     ternary                                bool condition       then           else
     cast                                   operand
 
-    type is "bool", "i64" or "u64". The operands of arithmetic and bitwise nodes have the node's own type, those of
-    shifts are u64; only the operands of comparisons may mix i64 with u64.
+    type is "bool", "i64" or "u64". The operands of arithmetic and bitwise nodes have the node's own type,
+    those of shifts are u64; only the operands of comparisons may mix i64 with u64.
     """
 
     kind: str
@@ -289,10 +293,12 @@ def slot_bool(index: int) -> Expr:
 
 
 def task_param(index: int) -> Expr:
-    """i64: entry `index` of the task's argument array, axis values first; 0 past its end. Dispatch keys only."""
+    """i64: entry `index` of the task's arguments, axis values first; 0 past their end. Dispatch keys only."""
     position = _integer(index, "task_param")
     if position < 0:
-        raise OperandError(f"task_param({position}): the index counts from 0; a negative one names no argument")
+        raise OperandError(
+            f"task_param({position}): the index counts from 0; a negative one names no argument"
+        )
     return Expr("task_param", "i64", position)
 
 
@@ -310,13 +316,13 @@ def as_expr(x: Any) -> Expr:
     if isinstance(x, (int, np.integer)):
         return _literal(int(x))
     raise TypeError(
-        f"{x!r} ({type(x).__name__}) cannot be part of a scalar expression: those are made of int, bool, loop "
-        f"variables, axis(), symbol_u64(), slot_*() and task_param(){_hint(x)}"
+        f"{x!r} ({type(x).__name__}) cannot be part of a scalar expression: those are made of int, bool, "
+        f"loop variables, axis(), symbol_u64(), slot_*() and task_param(){_hint(x)}"
     )
 
 
 def _comparable(x: Any) -> bool:
-    """May == and != build an expression, or complain? Objects of other kinds are just different, as always in Python."""
+    """May == and != build an expression, or complain? Objects of other kinds are just different."""
     return isinstance(x, (_Operators, int, float, str, np.generic))
 
 
@@ -427,7 +433,8 @@ def _where(condition: Expr, x: Any, y: Any) -> Expr:
     then, other = _beside(x, y)
     if then.type != other.type:
         raise TypeError(
-            f".where needs two values of one type; got '{_show(then)}' ({then.type}) and '{_show(other)}' ({other.type})"
+            f".where needs two values of one type; got '{_show(then)}' ({then.type}) and "
+            f"'{_show(other)}' ({other.type})"
         )
     return Expr("ternary", then.type, condition, then, other)
 
@@ -538,8 +545,8 @@ Atom = Any  # what a linear form counts: a LoopVar, or (kind, name) of another l
 def linear_form(x: Any) -> tuple[dict[Atom, int], int] | None:
     """x as sum(coefficient * atom) + constant over the integers, or None when it is not linear.
 
-    Atoms are LoopVar objects, and (kind, a) for axis names, symbols, slots and task parameters. Exact as long as the
-    64-bit computation does not wrap.
+    Atoms are LoopVar objects, and (kind, a) for axis names, symbols, slots and task parameters. Exact as
+    long as the 64-bit computation does not wrap.
     """
     e = as_expr(x)
     if e.type == "bool":
@@ -609,7 +616,7 @@ class _Tags:
 
 @dataclass(frozen=True)
 class TaskExpr:
-    """What a key function receives: `lambda t: t.get("b") % 4`. It is called once, when the program is compiled."""
+    """What a key function receives: `lambda t: t.get("b") % 4`. It is called once, at compile time."""
 
     @property
     def params(self) -> _Params:
@@ -627,12 +634,13 @@ class TaskExpr:
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"the task of a key function has no attribute {name!r}; it offers get(name, default=0), params[i], tags[name]"
+            f"the task of a key function has no attribute {name!r}; "
+            "it offers get(name, default=0), params[i] and tags[name]"
         )
 
 
 def trace_task_fn(fn: Any) -> Expr:
-    """The expression a key function computes: `fn(TaskExpr())`. An Expr, a LoopVar or a number stands for itself."""
+    """The expression that a key function computes, `fn(TaskExpr())`; an Expr or a number as it is."""
     return as_expr(fn(TaskExpr()) if callable(fn) else fn)
 
 

@@ -7,7 +7,8 @@ A `Tensor` names a numpy array; indexing one makes a view, which remembers a win
     X[b, t, :, 0:64]              # constant slices narrow it
     Y[i * 16 : (i + 1) * 16]      # a slice may move with a loop; its length must be constant
 
-Nothing is read or written here. The window's indices are expressions that the compiled program evaluates per task.
+Nothing is read or written here. The window's indices are expressions, evaluated per task by the compiled
+program.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
-from typing import Any, Union
+from functools import cache
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +96,7 @@ class DType(Enum):
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """The numpy dtype, in the machine's byte order. bf16 comes from ml_dtypes, imported when first asked for."""
+        """The numpy dtype, in the machine's byte order. Asking for bf16's imports ml_dtypes."""
         return _numpy_dtype(self)
 
     @staticmethod
@@ -103,7 +104,9 @@ class DType(Enum):
         """The DType of a numpy dtype. TypeError when there is none."""
         found = _BY_NAME.get(np.dtype(dtype).name)
         if found is None or np.dtype(dtype) != found.numpy:
-            raise TypeError(f"numpy dtype {np.dtype(dtype)!r} is no DType; known are {', '.join(d.value for d in DType)}")
+            raise TypeError(
+                f"numpy dtype {np.dtype(dtype)!r} is no DType; known are {', '.join(d.value for d in DType)}"
+            )
         return found
 
     @property
@@ -143,17 +146,18 @@ _NUMPY_NAMES = {
 _BY_NAME = {name: dtype for dtype, name in _NUMPY_NAMES.items()}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _numpy_dtype(dtype: DType) -> np.dtype[Any]:
     if dtype is DType.BF16:
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     return np.dtype(_NUMPY_NAMES[dtype])
 
 
 class Location(Enum):
-    """Where data lives: global memory, the L2 cache, the unified buffer of a vector core, or the L1 of a cube core."""
+    """Where data lives: global memory, the L2 cache, a vector core's unified buffer, or a cube core's L1."""
 
     Global = "global"
     L2 = "l2"
@@ -261,9 +265,10 @@ class Dense(metaclass=_DenseClass):
         return f"Dense[{self.size}]()"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _dense_class(size: int) -> type[Dense]:
-    return _DenseClass(f"Dense[{size}]", (Dense,), {"size": size, "__module__": __name__})
+    members = {"size": size, "__module__": __name__}
+    return cast("type[Dense]", _DenseClass(f"Dense[{size}]", (Dense,), members))
 
 
 def _make_dense(size: int) -> Dense:
@@ -308,7 +313,9 @@ class Ragged:
         self.outer_size = _size(outer_size, "Ragged(outer_size={}, ...)")
         self.lengths = _indices("Ragged lengths", lengths)
         if len(self.lengths) != self.outer_size:
-            raise AxisError(f"Ragged has {self.outer_size} rows but {len(self.lengths)} lengths; give one length per row")
+            raise AxisError(
+                f"Ragged has {self.outer_size} rows but {len(self.lengths)} lengths; give one length per row"
+            )
 
     def length(self, row: int) -> int:
         """Length of one row. IndexError when there is no such row."""
@@ -340,12 +347,19 @@ class Sparse:
         self.indptr = _indices("Sparse indptr", indptr)
         self.indices = _indices("Sparse indices", indices)
         if len(self.indptr) != self.outer_size + 1:
-            raise AxisError(f"Sparse with {self.outer_size} rows needs {self.outer_size + 1} indptr entries; got {len(indptr)}")
+            raise AxisError(
+                f"Sparse with {self.outer_size} rows needs {self.outer_size + 1} indptr entries; "
+                f"got {len(self.indptr)}"
+            )
         if np.any(np.diff(self.indptr) < 0):
             at = int(np.argmax(np.diff(self.indptr) < 0))
-            raise AxisError(f"Sparse indptr decreases from {self.indptr[at]} to {self.indptr[at + 1]} at entry {at + 1}")
+            raise AxisError(
+                f"Sparse indptr decreases from {self.indptr[at]} to {self.indptr[at + 1]} at entry {at + 1}"
+            )
         if self.indptr[-1] > len(self.indices):
-            raise AxisError(f"Sparse indptr ends at {self.indptr[-1]} but there are only {len(self.indices)} indices")
+            raise AxisError(
+                f"Sparse indptr ends at {self.indptr[-1]} but there are only {len(self.indices)} indices"
+            )
 
     def nnz(self) -> int:
         """Number of non-zeros in all rows."""
@@ -375,14 +389,17 @@ class SparseRow:
     row: Expr
 
     def __iter__(self) -> Iterator[int]:
-        raise TypeError(f"the row '{self.row}' is known only when the program runs; iterate with P.sel(sparse[{self.row}])")
+        raise TypeError(
+            f"the row '{self.row}' is known only when the program runs; "
+            f"iterate with P.sel(sparse[{self.row}])"
+        )
 
 
-Axis = Union[int, Dense, DenseDyn, Ragged, Sparse, SparseRow]
+Axis = int | Dense | DenseDyn | Ragged | Sparse | SparseRow
 
 
 def loop_axis(axis: Any) -> Axis:
-    """What a loop may run over: an int (anything with __index__), `Dense[n]` with or without (), or an axis object.
+    """What a loop may run over: an int or what has __index__, `Dense[n]` with or without (), an axis object.
 
     raises  AxisError, a TypeError for objects of other kinds and a ValueError for negative sizes
     """
@@ -401,7 +418,9 @@ def loop_axis(axis: Any) -> Axis:
 def _size(value: Any, form: str) -> int:
     size = _as_int(value)
     if size is None:
-        raise AxisError(f"{form.format(repr(value))}: the size of an axis is an int; got {type(value).__name__}")
+        raise AxisError(
+            f"{form.format(repr(value))}: the size of an axis is an int; got {type(value).__name__}"
+        )
     if size < 0:
         raise AxisError(f"{form.format(size)}: the size of an axis is 0 or more")
     return size
@@ -449,15 +468,15 @@ class Symbol:
 
 # ---------------------------------------------------------------------------------------------- windows
 
-Position = Union[int, Expr]
-Bounds = Union[tuple[Position, Position], None]
+Position = int | Expr
+Bounds = tuple[Position, Position] | None
 
 
 @dataclass(frozen=True)
 class Index:
     """One dimension of the root fixed at a position.
 
-    within   positions lo <= at < hi that are allowed, when the view was taken from a narrower one; None: the whole array
+    within   lo <= at < hi has to hold, when the view was taken from a narrower one; None: the whole array
     """
 
     at: Position
@@ -468,8 +487,8 @@ class Index:
 class Range:
     """`extent` positions of one dimension of the root.
 
-    start may be anything from 0 to the dimension's size, which a run checks; what lies past the end of the array is
-    not there, so a tile bound to the view is partial.
+    start may be anything from 0 to the dimension's size, which a run checks; what lies past the end of the
+    array is not there, so a tile bound to the view is partial.
 
     within   as for Index: lo <= start <= hi, and nothing at hi or beyond is there
     """
@@ -480,7 +499,7 @@ class Range:
 
 
 # Inside a Tensor, None stands for a whole dimension: its extent follows the array when another one is bound.
-_Window = tuple[Union[Index, Range, None], ...]
+_Window = tuple[Index | Range | None, ...]
 
 
 def _plus(a: Position, b: Position) -> Position:
@@ -526,7 +545,9 @@ def _fix(entry: Index | Range | None, extent: int, item: Any, axis: int) -> Inde
         if not -extent <= at < extent:
             raise IndexError(f"index {at} is outside dimension {axis}, which has {extent} elements")
         at %= extent
-    return Index(_plus(start, at), _bounds(entry) if isinstance(at, Expr) or isinstance(start, Expr) else None)
+    return Index(
+        _plus(start, at), _bounds(entry) if isinstance(at, Expr) or isinstance(start, Expr) else None
+    )
 
 
 def _narrow(entry: Index | Range | None, extent: int, part: slice, axis: int) -> Index | Range | None:
@@ -534,8 +555,12 @@ def _narrow(entry: Index | Range | None, extent: int, part: slice, axis: int) ->
     if part.step is not None and part.step != 1:
         raise ValueError(f"slice {_slice_text(part)} of dimension {axis}: only a step of 1 is supported")
     ends = [None if end is None else _position(end) for end in (part.start, part.stop)]
-    if any(end is None and given is not None for end, given in zip(ends, (part.start, part.stop), strict=True)):
-        raise TypeError(f"slice {_slice_text(part)} of dimension {axis}: ends are ints, loop variables or expressions")
+    if any(
+        end is None and given is not None for end, given in zip(ends, (part.start, part.stop), strict=True)
+    ):
+        raise TypeError(
+            f"slice {_slice_text(part)} of dimension {axis}: ends are ints, loop variables or expressions"
+        )
     if ends == [None, None]:
         return entry
     start: Position = entry.start if isinstance(entry, Range) else 0
@@ -611,7 +636,9 @@ class Tensor:
         if not isinstance(dtype, DType):
             raise TensorError(f"dtype of a Tensor is a DType, such as DType.F32; got {dtype!r}")
         if not isinstance(location, Location):
-            raise TensorError(f"location of a Tensor is a Location, such as Location.Global; got {location!r}")
+            raise TensorError(
+                f"location of a Tensor is a Location, such as Location.Global; got {location!r}"
+            )
         dims = _shape(shape)
         if base is not None:
             self._become_view(data, dims, dtype, base, tuple(index_exprs))
@@ -635,13 +662,20 @@ class Tensor:
         if data is not None and data is not base.data:
             raise TensorError("a view has its base's data; give data=None or data=base.data")
         if view.shape != shape or view.dtype is not dtype:
-            raise TensorError(f"base[{index_exprs}] is {view!r}, not a tensor of shape {shape} and dtype {dtype}")
+            raise TensorError(
+                f"base[{index_exprs}] is {view!r}, not a tensor of shape {shape} and dtype {dtype}"
+            )
         self._storage, self._root, self._window = view._storage, view._root, view._window
         self._index_exprs, self._layout = view._index_exprs, view._layout
 
     def _derived(self, window: _Window, index_exprs: tuple[Any, ...], layout: TensorLayout) -> Tensor:
         made = Tensor.__new__(Tensor)
-        made._storage, made._window, made._index_exprs, made._layout = self._storage, window, index_exprs, layout
+        made._storage, made._window, made._index_exprs, made._layout = (
+            self._storage,
+            window,
+            index_exprs,
+            layout,
+        )
         made.location = self.location
         made._root = made if self.is_root and not index_exprs else self._root
         return made
@@ -661,20 +695,29 @@ class Tensor:
             return
         _check_array(data, self.dtype)
         if data.ndim != len(self._storage.shape):
-            raise TensorError(f"data of shape {data.shape} replaces data of shape {self._storage.shape}; the rank is fixed")
+            raise TensorError(
+                f"data of shape {data.shape} replaces data of shape {self._storage.shape}; the rank is fixed"
+            )
         self._storage.data, self._storage.shape = data, data.shape
 
     def array(self) -> npt.NDArray[Any]:
-        """The numpy array of this root, zeros made now if there is none; of a view with constant indices, its window.
+        """The root's numpy array, zeros made now if there is none; a view's part of it when that is fixed.
 
-        raises  TensorError when the shape was assigned and does not fit the data; UsageError for a window that moves
+        raises  TensorError when the shape was assigned and does not fit the data
+                UsageError for a window that moves with a loop
         """
         store = self._storage
         if store.data is None:
             store.data = np.zeros(store.shape, store.dtype.numpy)
         if store.data.shape != store.shape:
-            raise TensorError(f"the tensor was given the shape {store.shape}, its data has {store.data.shape}")
-        return store.data if self.is_root else store.data[tuple(_numpy_item(entry, self) for entry in self.window)]
+            raise TensorError(
+                f"the tensor was given the shape {store.shape}, its data has {store.data.shape}"
+            )
+        return (
+            store.data
+            if self.is_root
+            else store.data[tuple(_numpy_item(entry, self) for entry in self.window)]
+        )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         array = self.array()
@@ -750,7 +793,9 @@ class Tensor:
             d = kept[axis]
             change = _narrow if isinstance(one, slice) else _fix
             window[d] = change(window[d], shape[axis], one, axis)
-        remaining = [axis for axis in range(self.rank) if axis >= len(items) or isinstance(items[axis], slice)]
+        remaining = [
+            axis for axis in range(self.rank) if axis >= len(items) or isinstance(items[axis], slice)
+        ]
         return self._derived(tuple(window), self._index_exprs + items, self._layout.keep(remaining))
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -765,11 +810,15 @@ class Tensor:
             raise IndexError("a tensor of rank 0 cannot be sliced")
         ends = [_position(start), _position(end)]
         if None in ends:
-            raise TypeError(f"slice(start, end) needs ints, loop variables or expressions; got {start!r}, {end!r}")
+            raise TypeError(
+                f"slice(start, end) needs ints, loop variables or expressions; got {start!r}, {end!r}"
+            )
         if all(isinstance(e, int) for e in ends):
             first, last = (e + self.shape[0] if e < 0 else e for e in ends)  # type: ignore[operator]
             if not 0 <= first <= last <= self.shape[0]:  # type: ignore[operator]
-                raise IndexError(f"slice({start}, {end}) is outside dimension 0, which has {self.shape[0]} elements")
+                raise IndexError(
+                    f"slice({start}, {end}) is outside dimension 0, which has {self.shape[0]} elements"
+                )
             start, end = first, last
         return self[start:end]
 
@@ -791,14 +840,17 @@ class Tensor:
         if not isinstance(layout, TensorLayout):
             raise TensorError(f"layout is a TensorLayout; got {layout!r}")
         if layout.rank != self.rank:
-            raise TensorError(f"a tensor of shape {self.shape} cannot have the layout {layout.dist} of rank {layout.rank}")
+            raise TensorError(
+                f"a tensor of shape {self.shape} cannot have the layout {layout.dist} of rank {layout.rank}"
+            )
         return layout
 
     def __repr__(self) -> str:
         text = "x".join([*map(str, self.shape), self.dtype.value])
         if self.is_root:
             return f"Tensor({text})"
-        return f"Tensor({text} = {'x'.join(map(str, self._storage.shape))}[{', '.join(map(_entry_text, self._window))}])"
+        whole, window = "x".join(map(str, self._storage.shape)), ", ".join(map(_entry_text, self._window))
+        return f"Tensor({text} = {whole}[{window}])"
 
 
 def _entry_text(entry: Index | Range | None) -> str:
@@ -850,10 +902,13 @@ def _check_array(data: Any, dtype: DType) -> None:
     if not isinstance(data, np.ndarray):
         raise TensorError(f"data of a Tensor is a numpy array or None; got {type(data).__name__}")
     if isinstance(data, np.ma.MaskedArray):
-        raise TensorError("data of a Tensor is a masked array, whose mask would be ignored; fill it first with .filled(x)")
+        raise TensorError(
+            "data of a Tensor is a masked array, whose mask would be ignored; fill it first with .filled(x)"
+        )
     if data.dtype != dtype.numpy:
         raise TensorError(
-            f"the tensor is declared {dtype}, its data is {data.dtype!r}; convert it with .astype({dtype.numpy.name!r})"
+            f"the tensor is declared {dtype}, its data is {data.dtype!r}; "
+            f"convert it with .astype({dtype.numpy.name!r})"
         )
     if not data.flags.aligned:
         raise TensorError("data of a Tensor is not aligned to its element size; copy it with np.array(...)")
