@@ -1,0 +1,132 @@
+"""Why a task was refused: the same checks as the native expander's, in plain Python, for the one task that failed them.
+
+In: the call, the values of its loop variables, the run-time inputs. Out: an error that names the task, its axis values,
+the tensor and what would be touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pto_wsp.errors import ExecutionError, RegionError
+from pto_wsp.scalar_expr import Expr, LoopVar, as_expr
+
+if TYPE_CHECKING:
+    from pto_wsp.lower.expand import Binding, Call, Dim, KernelUse
+
+__all__ = ["outside"]
+
+_AXES = ("rows", "columns")
+
+
+class _Values:
+    """The environment of one task (scalar_expr.Environment)."""
+
+    def __init__(self, loops: dict[LoopVar, int], symbols: Mapping[str, int]) -> None:
+        self._loops, self._symbols = loops, symbols
+
+    def loop(self, var: LoopVar, /) -> int:
+        return self._loops[var]
+
+    def axis(self, name: str, /) -> int | None:
+        return next((v for var, v in reversed(list(self._loops.items())) if var.name == name), None)
+
+    def symbol(self, name: str, /) -> int:
+        return self._symbols.get(name, 0)
+
+    def slot(self, index: int, /) -> int:
+        raise LookupError(index)
+
+    def param(self, index: int, /) -> int:
+        raise LookupError(index)
+
+
+def outside(
+    call: Call,
+    use: KernelUse,
+    number: int,
+    loops: Sequence[int],
+    shapes: Sequence[tuple[int, ...]],
+    symbols: Mapping[str, int],
+) -> ExecutionError:
+    """The error for task `number`.
+
+    loops   value of each loop variable around the call
+    shapes  shape of each tensor's array
+    """
+    env = _Values(dict(zip(call.loops, loops, strict=False)), symbols)
+    axes = tuple(_axis_value(a, env) for a in call.task.axes)
+    name = f"task {number}, {call.name}[{', '.join(map(repr, axes))}]"
+    valid: list[int] = []
+    for binding in call.tiles:
+        shape = shapes[binding.tensor]
+        wrong, extents = _check(binding, shape, env)
+        if wrong:
+            message = f"{name}: {binding.param.name} {wrong}; the tensor has shape {shape}."
+            numbers = tuple(a for a in axes if isinstance(a, int))
+            return RegionError(message, number, call.name, numbers, binding.param.name).at(call.task.line)
+        valid += extents
+    return _disagreement(name, call, use, number, valid).at(call.task.line)
+
+
+def _axis_value(value: Any, env: _Values) -> Any:
+    return as_expr(value).evaluate(env) if isinstance(value, (Expr, LoopVar)) else value
+
+
+def _check(binding: Binding, shape: tuple[int, ...], env: _Values) -> tuple[str, list[int]]:
+    """What is wrong with a tile ("" if nothing), and its valid rows and columns."""
+    tile = binding.param.node.tile
+    valid = {"rows": 1, "cols": 1}
+    for axis, (dim, length) in enumerate(zip(binding.dims, shape, strict=True)):
+        at, exact = _position(dim.start, env)
+        low, high = (0, length) if dim.within is None else (_position(b, env)[0] for b in dim.within)
+        last = min(length, high) - (dim.role == "fixed")
+        if not exact:
+            return f"has an index in dimension {axis} that overflows 64 bits: {dim.start}", []
+        if not max(low, 0) <= at <= last:
+            what = f"index {at}" if dim.role == "fixed" else f"the range that begins at {at}"
+            where = "" if dim.within is None else f", the view from {low} to {high}"
+            return f"reaches outside its array: {what} in dimension {axis}{where}", []
+        if dim.role != "fixed":
+            size = tile.rows if dim.role == "rows" else tile.cols
+            left = min(length, high) - at
+            valid[dim.role] = min(size, left if dim.extent is None else min(left, dim.extent))
+    return "", [valid["rows"], valid["cols"]]
+
+
+def _position(at: int | Expr, env: _Values) -> tuple[int, bool]:
+    """An index, and whether the integers agree with 64-bit arithmetic about it."""
+    if isinstance(at, int):
+        return at, True
+    found = as_expr(at).evaluate(env)
+    return found, _exact(as_expr(at), env) == found
+
+
+def _exact(expr: Expr, env: _Values) -> int:
+    """The value over the integers: sums and products do not wrap."""
+    if expr.kind == "binary" and expr.a in ("+", "-", "*"):
+        a, b = _exact(expr.b, env), _exact(expr.c, env)
+        return a + b if expr.a == "+" else a - b if expr.a == "-" else a * b
+    if expr.kind == "unary" and expr.a == "-":
+        return -_exact(expr.b, env)
+    if expr.kind == "ternary":
+        return _exact(expr.b if expr.a.evaluate(env) else expr.c, env)
+    if expr.kind == "cast" and expr.type != "bool" and expr.a.type != "bool":
+        inner = _exact(expr.a, env)
+        return expr.evaluate(env) if inner == expr.a.evaluate(env) else inner
+    return expr.evaluate(env)
+
+
+def _disagreement(name: str, call: Call, use: KernelUse, number: int, valid: list[int]) -> ExecutionError:
+    """Two partial tiles have different extents where the kernel needs equal ones."""
+    for group in use.agreeing:
+        found = [s.value(valid[2 * s.param + s.axis]) for s in group]
+        if len(set(found)) > 1:
+            parts = [
+                f"{call.tiles[s.param].param.name} has {valid[2 * s.param + s.axis]} valid {_AXES[s.axis]}" for s in group
+            ]
+            return RegionError(
+                f"{name}: partial tiles do not agree: {', '.join(parts)}.", number, call.name, (), call.tiles[0].param.name
+            )
+    return ExecutionError(f"{name}: refused by the bounds check.", number, call.name)
