@@ -1,0 +1,122 @@
+"""What a @workload body does while it runs: every kernel call and loop is recorded in the innermost open block.
+
+The recorder of the running body is context-local, so that threads and tasks do not see each other's.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from pto_wsp.errors import SourceLine, UsageError
+from pto_wsp.trace.source import where
+
+if TYPE_CHECKING:
+    from pto_wsp.scalar_expr import LoopVar
+    from pto_wsp.trace.workload import Workload
+
+LOOP_NAMES = "bhsdijklmn"                           # default names of P's loops, in order of construction, cyclically
+
+
+@dataclass(eq=False)
+class Frame:
+    """An open block: the nodes recorded in it so far."""
+
+    kind: str                                       # "workload", or what opened it, for messages: "P(b)", "P.when"
+    line: SourceLine
+    vars: tuple[LoopVar, ...] = ()
+    nodes: list[Workload] = field(default_factory=list)
+    choice: Workload | None = None                  # the P.when block that a P.otherwise may still complete
+
+
+class Recorder:
+    """The blocks that are open while a @workload body, or a function given as a loop body, runs."""
+
+    def __init__(self, name: str, type_check: bool = True, detached: bool = False) -> None:
+        self.name = name
+        self.type_check = type_check
+        self.detached = detached                    # inside a function body: the loops around it are not known here
+        self.type_errors: list[Any] = []
+        self.frames = [Frame("workload", where())]
+        self.loose: dict[int, Workload] = {}        # built here but (so far) part of nothing
+        self._axes = 0
+        self._token: Token[Recorder | None] | None = None
+
+    def __enter__(self) -> Recorder:
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._token is not None
+        _current.reset(self._token)
+
+    def next_name(self) -> str:
+        """Default name of the next axis given to P: b, h, s, d, i, j, k, l, m, n and again. Named axes count too."""
+        self._axes += 1
+        return LOOP_NAMES[(self._axes - 1) % len(LOOP_NAMES)]
+
+    def add(self, node: Workload) -> Workload:
+        """Make a node part of the innermost open block."""
+        self.frames[-1].nodes.append(node)
+        self.loose.pop(id(node), None)
+        return node
+
+    def open(self, frame: Frame) -> Frame:
+        self.frames.append(frame)
+        return frame
+
+    def close(self, frame: Frame) -> list[Workload]:
+        """The nodes of a finished block.
+
+        raises UsageError when a block inside it is still open: its loop was left by break, return or an exception
+        """
+        if self.frames[-1] is not frame:
+            raise self._left_early(self.frames[-1])
+        self.frames.pop()
+        return frame.nodes
+
+    def finish(self) -> list[Workload]:
+        """The nodes of the whole body."""
+        return self.close(self.frames[0])
+
+    def is_open(self, var: LoopVar) -> bool:
+        """Whether the loop of this variable is still being recorded."""
+        return any(v is var for frame in self.frames for v in frame.vars)
+
+    @staticmethod
+    def _left_early(frame: Frame) -> UsageError:
+        return UsageError(
+            f"the loop {frame.kind} was left before its end (break, return, or an exception that was caught). Its body runs "
+            "once, to record what every iteration does, so it cannot stop early. Choose iterations with "
+            "`with P.when(...):`, or a smaller axis.").at(frame.line, "recording a workload")
+
+
+_current: ContextVar[Recorder | None] = ContextVar("pto_wsp_recorder", default=None)
+
+
+def current() -> Recorder | None:
+    """The recorder of the @workload body that is running, or None."""
+    return _current.get()
+
+
+def require(what: str) -> Recorder:
+    """The recorder of the running @workload body.
+
+    raises UsageError when none is running
+    """
+    recorder = current()
+    if recorder is None:
+        raise UsageError(f"{what} belongs inside a @workload function: it records a loop or a choice there. For a plain "
+                         "Python loop use range(...).").at(where())
+    return recorder
+
+
+def suspend() -> Token[Recorder | None]:
+    """Until `resume`, no @workload body is running: what a kernel body does is not part of a workload."""
+    return _current.set(None)
+
+
+def resume(token: Token[Recorder | None]) -> None:
+    _current.reset(token)
