@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Iterable, Mapping, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from pto_wsp.errors import OperandError, SourceLine
 from pto_wsp.types import DType, ScalarType, TileType
@@ -23,7 +24,7 @@ ValueType = Union[TileType, ScalarType]
 Number = Union[int, float, bool]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Node:
     """One operation of a kernel and, unless it is a store, the value it makes."""
 
@@ -66,7 +67,7 @@ class Param:
         return self.node.is_tile
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KernelGraph:
     """A kernel as data: parameters in signature order, then every node in execution order.
 
@@ -107,6 +108,9 @@ class KernelGraph:
         from pto_wsp.trace.text import print_graph
         return print_graph(self)
 
+    def __repr__(self) -> str:
+        return f"<kernel {self.name}: {len(self.params)} parameters, {len(self.nodes)} nodes>"
+
 
 def build(op: Op, operands: Iterable[Node | Number], attrs: Mapping[str, Any] | None = None,
           line: SourceLine | None = None) -> tuple[Node, ...]:
@@ -132,7 +136,7 @@ def build(op: Op, operands: Iterable[Node | Number], attrs: Mapping[str, Any] | 
         nodes: tuple[Node, ...] = tuple(v for v in values if isinstance(v, Node))
         result = op.infer(op, [n.type for n in nodes], attrs)
     except OperandError as error:
-        raise error.at(line) if line is not None and error.line is None else error
+        raise error.at(line) from None
     made.append(Node(op, nodes, result, attrs, line))
     return tuple(made)
 
@@ -204,20 +208,64 @@ def number_as(value: Number, dtype: DType) -> Number:
 
 
 def check(graph: KernelGraph) -> None:
-    """Hold a graph to the rules of the op table: SSA order, known operands, and every type what its row infers.
+    """Hold a graph to the rules: SSA order, memory used through parameters only, every type what its row infers.
 
+    A graph that passes can be interpreted and compiled, whoever wrote it.
     raises OperandError naming the node and showing the graph.
     """
     seen: set[int] = set()
+    directions = check_params(graph.name, graph.params)
     for number, node in enumerate(graph.nodes):
-        def fail(why: str) -> OperandError:
-            return OperandError(f"kernel {graph.name}: %{number} = {node.op.name}: {why}\n{graph}").at(node.line)
-        if any(id(o) not in seen for o in node.operands):
-            raise fail("an operand is not an earlier node of this graph.")
-        expected = node.op.infer(node.op, [o.type for o in node.operands], node.attrs)
-        if expected != node.type:
-            raise fail(f"its type is {node.type}, but its operands make {expected}.")
+        try:
+            check_node(node, seen, directions)
+        except OperandError as error:
+            raise OperandError(f"kernel {graph.name}: node {number}, {node.op.name}: {error.message}\n{graph}"
+                               ).at(node.line) from None
         seen.add(id(node))
     for param in graph.params:
         if id(param.node) not in seen:
             raise OperandError(f"kernel {graph.name}: parameter {param.name} has no node.")
+
+
+def check_params(name: str, params: Iterable[Param]) -> dict[int, str]:
+    """The direction of each parameter, by id of its node."""
+    directions: dict[int, str] = {}
+    names = set()
+    for index, param in enumerate(params):
+        node = param.node
+        if node.op.name != ("param" if node.is_tile else "scalar_param") or node.attrs.get("index") != index:
+            raise OperandError(f"kernel {name}: {param.name} is not parameter {index}.")
+        if param.direction not in (("in", "out", "inout") if node.is_tile else ("in",)):
+            raise OperandError(f"kernel {name}: parameter {param.name} has no direction {param.direction!r}.")
+        if param.name in names:
+            raise OperandError(f"kernel {name}: two parameters have the name {param.name}.")
+        names.add(param.name)
+        directions[id(node)] = param.direction
+    return directions
+
+
+def check_node(node: Node, seen: Container[int], directions: Mapping[int, str]) -> None:
+    """The rules for one node after those in `seen` (ids of nodes)."""
+    op, attrs = node.op, node.attrs
+    if id(node) in seen or any(id(o) not in seen for o in node.operands):
+        raise OperandError("its operands are not earlier nodes of this graph, or it is there twice.")
+    if attrs.keys() != op.attrs.keys():
+        raise OperandError(f"needs the attributes {', '.join(op.attrs)}; has {', '.join(attrs)}.")
+    for name, allowed in CHOICES.items():
+        if name in attrs and attrs[name] not in allowed:
+            raise OperandError(f"{name} is one of {', '.join(allowed)}; got {attrs[name]!r}.")
+    expected = op.infer(op, [o.type for o in node.operands], attrs)
+    if expected != node.type:
+        raise OperandError(f"its type is {node.type}, but its operands make {expected}.")
+    if op.name in ("param", "scalar_param") and (id(node) not in directions or node.is_tile != (op.name == "param")):
+        raise OperandError("it is no parameter of this kernel.")
+    if op.name == "constant" and repr(attrs["value"]) != repr(number_as(attrs["value"], attrs["dtype"])):
+        raise OperandError(f"{attrs['value']!r} is no {attrs['dtype']}.")
+    for position, operand in enumerate(node.operands):
+        if (operand.op.name == "param") != (position == 0 and op.name in ("load", "store")):
+            raise OperandError("load reads, and store writes, a tile parameter; other ops use the values that load gives.")
+    if op.name == "store" and directions[id(node.operands[0])] == "in":
+        raise OperandError("it writes to an In parameter.")
+
+
+CHOICES = {"at": ("entry", "here", "operand"), "by": ("user", "promotion", "store")}   # attributes that are one word

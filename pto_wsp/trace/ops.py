@@ -29,7 +29,7 @@ Term = tuple[int, tuple[Dim, ...]]                      # cycles: a coefficient 
 Infer = Callable[["Op", Types, Attrs], ValueType | None]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Op:
     """One row: the meaning of an op, the same for every backend."""
 
@@ -53,7 +53,7 @@ class Op:
         names = self.operands.split()
         return sum(not n.endswith("?") for n in names), len(names)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.name
 
 
@@ -295,7 +295,8 @@ def converted(op: Op, types: Types, attrs: Attrs) -> ValueType:
 def from_attrs(op: Op, types: Types, attrs: Attrs) -> ValueType:
     """Parameters and constants carry their type."""
     found = attrs["type"] if "type" in attrs else ScalarType(_dtype(op, attrs))
-    assert isinstance(found, (TileType, ScalarType))
+    if types or not isinstance(found, (TileType, ScalarType)):
+        raise OperandError(f"{op.name} takes no operands and has a type; got {found!r}.")
     return found
 
 
