@@ -267,8 +267,8 @@ class ScheduleError(PtoError):
         self.target = target
 
 
-class PolicyError(CompileError, ScheduleError, ValueError):
-    """A scheduling policy was given a value that it cannot have."""
+class PolicyError(CompileError, ScheduleError, ValueError, TypeError):
+    """A scheduling policy was given a value that it cannot have, or something else was given for a policy."""
 
 
 class UsageError(PtoError, RuntimeError):
