@@ -1,8 +1,8 @@
 """What every test has: its own code cache, and one hypothesis profile for each purpose.
 
-    pytest                                  quick: a moderate number of examples
-    pytest --hypothesis-profile=thorough    thousands of examples per property
-    CI=true pytest                          the same examples every time, so that a run can be repeated
+pytest                                  quick: a moderate number of examples
+pytest --hypothesis-profile=thorough    thousands of examples per property
+CI=true pytest                          the same examples every time, so that a run can be repeated
 """
 
 from __future__ import annotations

@@ -24,8 +24,9 @@ LEVEL = {"vocabulary": 0, "trace": 1, "lower": 2, "ascend": 2, "sim": 3, "progra
 # Code of a lower room that only starts a higher one on the user's behalf (`workload.compile()`, `kernel.llvm`): the
 # import stands inside a function, and the thing imported is an entry point of the room.
 DOORS = {
-    ("trace", "program"),       # Workload.compile(...) makes a Program
-    ("trace", "lower"),         # kernel.loops, kernel.llvm, kernel.asm print the stages
+    ("vocabulary", "trace"),    # csp.send(...) makes a Workload
+    ("trace", "program"),  # Workload.compile(...) makes a Program
+    ("trace", "lower"),  # kernel.loops, kernel.llvm, kernel.asm print the stages
 }
 
 HEAVY = {"numba", "llvmlite", "ml_dtypes", "matplotlib", "tqdm", "IPython"}
@@ -54,12 +55,13 @@ def imports(tree: ast.Module, module: str, is_package: bool) -> list[tuple[str, 
             base = node.module or ""
             if node.level:
                 package = module.split(".") if is_package else module.split(".")[:-1]
-                above = package[:len(package) - node.level + 1]
+                above = package[: len(package) - node.level + 1]
                 base = ".".join([*above, *([node.module] if node.module else [])])
             for alias in node.names:
                 inner = f"{base}.{alias.name}"
-                is_module = (ROOT / inner.replace(".", "/")).with_suffix(".py").exists() or \
-                    (ROOT / inner.replace(".", "/")).is_dir()
+                is_module = (ROOT / inner.replace(".", "/")).with_suffix(".py").exists() or (
+                    ROOT / inner.replace(".", "/")
+                ).is_dir()
                 found.append((inner if is_module else base, node.lineno, late))
         inside_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
@@ -84,15 +86,18 @@ def test_imports_point_one_way(path: Path) -> None:
         there = room_of(target)
         if here == there or LEVEL[there] < LEVEL[here] or (late and (here, there) in DOORS):
             continue
-        raise AssertionError(f"{path.relative_to(ROOT)}:{line}: {here} imports {target} of {there}; "
-                             f"imports run vocabulary <- trace <- lower <- sim <- program")
+        raise AssertionError(
+            f"{path.relative_to(ROOT)}:{line}: {here} imports {target} of {there}; "
+            f"imports run vocabulary <- trace <- lower <- sim <- program"
+        )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_heavy_packages_are_imported_late(path: Path) -> None:
     for target, line, late in imports(parsed(path), module_name(path), path.name == "__init__.py"):
-        assert late or target.split(".")[0] not in HEAVY or room_of(module_name(path)) in {"lower", "sim"}, \
+        assert late or target.split(".")[0] not in HEAVY or room_of(module_name(path)) in {"lower", "sim"}, (
             f"{path.relative_to(ROOT)}:{line}: import {target} inside the function that needs it"
+        )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
@@ -106,10 +111,16 @@ def test_every_room_is_known() -> None:
 
 def test_import_is_light() -> None:
     """`import pto_wsp` loads neither compiler nor plotting, and takes under 0.3 s (the best of five processes)."""
-    script = ("import sys, time, json; start = time.perf_counter(); import pto_wsp; "
-              "print(json.dumps([time.perf_counter() - start, sorted(sys.modules)]))")
-    runs = [json.loads(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True,
-                                      cwd=ROOT).stdout) for _ in range(5)]
+    script = (
+        "import sys, time, json; start = time.perf_counter(); import pto_wsp; "
+        "print(json.dumps([time.perf_counter() - start, sorted(sys.modules)]))"
+    )
+    runs = [
+        json.loads(
+            subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+        )
+        for _ in range(5)
+    ]
     loaded = {name.split(".")[0] for name in runs[0][1]}
     assert not loaded & HEAVY, f"import pto_wsp also imports {loaded & HEAVY}"
     assert min(seconds for seconds, _ in runs) < 0.3

@@ -34,6 +34,7 @@ def run(program_or_workload, **options):
 
 def run_one(kernel, *args, **kwargs):
     """Run one task of `kernel`; arrays become tensors and are filled in place. Returns the cycles."""
+
     def wrap(value):
         return tensor(value) if isinstance(value, np.ndarray) else value
 

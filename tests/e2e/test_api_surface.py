@@ -1,4 +1,4 @@
-"""The names that programs import, the objects that must be one and the same, and the checklist of what must not break."""
+"""The names that programs import, the objects that must be one and the same, and what must not break."""
 
 import importlib
 import warnings
@@ -7,18 +7,35 @@ import numpy as np
 import pytest
 
 import pto_wsp
-from pto_wsp import DType, Dense, DenseDyn, DispatchPolicy, In, Out, P, TaskWindow, Tensor, Tile, WindowMode, kernel, pto, workload
+from pto_wsp import (
+    Dense,
+    DenseDyn,
+    DispatchPolicy,
+    DType,
+    In,
+    Out,
+    P,
+    TaskWindow,
+    Tensor,
+    Tile,
+    WindowMode,
+    kernel,
+    pto,
+    workload,
+)
 from tests.e2e.programs import f32, run, task_of, tensor
 
 NAMES = """
     __version__
     workload kernel jit_kernel ptoisa ptoisa_kernel pto P
-    Kernel KernelRef KernelParam extract_kernel_params KernelIR CompiledKernel OpKind Value TileType ScalarType Tile Scalar
+    Kernel KernelRef KernelParam extract_kernel_params
+    KernelIR CompiledKernel OpKind Value TileType ScalarType Tile Scalar
     In Out InOut Constexpr
     Dense DenseDyn Ragged Sparse Symbol
     parallel_for for_each select cond task combine sequential slot_set_u64 slot_load_u64
     Channel process send try_send consume connect replicate Event record synchronize query
-    DispatchPolicy TimingPolicy WindowMode TaskWindow DepsMode Deps ReadyPolicy StartPolicy TracePolicy Pools TaskGraphConfig
+    DispatchPolicy TimingPolicy WindowMode TaskWindow DepsMode Deps ReadyPolicy StartPolicy TracePolicy
+    Pools TaskGraphConfig
     Tensor DType Location MemLayout DistElem TensorReplicate TensorShard TensorLayout LayoutIncompatibleError
     tensor_layout_join relayout allreduce allgather reduce_scatter Shard Replicate
     Task Workload
@@ -35,12 +52,13 @@ MODULES = {
     "types": "Dense DenseDyn Ragged Sparse Symbol DType Location Tensor TensorLayout MemLayout relayout",
     "layout": "TensorLayout MemLayout TensorShard TensorReplicate",
     "linear_layout": "LinearLayout f2_dot f2_matmul f2_matmul_mat f2_transpose f2_rank f2_kernel",
-    "scalar_expr": "axis symbol_u64 slot_u64 slot_i64 slot_bool task_param as_expr trace_task_fn fnv1a_64 Expr TaskExpr",
-    "schedule": "DispatchPolicy TimingPolicy TaskWindow WindowMode Deps DepsMode ReadyPolicy StartPolicy TracePolicy Pools "
-                "TaskGraphConfig",
+    "scalar_expr": "axis symbol_u64 slot_u64 slot_i64 slot_bool task_param as_expr "
+    "trace_task_fn fnv1a_64 Expr TaskExpr",
+    "schedule": "DispatchPolicy TimingPolicy TaskWindow WindowMode Deps DepsMode ReadyPolicy "
+    "StartPolicy TracePolicy Pools TaskGraphConfig",
     "csp": "Channel process Process send try_send consume connect replicate Event record synchronize query",
     "errors": "PtoError CompileError TypeCheckError IRConversionError ExecutionError KernelError ScheduleError "
-              "ChannelError ChannelClosed ChannelFull",
+    "ChannelError ChannelClosed ChannelFull",
     "program": "Program ProgramStats TraceLevel TraceEvent ExecutionTrace",
     "type_checker": "TypeChecker TypeCheckContext TypeErrorInfo TypeErrorKind check_kernel_call validate_axis_index",
 }
@@ -74,7 +92,9 @@ def test_decorators_are_functions_not_modules():
 def test_identities():
     pw = pto_wsp
     assert pw.KernelRef is pw.Kernel and pw.Shard is pw.TensorShard and pw.Replicate is pw.TensorReplicate
-    assert pw.Layout is pw.TensorLayout and pw.LayoutShard is pw.TensorShard and pw.LayoutReplicate is pw.TensorReplicate
+    assert (
+        pw.Layout is pw.TensorLayout and pw.LayoutShard is pw.TensorShard and pw.LayoutReplicate is pw.TensorReplicate
+    )
     assert pw.layout_join is pw.tensor_layout_join and pw.LayoutCompatibilityError is pw.LayoutIncompatibleError
     assert pw.type_checker.Shard is pw.Shard and issubclass(pw.Event, pw.Channel)
     assert isinstance(task_of(4).kernel, pw.KernelRef)
@@ -82,13 +102,16 @@ def test_identities():
     assert pw.__version__ == "0.1.0"
 
 
-@pytest.mark.parametrize("name", ["npu", "NPUFunction", "ExternalKernel", "register_kernel", "IssuePolicy", "AxisVar", "recv"])
+@pytest.mark.parametrize(
+    "name", ["npu", "NPUFunction", "ExternalKernel", "register_kernel", "IssuePolicy", "AxisVar", "recv"]
+)
 def test_names_that_never_existed(name):
     with pytest.raises(AttributeError):
         getattr(pto_wsp, name)
 
 
 # ---- must not break ------------------------------------------------------------------------------------------------
+
 
 @kernel
 def double(x: In[Tile[2, 8, DType.F32]], out: Out[Tile[2, 8, DType.F32]]):
@@ -100,13 +123,17 @@ def doubles(x, out, n):
     def planes():
         for b in P(n):
             double[b](x=x[b], out=out[b])
+
     return planes()
 
 
 def test_combinators_return_new_objects():
     work = doubles(tensor(f32(3, 2, 8)), tensor(np.zeros((3, 2, 8), np.float32)), 3)
-    for changed in (work.dispatch(DispatchPolicy.round_robin(2)), work.named("n"),
-                    work.task_graph(window=TaskWindow(1, "tasks", WindowMode.STALL))):
+    for changed in (
+        work.dispatch(DispatchPolicy.round_robin(2)),
+        work.named("n"),
+        work.task_graph(window=TaskWindow(1, "tasks", WindowMode.STALL)),
+    ):
         assert changed is not work
     assert run(work).total_cycles == 3 * 48
     assert run(work.dispatch(DispatchPolicy.round_robin(3))).total_cycles == 48
@@ -128,6 +155,7 @@ def test_loop_name_defaults():
             names.append(e.name)
         for f in P.grid(2):
             names.append(f.name)
+
     loops()
     assert names == ["b", "h", "s", "i", "tile", names[5]] and names[5] in "dijk"
 
@@ -141,6 +169,7 @@ def test_views():
         for i in P(3):
             view = t[i][2]
             assert view.index_exprs[0] is i and view.shape == (2, 8)
+
     indices()
 
 
@@ -150,10 +179,10 @@ def test_one_compile_many_runs():
     program = doubles(X, OUT, DenseDyn(5)).compile()
     run(program)
     np.testing.assert_array_equal(out, x * 2)
-    x += 1                                              # edited in place
+    x += 1  # edited in place
     run(program)
     np.testing.assert_array_equal(out, x * 2)
-    X.data = np.asfortranarray(f32(5, 2, 8, seed=9))    # another array, other strides
+    X.data = np.asfortranarray(f32(5, 2, 8, seed=9))  # another array, other strides
     run(program)
     np.testing.assert_array_equal(out, f32(5, 2, 8, seed=9) * 2)
     X.data, OUT.data = f32(7, 2, 8), np.zeros((7, 2, 8), np.float32)
@@ -197,6 +226,7 @@ def test_build_only_forms():
     def build_only():
         for b in P(2):
             double[b](x=None, out=None)
+
     assert len(build_only().enumerate()) == 2
     tree = parallel_for(Dense[2](), lambda i: cond(True, task("yes", [i], []), task("no", [i], [])))
     assert [t.kernel for t in tree.enumerate()] == ["yes", "yes"]
@@ -220,6 +250,7 @@ def test_layout_combinator_warns_once():
 
 def test_ptoisa_kernels_run_their_body_at_decoration():
     from pto_wsp import ptoisa, ptoisa_kernel
+
     ran = []
 
     @ptoisa_kernel
@@ -227,9 +258,11 @@ def test_ptoisa_kernels_run_their_body_at_decoration():
         ran.append(1)
         ptoisa.tstore(out, ptoisa.TADDS(ptoisa.tload(x), 1.0))
         ptoisa.cpu_sim_add_cycles(f"(uint64_t)({n.name} > 3 ? 100u : 7) * 2")
+
     assert ran == [1]
     x, out = f32(2, 8), np.zeros((2, 8), np.float32)
     from tests.e2e.programs import run_one
+
     assert run_one(add_one, x=x, out=out) == 48 + 200
     np.testing.assert_array_equal(out, x + np.float32(1))
     assert run_one(add_one, x=x, out=out, n=3) == 48 + 14

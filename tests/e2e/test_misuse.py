@@ -15,9 +15,32 @@ import pytest
 
 import pto_wsp
 from pto_wsp import (
-    CompileError, Dense, DenseDyn, DispatchPolicy, DType, ExecutionError, In, InOut, Out, P, PtoError, Scalar,
-    ScheduleError, Symbol, TaskWindow, Tensor, Tile, TypeCheckError, combine, for_each, kernel, parallel_for, pto,
-    sequential, task, workload,
+    CompileError,
+    Dense,
+    DenseDyn,
+    DispatchPolicy,
+    DType,
+    ExecutionError,
+    In,
+    InOut,
+    Out,
+    P,
+    PtoError,
+    Scalar,
+    ScheduleError,
+    Symbol,
+    TaskWindow,
+    Tensor,
+    Tile,
+    TypeCheckError,
+    combine,
+    for_each,
+    kernel,
+    parallel_for,
+    pto,
+    sequential,
+    task,
+    workload,
 )
 from tests.e2e.programs import f32, run, run_one, task_of, tensor
 
@@ -47,6 +70,7 @@ def traced(body, a=(5, 12, F32), b=(5, 12, F32), out=(5, 12, F32)):
     @kernel
     def k(a: In[Tile[a]], b: In[Tile[b]], out: Out[Tile[out]]):
         body(a, b, out)
+
     return k.trace()
 
 
@@ -54,20 +78,30 @@ def traced(body, a=(5, 12, F32), b=(5, 12, F32), out=(5, 12, F32)):
 
 # K1 (ops that only trace), K2-K7 (broadcasts and scalars), K11, K13-K15, K17, K20-K22, K27 work: test_numerics.py.
 
+
 @pytest.mark.parametrize("shape", [(12, 1), (5, 7), (6, 12), (1, 5)])
 def test_k6_shapes_that_do_not_broadcast(shape):
     with refused("[5, 12]", list(shape), kind=(TypeCheckError, ValueError), line=True):
         traced(lambda a, b, out: pto.store(out, pto.mul(a, b)), b=(*shape, F32))
 
 
-@pytest.mark.parametrize("source,target", [(np.float16, np.float32), (np.int32, np.float32), (np.float32, np.int32),
-                                           (np.float64, np.float16), (np.uint8, np.int64)])
+@pytest.mark.parametrize(
+    "source,target",
+    [
+        (np.float16, np.float32),
+        (np.int32, np.float32),
+        (np.float32, np.int32),
+        (np.float64, np.float16),
+        (np.uint8, np.int64),
+    ],
+)
 def test_k8_store_converts(source, target):
     x, out = (f32(3, 8) * 10).astype(source), np.zeros((3, 8), target)
 
     @kernel
     def copy(x: In[Tile[3, 8, DType[_name(source)]]], out: Out[Tile[3, 8, DType[_name(target)]]]):
         pto.store(out, x)
+
     run_one(copy, x, out)
     np.testing.assert_array_equal(out, x.astype(target))
 
@@ -94,13 +128,22 @@ def test_k12_mixed_dtypes():
         traced(lambda a, b, out: pto.store(out, pto.add(a, b)), b=(5, 12, I32))
 
 
-@pytest.mark.parametrize("call", [lambda a: pto.load(a, offset=(1, 0)), lambda a: pto.load(a, mask=a),
-                                  lambda a: pto.store(a, a, offset=(0, 2)), lambda a: pto.store(a, a, mask=a)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda a: pto.load(a, offset=(1, 0)),
+        lambda a: pto.load(a, mask=a),
+        lambda a: pto.store(a, a, offset=(0, 2)),
+        lambda a: pto.store(a, a, mask=a),
+    ],
+)
 def test_k16_offset_and_mask(call):
     """Honoured or refused; never ignored."""
+
     @kernel
     def k(a: InOut[Tile[4, 8, F32]]):
         call(a)
+
     with refused(line=True) as caught:
         k.trace()
     assert "offset" in str(caught.value) or "mask" in str(caught.value)
@@ -112,6 +155,7 @@ def test_k18_sum_of_more_than_65536_columns():
     @kernel
     def total(x: In[Tile[1, n, F32]], out: Out[Tile[1, 1, F32]]):
         pto.store(out, pto.rowsum(x))
+
     out = np.zeros((1, 1), np.float32)
     assert run_one(total, np.ones((1, n), np.float32), out) == n + 2
     assert out[0, 0] == n
@@ -123,11 +167,14 @@ def test_k19_large_matmul():
     @kernel
     def product(a: In[Tile[512, 1024, F32]], b: In[Tile[1024, 512, F32]], out: Out[Tile[512, 512, F32]]):
         pto.store(out, pto.matmul(a, b))
+
     run_one(product, a, b, out)
     np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["task", "cycles", "cspt", "new", "v1", "s3", "int", "args", "scratch", "entry", "ret"])
+@pytest.mark.parametrize(
+    "name", ["task", "cycles", "cspt", "new", "v1", "s3", "int", "args", "scratch", "entry", "ret"]
+)
 def test_k23_any_parameter_name(name):
     scope = {"In": In, "Out": Out, "Tile": Tile, "F32": F32, "kernel": kernel, "pto": pto}
     exec(f"@kernel\ndef k({name}: In[Tile[2, 4, F32]], out: Out[Tile[2, 4, F32]]):\n    pto.store(out, {name})", scope)
@@ -139,7 +186,10 @@ def test_k23_any_parameter_name(name):
 @pytest.mark.parametrize("name", ["main", "exp", "double", "free", "malloc", "expf", "memcpy", "größe", "kernel"])
 def test_k23_any_kernel_name(name):
     scope = {"In": In, "Out": Out, "Tile": Tile, "F32": F32, "kernel": kernel, "pto": pto}
-    exec(f"@kernel\ndef {name}(x: In[Tile[2, 4, F32]], out: Out[Tile[2, 4, F32]]):\n    pto.store(out, pto.exp(x))", scope)
+    exec(
+        f"@kernel\ndef {name}(x: In[Tile[2, 4, F32]], out: Out[Tile[2, 4, F32]]):\n    pto.store(out, pto.exp(x))",
+        scope,
+    )
     out = np.zeros((2, 4), np.float32)
     run_one(scope[name], f32(2, 4), out)
     np.testing.assert_allclose(out, np.exp(f32(2, 4)), rtol=1e-6)
@@ -150,7 +200,9 @@ def test_k24_two_kernels_of_one_name():
         @kernel
         def shift(x: In[Tile[2, 4, F32]], out: Out[Tile[2, 4, F32]]):
             pto.store(out, pto.add(x, amount))
+
         return shift
+
     one, two = make(1.0), make(2.0)
     x, a, b = f32(2, 4), np.zeros((2, 4), np.float32), np.zeros((2, 4), np.float32)
     X, A, B = tensor(x), tensor(a), tensor(b)
@@ -159,6 +211,7 @@ def test_k24_two_kernels_of_one_name():
     def both():
         one(x=X, out=A)
         two(x=X, out=B)
+
     run(both())
     np.testing.assert_array_equal(a, x + np.float32(1))
     np.testing.assert_array_equal(b, x + np.float32(2))
@@ -168,6 +221,7 @@ def test_k25_kernel_without_a_store_is_charged_and_warned_of():
     @kernel
     def pointless(x: In[Tile[2, 4, F32]]):
         pto.add(x, x)
+
     with pytest.warns(UserWarning, match="pointless"):
         assert run_one(pointless, f32(2, 4)) == 16
 
@@ -175,9 +229,11 @@ def test_k25_kernel_without_a_store_is_charged_and_warned_of():
 @pytest.mark.parametrize("shape", [(0, 4), (4, 0), (-1, 4), (2.5, 4)])
 def test_k26_empty_tiles(shape):
     with refused(shape[0] if shape[0] != 4 else shape[1]):
+
         @kernel
         def k(x: In[Tile[(*shape, F32)]], out: Out[Tile[(*shape, F32)]]):
             pto.store(out, x)
+
         k.trace()
 
 
@@ -185,6 +241,7 @@ def test_tile_as_a_bool():
     def body(a, b, out):
         if a:
             pto.store(out, b)
+
     with refused("select", kind=TypeError, line=True):
         traced(body)
 
@@ -230,12 +287,14 @@ def test_unannotated_and_tensor_parameters_cannot_be_compiled():
     @kernel
     def symbolic(x: In[Tile["M", 4, F32]], out: Out[Tile[2, 4, F32]]):
         pass
+
     for k, word in ((bare, "x"), (whole, "x"), (symbolic, "M")):
         with refused(word, kind=CompileError):
             run_one(k, f32(2, 4), np.zeros((2, 4), np.float32))
 
 
 # ---- B: bindings ---------------------------------------------------------------------------------------------------
+
 
 @kernel
 def copy(x: In[Tile[2, 8, F32]], out: Out[Tile[2, 8, F32]]):
@@ -244,10 +303,12 @@ def copy(x: In[Tile[2, 8, F32]], out: Out[Tile[2, 8, F32]]):
 
 def copies(x, out, n=3):
     """n tasks, each copying plane i."""
+
     @workload
     def planes():
         for i in P(n):
             copy[i](x=x[i], out=out[i])
+
     return planes()
 
 
@@ -266,6 +327,7 @@ def test_b1_dense_dyn_past_the_extent():
     def planes():
         for b in P(DenseDyn(3)):
             copy[b](x=x[b], out=o[b])
+
     program = planes().compile()
     run(program)
     out[:] = 0
@@ -307,6 +369,7 @@ def test_b2_index_expression_below_zero():
     def shifted():
         for i in P(3):
             copy[i](x=X[i - 1], out=OUT[i])
+
     with refused("-1", "x", kind=PtoError):
         run(shifted())
 
@@ -349,6 +412,7 @@ def test_b5_rank_one_views_for_rows_and_columns():
     @kernel
     def outer(row: In[Tile[1, 8, F32]], column: In[Tile[3, 1, F32]], out: Out[Tile[3, 8, F32]]):
         pto.store(out, pto.mul(column, row))
+
     row, column, out = f32(8), f32(3, seed=1), np.zeros((3, 8), np.float32)
     run_one(outer, row, column, out)
     np.testing.assert_array_equal(out, np.outer(column, row))
@@ -407,6 +471,7 @@ def test_b11_numpy_arrays_are_accepted_or_explained():
     @workload
     def bare():
         copy(x=x, out=out)
+
     try:
         run(bare())
     except (PtoError, TypeError) as error:
@@ -417,16 +482,25 @@ def test_b11_numpy_arrays_are_accepted_or_explained():
 
 def test_b12_layouts_that_do_not_join():
     from pto_wsp import TensorLayout
+
     X = tensor(f32(2, 8)).with_layout(TensorLayout.sharded(0, 2, mesh_axis=0))
     OUT = tensor(np.zeros((2, 8), np.float32)).with_layout(TensorLayout.sharded(0, 2, mesh_axis=1))
     with refused("x", "out", line=True):
         run_one(copy, X, OUT)
 
 
-@pytest.mark.parametrize("view", [
-    lambda a: a.T, lambda a: a[::-1], lambda a: a[:, ::-1], lambda a: a[::2, ::3], lambda a: a[::-2, 1::2],
-    lambda a: np.asfortranarray(a),
-], ids=["transposed", "rows reversed", "columns reversed", "strided", "reversed and strided", "Fortran"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda a: a.T,
+        lambda a: a[::-1],
+        lambda a: a[:, ::-1],
+        lambda a: a[::2, ::3],
+        lambda a: a[::-2, 1::2],
+        lambda a: np.asfortranarray(a),
+    ],
+    ids=["transposed", "rows reversed", "columns reversed", "strided", "reversed and strided", "Fortran"],
+)
 def test_b13_arrays_of_any_strides(view):
     x = view(f32(8, 24))
     whole = np.zeros((8, 24), np.float32)
@@ -436,6 +510,7 @@ def test_b13_arrays_of_any_strides(view):
     @kernel
     def double(x: In[Tile[rows, cols, F32]], out: Out[Tile[rows, cols, F32]]):
         pto.store(out, pto.add(x, x))
+
     run_one(double, x, out)
     np.testing.assert_array_equal(out, x + x)
     out[:] = 0
@@ -455,11 +530,13 @@ def test_b14_no_iterations_on_empty_tensors():
 
 # ---- W: workload structure -----------------------------------------------------------------------------------------
 
+
 def loop_over(axis):
     @workload
     def over():
         for i in P(axis):
             ten(i)
+
     return over()
 
 
@@ -491,6 +568,7 @@ def test_w3_more_axes_than_names():
     def eleven():
         for indices in P(*[Dense[2]()] * 11):
             mark[indices](out=SEEN[indices])
+
     run(eleven())
     assert (seen == 1).all()
 
@@ -502,16 +580,19 @@ def test_w4_sibling_dense_dyn_of_one_name():
             ten(i)
         for i in P(DenseDyn(3), names=("n",)):
             ten(i)
+
     assert run(siblings()).task_count == 5
 
 
 def test_w5_loop_variable_after_its_loop():
     with refused("b", line=True, kind=PtoError):
+
         @workload
         def late():
             for b in P(3):
                 ten(b)
             ten(b)
+
         late().compile()
 
 
@@ -525,6 +606,7 @@ def test_w6_empty_bodies():
         for _ in P(4):
             pass
         ten()
+
     assert run(nothing()).task_count == 0
     assert run(nothing()).total_cycles == 0
     assert run(empty_loop()).total_cycles == 10
@@ -532,20 +614,24 @@ def test_w6_empty_bodies():
 
 def test_w6_break_out_of_a_loop():
     with refused("P", kind=RuntimeError):
+
         @workload
         def broken():
             for _ in P(4):
                 ten()
                 break
+
         broken()
 
 
 def test_w6_return_out_of_a_loop():
     with refused("P", kind=RuntimeError):
+
         @workload
         def returned():
             for _ in P(4):
                 return
+
         returned()
 
 
@@ -579,10 +665,12 @@ def test_kernel_with_axes_outside_a_workload():
 
 def test_names_shorter_than_axes():
     with refused("names", kind=(ValueError, PtoError)):
+
         @workload
         def grid():
             for _i, _j in P(2, 3, names=("a",)):
                 ten()
+
         grid()
 
 
@@ -596,6 +684,7 @@ def test_nested_workload_is_spliced_in():
         for _ in P(3):
             inner()
         ten()
+
     assert run(outer()).task_count == 4
 
 
@@ -603,6 +692,7 @@ def test_task_at_the_root_of_a_workload_adds_itself():
     @workload
     def root():
         task(ten.kernel, [], ten.resources)
+
     assert run(root()).task_count == 1
 
 
@@ -622,14 +712,17 @@ def test_constructs_of_later_versions_are_refused_by_name():
 
     def body(i):
         return task(ten.kernel, [i], ten.resources)
+
     with refused("Ragged", kind=CompileError):
         parallel_for(Ragged(2, [1, 2]), body).compile()
     with refused("cond", kind=CompileError):
         from pto_wsp.scalar_expr import symbol_u64
+
         cond(symbol_u64("n") > 1, body(0), body(1)).compile()
 
 
 # ---- S: schedule ---------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("workers", [0, -1, 2.5, "4", None])
 def test_s5_worker_counts(workers):
@@ -668,6 +761,7 @@ def test_key_that_fails_or_is_no_expression():
 
 # ---- P: program ----------------------------------------------------------------------------------------------------
 
+
 def test_p1_run_time_errors_are_raised_and_the_program_survives():
     X, OUT = tensor(f32(3, 2, 8)), tensor(np.zeros((3, 2, 8), np.float32))
     program = copies(X, OUT).compile()
@@ -694,6 +788,7 @@ def test_p4_execute_time_is_real():
 
 def test_p5_compiling_a_huge_axis_is_quick():
     import time
+
     start = time.perf_counter()
     loop_over(10**12).compile()
     assert time.perf_counter() - start < 5
@@ -716,18 +811,20 @@ def test_unknown_axis_size():
         run(program)
 
 
-def test_data_none_is_allocated_for_every_dtype():
-    for dtype in DType:
-        @kernel
-        def ones(out: Out[Tile[2, 3, dtype]]):
-            pto.store(out, pto.broadcast(pto.constant(1, dtype), (2, 3)))
-        OUT = Tensor(data=None, shape=(2, 3), dtype=dtype)
+@pytest.mark.parametrize("dtype", DType)
+def test_data_none_is_allocated_for_every_dtype(dtype):
+    @kernel
+    def ones(out: Out[Tile[2, 3, dtype]]):
+        pto.store(out, pto.broadcast(pto.constant(1, dtype), (2, 3)))
 
-        @workload
-        def fill():
-            ones(out=OUT)
-        run(fill())
-        assert (np.asarray(OUT.data).astype(np.float64) == 1).all()
+    OUT = Tensor(data=None, shape=(2, 3), dtype=dtype)
+
+    @workload
+    def fill():
+        ones(out=OUT)
+
+    run(fill())
+    assert (np.asarray(OUT.data).astype(np.float64) == 1).all()
 
 
 def test_an_error_in_a_kernel_body_is_the_users_own():

@@ -18,28 +18,54 @@ def apply(op, *inputs, result=None, out_dtype=None):
     out = np.zeros(result or inputs[0].shape, out_dtype or inputs[0].dtype)
     target = (*out.shape, dtype_of(out))
     if len(inputs) == 1:
+
         @kernel
         def body(a: In[Tile[specs[0]]], out: Out[Tile[target]]):
             pto.store(out, op(a))
     elif len(inputs) == 2:
+
         @kernel
         def body(a: In[Tile[specs[0]]], b: In[Tile[specs[1]]], out: Out[Tile[target]]):
             pto.store(out, op(a, b))
     else:
+
         @kernel
         def body(a: In[Tile[specs[0]]], b: In[Tile[specs[1]]], c: In[Tile[specs[2]]], out: Out[Tile[target]]):
             pto.store(out, op(a, b, c))
+
     run_one(body, *inputs, out)
     return out
 
 
 # ---- broadcasting --------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name,meaning", [("add", np.add), ("sub", np.subtract), ("mul", np.multiply),
-                                          ("div", np.divide), ("maximum", np.maximum), ("minimum", np.minimum)])
-@pytest.mark.parametrize("left,right", [((5, 12), (1, 12)), ((5, 12), (5, 1)), ((5, 12), (1, 1)), ((1, 12), (5, 12)),
-                                        ((5, 1), (5, 12)), ((1, 1), (5, 12)), ((6, 6), (1, 6)), ((6, 6), (6, 1)),
-                                        ((5, 1), (1, 12)), ((1, 7), (3, 1))])
+
+@pytest.mark.parametrize(
+    "name,meaning",
+    [
+        ("add", np.add),
+        ("sub", np.subtract),
+        ("mul", np.multiply),
+        ("div", np.divide),
+        ("maximum", np.maximum),
+        ("minimum", np.minimum),
+    ],
+)
+@pytest.mark.parametrize(
+    "left,right",
+    [
+        ((5, 12), (1, 12)),
+        ((5, 12), (5, 1)),
+        ((5, 12), (1, 1)),
+        ((1, 12), (5, 12)),
+        ((5, 1), (5, 12)),
+        ((1, 1), (5, 12)),
+        ((6, 6), (1, 6)),
+        ((6, 6), (6, 1)),
+        ((5, 1), (1, 12)),
+        ((1, 7), (3, 1)),
+    ],
+)
 def test_broadcasting_is_numpys(name, meaning, left, right):
     a, b = f32(*left, seed=1), f32(*right, seed=2)
     expected = meaning(a, b)
@@ -66,6 +92,7 @@ def test_comparison_and_select():
 
 # ---- rounding ------------------------------------------------------------------------------------------------------
 
+
 def test_f32_vector_is_rounded_to_the_f16_tile():
     x = f32(2, 50).astype(np.float16)
     vector = np.array([[1 / 3], [0.1]], np.float32)
@@ -81,8 +108,25 @@ def test_rowmean_divides_by_the_number_of_columns():
 
 
 def test_store_f32_as_f16_rounds_to_even_and_overflows_to_infinity():
-    x = np.array([[65519.996, 65520, -65520, 1e-7, 2.0**-24, 2.0**-25, 3 * 2.0**-25, 1 + 2**-11, 1 + 3 * 2**-11, np.nan,
-                   np.inf, -0.0]], np.float32)
+    x = np.array(
+        [
+            [
+                65519.996,
+                65520,
+                -65520,
+                1e-7,
+                2.0**-24,
+                2.0**-25,
+                3 * 2.0**-25,
+                1 + 2**-11,
+                1 + 3 * 2**-11,
+                np.nan,
+                np.inf,
+                -0.0,
+            ]
+        ],
+        np.float32,
+    )
     with np.errstate(over="ignore"):
         expected = x.astype(np.float16)
     out = apply(lambda a: a, x, out_dtype=np.float16)
@@ -94,8 +138,9 @@ def test_store_f32_as_f16_rounds_to_even_and_overflows_to_infinity():
 def test_every_float_dtype_computes_and_rounds_after_each_op(dtype):
     x, y = f32(5, 21).astype(dtype), f32(5, 21, seed=1).astype(dtype)
     np.testing.assert_array_equal(apply(lambda a, b: (a + b) * a - b, x, y), (x + y) * x - y)
-    np.testing.assert_allclose(apply(pto.exp, x).astype(np.float64), np.exp(x.astype(np.float64)),
-                               rtol=4 * float(ml_dtypes.finfo(dtype).eps))
+    np.testing.assert_allclose(
+        apply(pto.exp, x).astype(np.float64), np.exp(x.astype(np.float64)), rtol=4 * float(ml_dtypes.finfo(dtype).eps)
+    )
     assert apply(pto.rowmax, x, result=(5, 1), out_dtype=dtype).tolist() == x.max(1, keepdims=True).tolist()
 
 
@@ -141,12 +186,16 @@ def test_special_values_of_exp_and_rsqrt():
     inf = np.inf
     x = np.array([[0.0, -0.0, inf, -inf, -1, np.nan, 89, -104, 1e-45]], np.float32)
     with np.errstate(all="ignore"):
-        exp, rsqrt = np.exp(x.astype(np.float64)).astype(np.float32), (1 / np.sqrt(x.astype(np.float64))).astype(np.float32)
+        exp, rsqrt = (
+            np.exp(x.astype(np.float64)).astype(np.float32),
+            (1 / np.sqrt(x.astype(np.float64))).astype(np.float32),
+        )
     np.testing.assert_allclose(apply(pto.exp, x), exp, rtol=3e-7, atol=0)
     np.testing.assert_allclose(apply(pto.rsqrt, x), rsqrt, rtol=3e-7, atol=0)
 
 
 # ---- scalars -------------------------------------------------------------------------------------------------------
+
 
 def test_constants_convert_like_c():
     x = np.arange(12, dtype=np.int32).reshape(2, 6)
@@ -157,13 +206,15 @@ def test_constants_convert_like_c():
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_constants_may_be_non_finite(value):
-    np.testing.assert_array_equal(apply(lambda a: a * 0 + pto.constant(value, F32), f32(2, 3)),
-                                  np.full((2, 3), value, np.float32))
+    np.testing.assert_array_equal(
+        apply(lambda a: a * 0 + pto.constant(value, F32), f32(2, 3)), np.full((2, 3), value, np.float32)
+    )
 
 
 def test_scalar_with_scalar():
-    np.testing.assert_array_equal(apply(lambda a: a + pto.mul(pto.constant(3.0), pto.constant(0.5)), f32(2, 3)),
-                                  f32(2, 3) + np.float32(1.5))
+    np.testing.assert_array_equal(
+        apply(lambda a: a + pto.mul(pto.constant(3.0), pto.constant(0.5)), f32(2, 3)), f32(2, 3) + np.float32(1.5)
+    )
 
 
 @kernel
@@ -209,18 +260,31 @@ def test_loop_variable_as_float_scalar_is_its_value():
     def scales():
         for i in P(5):
             scaled[i](x=X, out=OUT[i], gain=i)
+
     run(scales())
     np.testing.assert_array_equal(out, x * np.arange(5, dtype=np.float32)[:, None, None])
 
 
-@pytest.mark.parametrize("dtype,value", [(I32, -7), (I64, 2**40 + 3), (DType.U32, 2**32 - 1), (DType.U64, 2**64 - 1),
-                                         (F16, 1.5), (BF16, -0.5), (DType.F64, 0.1), (DType.I8, -128)])
+@pytest.mark.parametrize(
+    "dtype,value",
+    [
+        (I32, -7),
+        (I64, 2**40 + 3),
+        (DType.U32, 2**32 - 1),
+        (DType.U64, 2**64 - 1),
+        (F16, 1.5),
+        (BF16, -0.5),
+        (DType.F64, 0.1),
+        (DType.I8, -128),
+    ],
+)
 def test_scalar_dtypes(dtype, value):
     numpy = {BF16: ml_dtypes.bfloat16}.get(dtype) or dtype.numpy
 
     @kernel
     def fill(out: Out[Tile[2, 3, dtype]], s: Scalar[dtype]):
         pto.store(out, pto.broadcast(s, (2, 3)))
+
     out = np.zeros((2, 3), numpy)
     run_one(fill, out=out, s=value)
     assert (out == np.array(value, numpy)).all()
@@ -234,6 +298,7 @@ def test_constexpr_reaches_the_body_as_a_python_value():
         for _ in range(n - 1):
             y = pto.mul(y, x)
         pto.store(out, y)
+
     x, out = f32(2, 8), np.zeros((2, 8), np.float32)
     assert run_one(power, x=x, out=out, n=3) == 16 * 4
     np.testing.assert_array_equal(out, x * x * x)
@@ -242,10 +307,13 @@ def test_constexpr_reaches_the_body_as_a_python_value():
 
 # ---- ops the prototype only traces, memory, sorting ---------------------------------------------------------------
 
+
 def test_rope_slices_and_interleave():
     x = f32(3, 10)
-    np.testing.assert_array_equal(apply(lambda a: pto.interleave(pto.slice_odd(a), pto.slice_even(a)), x),
-                                  np.stack([x[:, 1::2], x[:, 0::2]], axis=2).reshape(3, 10))
+    np.testing.assert_array_equal(
+        apply(lambda a: pto.interleave(pto.slice_odd(a), pto.slice_even(a)), x),
+        np.stack([x[:, 1::2], x[:, 0::2]], axis=2).reshape(3, 10),
+    )
 
 
 def test_broadcast_alloc_and_transpose():
@@ -263,7 +331,9 @@ def test_sort_puts_nan_last_and_keeps_equal_scores_in_index_order():
     scores = np.tile(np.array([1, 3, np.nan, 3, -np.inf, np.inf, 0, -0.0], np.float32), 4)[None]
     pairs = apply(lambda s: pto.tsort32(s, pto.iota_u32(32)), scores, result=(1, 64))
     indices = pairs[0, 1::2].astype(int)
-    expected = sorted(range(32), key=lambda i: (np.isnan(scores[0, i]), -scores[0, i] if scores[0, i] == scores[0, i] else 0, i))
+    expected = sorted(
+        range(32), key=lambda i: (np.isnan(scores[0, i]), -scores[0, i] if scores[0, i] == scores[0, i] else 0, i)
+    )
     np.testing.assert_array_equal(indices, expected)
     np.testing.assert_array_equal(pairs[0, 0::2], scores[0, expected])
 
@@ -273,11 +343,13 @@ def test_sort_puts_nan_last_and_keeps_equal_scores_in_index_order():
 def test_cast(source, target):
     x = np.array([[0, 1, -1, 2.9, -2.9, 100.5, -100]], np.float64).astype(source)
     out = apply(lambda a: pto.cast(a, dtype_of(np.zeros(1, target))), x, out_dtype=target)
-    np.testing.assert_array_equal(out, x.astype(target) if source is not ml_dtypes.bfloat16 else
-                                  x.astype(np.float32).astype(target))
+    np.testing.assert_array_equal(
+        out, x.astype(target) if source is not ml_dtypes.bfloat16 else x.astype(np.float32).astype(target)
+    )
 
 
 # ---- matmul --------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("m,k,n", [(5, 7, 9), (33, 20, 17), (1, 1, 1), (64, 300, 48), (200, 200, 200)])
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32], ids=lambda d: np.dtype(d).name)
@@ -291,8 +363,9 @@ def test_matmul(m, k, n, dtype):
 
 def test_matmul_accumulates():
     a, b, c = f32(5, 7), f32(7, 9, seed=1), f32(5, 9, seed=2)
-    np.testing.assert_allclose(apply(lambda a, b, c: pto.matmul(a, b, acc=c), a, b, c, result=(5, 9)), c + a @ b, rtol=1e-5,
-                               atol=1e-6)
+    np.testing.assert_allclose(
+        apply(lambda a, b, c: pto.matmul(a, b, acc=c), a, b, c, result=(5, 9)), c + a @ b, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_matmul_into_an_inout_accumulator_over_tasks():
@@ -306,33 +379,43 @@ def test_matmul_into_an_inout_accumulator_over_tasks():
     @workload
     def product():
         for k in P.seq(4):
-            step[k](a=A[:, k * 16:(k + 1) * 16], b=B[k * 16:(k + 1) * 16], c=C)
+            step[k](a=A[:, k * 16 : (k + 1) * 16], b=B[k * 16 : (k + 1) * 16], c=C)
+
     run(product())
     np.testing.assert_allclose(c, a @ b, rtol=1e-5, atol=1e-5)
 
 
 # ---- partial tiles at the end of an array --------------------------------------------------------------------------
 
+
 def tail(op, result, expected, cycles, **tolerance):
     """op on the 4 x 7 corner that is left of a 10 x 17 array for a tile of 6 x 10; the rest stays untouched."""
     x = f32(10, 17)
-    out = np.full((6 + result[0], 10 + result[1]), 7, np.float32)      # the output's last tile is partial as well
+    out = np.full((6 + result[0], 10 + result[1]), 7, np.float32)  # the output's last tile is partial as well
     rows, cols = result
 
     @kernel
     def on_a_tile(x: In[Tile[6, 10, F32]], out: Out[Tile[6 if rows > 1 else 1, 10 if cols > 1 else 1, F32]]):
         pto.store(out, op(x))
+
     X, OUT = tensor(x), tensor(out)
     first_row, first_col = out.shape[0] - rows, out.shape[1] - cols
 
     @workload
     def last_tile():
         for i in P(1):
-            on_a_tile[i](x=X[(i + 1) * 6:(i + 2) * 6, (i + 1) * 10:(i + 2) * 10],
-                         out=OUT[i + first_row:i + first_row + (6 if rows > 1 else 1),
-                                 i + first_col:i + first_col + (10 if cols > 1 else 1)])
+            on_a_tile[i](
+                x=X[(i + 1) * 6 : (i + 2) * 6, (i + 1) * 10 : (i + 2) * 10],
+                out=OUT[
+                    i + first_row : i + first_row + (6 if rows > 1 else 1),
+                    i + first_col : i + first_col + (10 if cols > 1 else 1),
+                ],
+            )
+
     stats = run(last_tile())
-    np.testing.assert_allclose(out[first_row:, first_col:], expected(x[6:, 10:]), **(tolerance or {"rtol": 1e-6, "atol": 1e-6}))
+    np.testing.assert_allclose(
+        out[first_row:, first_col:], expected(x[6:, 10:]), **(tolerance or {"rtol": 1e-6, "atol": 1e-6})
+    )
     out[first_row:, first_col:] = 7
     assert (out == 7).all()
     assert stats.total_cycles == cycles
@@ -366,9 +449,12 @@ def test_tail_matmul():
     def product():
         for k in P.seq(2):
             for i, j in P(2, 2):
-                multiply_add[i, j](a=A[i * 6:(i + 1) * 6, k * 10:(k + 1) * 10],
-                                   b=B[k * 10:(k + 1) * 10, j * 8:(j + 1) * 8],
-                                   c=C[i * 6:(i + 1) * 6, j * 8:(j + 1) * 8])
+                multiply_add[i, j](
+                    a=A[i * 6 : (i + 1) * 6, k * 10 : (k + 1) * 10],
+                    b=B[k * 10 : (k + 1) * 10, j * 8 : (j + 1) * 8],
+                    c=C[i * 6 : (i + 1) * 6, j * 8 : (j + 1) * 8],
+                )
+
     stats = run(product())
     np.testing.assert_allclose(c, a @ b, rtol=1e-5, atol=1e-5)
     loads = sum(m * k + k * n + m * n + m * k * n + m * n for k in (10, 7) for m in (6, 4) for n in (8, 5))

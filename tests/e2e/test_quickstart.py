@@ -20,7 +20,7 @@ def check(scope):
     x = scope["X_np"]
     expected = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True))
     np.testing.assert_allclose(scope["Y_np"], expected, rtol=1e-5, atol=1e-6)
-    assert scope["stats"].total_cycles == TILE_CYCLES           # two tasks on four workers
+    assert scope["stats"].total_cycles == TILE_CYCLES  # two tasks on four workers
 
 
 def test_word_for_word(capsys):
@@ -44,7 +44,7 @@ def test_larger_shapes():
     exec(text, scope)
     x = scope["X_np"]
     np.testing.assert_allclose(scope["Y_np"], x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True)), rtol=1e-5, atol=1e-6)
-    assert scope["stats"].total_cycles == 4 * TILE_CYCLES       # fifteen tasks on four workers
+    assert scope["stats"].total_cycles == 4 * TILE_CYCLES  # fifteen tasks on four workers
 
 
 def test_in_a_fresh_process(empty_cache):
@@ -62,6 +62,7 @@ def test_compile_time(empty_cache, cache, limit_ms):
     for run in range(4):
         if cache == "cold":
             import shutil
+
             shutil.rmtree(empty_cache, ignore_errors=True)
         out = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
         if run or cache == "cold":

@@ -8,11 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pto_wsp import (
-    Dense, DenseDyn, DispatchPolicy, DType, InOut, Scalar, TaskWindow, Tensor, Tile, WindowMode, combine, for_each,
-    kernel, parallel_for, pto, sequential, task,
+    Dense,
+    DenseDyn,
+    DispatchPolicy,
+    DType,
+    InOut,
+    Scalar,
+    TaskWindow,
+    Tensor,
+    Tile,
+    WindowMode,
+    combine,
+    for_each,
+    kernel,
+    parallel_for,
+    pto,
+    sequential,
+    task,
 )
 
-STATES, MOST = 4, 4             # rows of the arrays that tasks update; iterations of a loop
+STATES, MOST = 4, 4  # rows of the arrays that tasks update; iterations of a loop
 WIDTHS = (1, 2, 3, 5)
 
 
@@ -20,22 +35,32 @@ def update_kernel(width):
     @kernel
     def update(x: InOut[Tile[1, width, DType.I64]], c: Scalar[DType.I64]):
         pto.store(x, x * 3 + c)
+
     return update
 
 
 KERNELS = {width: update_kernel(width) for width in WIDTHS}
-CYCLES = {width: 4 * width for width in WIDTHS}         # load, multiply, add, store
+CYCLES = {width: 4 * width for width in WIDTHS}  # load, multiply, add, store
 
 leaves = st.tuples(st.just("task"), st.sampled_from(WIDTHS), st.integers(0, STATES - 1), st.integers(-5, 5))
-trees = st.recursive(leaves, lambda child: st.one_of(
-    st.tuples(st.sampled_from(["parallel", "ordered"]), st.integers(0, MOST), st.booleans(), child),
-    st.tuples(st.sampled_from(["combine", "sequential"]), st.lists(child, max_size=4)),
-), max_leaves=8)
-schedules = st.tuples(st.sampled_from(["none", "round_robin", "affinity", "hash", "dispatch_by"]), st.integers(1, 5),
-                      st.integers(0, 4), st.sampled_from([None, 1, 2, 3, 5, 100]))
+trees = st.recursive(
+    leaves,
+    lambda child: st.one_of(
+        st.tuples(st.sampled_from(["parallel", "ordered"]), st.integers(0, MOST), st.booleans(), child),
+        st.tuples(st.sampled_from(["combine", "sequential"]), st.lists(child, max_size=4)),
+    ),
+    max_leaves=8,
+)
+schedules = st.tuples(
+    st.sampled_from(["none", "round_robin", "affinity", "hash", "dispatch_by"]),
+    st.integers(1, 5),
+    st.integers(0, 4),
+    st.sampled_from([None, 1, 2, 3, 5, 100]),
+)
 
 
 # ---- the program under test ----------------------------------------------------------------------------------------
+
 
 def built(tree, tensors, loops=()):
     kind = tree[0]
@@ -62,6 +87,7 @@ def scheduled(work, schedule):
 
 
 # ---- the model -----------------------------------------------------------------------------------------------------
+
 
 class Machine:
     """Issue clock, workers and window, in words and lists."""
@@ -129,8 +155,13 @@ def test_random_tree(tree, schedule):
 
 # ---- random windows of random arrays -------------------------------------------------------------------------------
 
-@given(rows=st.integers(1, 40), cols=st.integers(1, 40), tile=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-       strided=st.sampled_from(["C", "F", "reversed", "every second"]))
+
+@given(
+    rows=st.integers(1, 40),
+    cols=st.integers(1, 40),
+    tile=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    strided=st.sampled_from(["C", "F", "reversed", "every second"]),
+)
 @settings(max_examples=40)
 def test_tiles_cover_an_array_of_any_size_and_strides(rows, cols, tile, strided):
     """Tiles of any shape over an array of any shape: the partial ones at the ends included, nothing else touched."""
@@ -141,11 +172,17 @@ def test_tiles_cover_an_array_of_any_size_and_strides(rows, cols, tile, strided)
         pto.store(x, x * 2.0)
 
     whole = np.ones((2 * rows, 2 * cols), np.float32, order="F" if strided == "F" else "C")
-    view = {"reversed": whole[rows - 1::-1, cols - 1::-1], "every second": whole[::2, ::2]}.get(strided, whole[:rows, :cols])
+    view = {"reversed": whole[rows - 1 :: -1, cols - 1 :: -1], "every second": whole[::2, ::2]}.get(
+        strided, whole[:rows, :cols]
+    )
     X = Tensor(data=view, shape=view.shape, dtype=DType.F32)
     grid = -(-rows // r), -(-cols // c)
-    work = parallel_for(Dense[grid[0]](), lambda i: parallel_for(Dense[grid[1]](), lambda j: task(
-        scale, [i, j], {"x": X[i * r:(i + 1) * r, j * c:(j + 1) * c]})))
+    work = parallel_for(
+        Dense[grid[0]](),
+        lambda i: parallel_for(
+            Dense[grid[1]](), lambda j: task(scale, [i, j], {"x": X[i * r : (i + 1) * r, j * c : (j + 1) * c]})
+        ),
+    )
     program = work.compile()
     program.execute()
     program.synchronize()

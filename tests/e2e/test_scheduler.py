@@ -4,8 +4,24 @@ import numpy as np
 import pytest
 
 from pto_wsp import (
-    Dense, DenseDyn, DispatchPolicy, DType, In, Out, P, TaskWindow, Tile, WindowMode, combine, for_each, kernel,
-    parallel_for, pto, sequential, task, workload,
+    Dense,
+    DenseDyn,
+    DispatchPolicy,
+    DType,
+    In,
+    Out,
+    P,
+    TaskWindow,
+    Tile,
+    WindowMode,
+    combine,
+    for_each,
+    kernel,
+    parallel_for,
+    pto,
+    sequential,
+    task,
+    workload,
 )
 from tests.e2e.programs import f32, run, run_one, task_of, tensor
 
@@ -28,11 +44,23 @@ def six_unequal():
         task_of(duration)()
 
 
-@pytest.mark.parametrize("workers,window,expected", [
-    (1, None, 56), (1, 3, 56), (1, 2, 56), (1, 1, 56),
-    (2, None, 36), (2, 3, 36), (2, 2, 36), (2, 1, 56),
-    (3, None, 20), (3, 3, 22), (3, 2, 28), (3, 1, 56),
-])
+@pytest.mark.parametrize(
+    "workers,window,expected",
+    [
+        (1, None, 56),
+        (1, 3, 56),
+        (1, 2, 56),
+        (1, 1, 56),
+        (2, None, 36),
+        (2, 3, 36),
+        (2, 2, 36),
+        (2, 1, 56),
+        (3, None, 20),
+        (3, 3, 22),
+        (3, 2, 28),
+        (3, 1, 56),
+    ],
+)
 def test_six_independent_tasks(workers, window, expected):
     assert cycles(six_unequal(), DispatchPolicy.round_robin(workers), window) == expected
 
@@ -57,6 +85,7 @@ def test_two_chains_issued_one_after_the_other_or_interleaved():
         for s in P.seq(Dense[2]()):
             for b in P(Dense[2]()):
                 ten(b, s)
+
     assert cycles(interleaved(), DispatchPolicy.affinity(lambda t: t.get("b"), 2)) == 20
 
 
@@ -87,17 +116,19 @@ def test_keys_are_taken_modulo_the_workers(factory):
     assert cycles(grid(4, 2), factory(lambda t: t.get("b") % 3, num_aicpus=4)) == 40
     assert cycles(grid(4, 2), factory(lambda t: t.get("b"), num_aicpus=4)) == 20
     assert cycles(grid(4, 2), factory(lambda t: 7, num_aicpus=4)) == 80
-    assert cycles(grid(4, 2), factory(lambda t: t.get("b") - 3, num_aicpus=3)) == 40      # -3 is 2**64 - 3, 1 mod 3
+    assert cycles(grid(4, 2), factory(lambda t: t.get("b") - 3, num_aicpus=3)) == 40  # -3 is 2**64 - 3, 1 mod 3
 
 
 @pytest.mark.parametrize("q,expected", [(0, 20), (1, 10), (2, 10), (3, 10), (4, 10), (5, 60)])
 def test_keys_from_task_params(q, expected):
     """Arguments of a task are [i, 1, 5, 1, 5]: its axis values, then rows and cols of each tile; beyond them 0."""
+
     @workload
     def six():
         for i in P(Dense[6]()):
             ten(i)
-    key = lambda t: t.params[q] * t.get("b")                                              # noqa: E731
+
+    key = lambda t: t.params[q] * t.get("b")  # noqa: E731
     words = [0, 1, 5, 1, 5, 0]
     workers = [(i if q == 0 else words[q]) * i % 6 for i in range(6)]
     assert expected == 10 * max(workers.count(w) for w in set(workers))
@@ -110,6 +141,7 @@ def test_default_of_a_key_without_that_axis():
         for b in P(Dense[2]()):
             ten(b)
         ten()
+
     assert cycles(mixed(), DispatchPolicy.affinity(lambda t: t.get("b", 5), num_aicpus=8)) == 10
 
 
@@ -134,7 +166,9 @@ def test_statements_of_a_body_are_unordered_in_time():
             for _ in order():
                 ten()
                 task_of(16)()
+
         return body()
+
     assert cycles(producer_consumer(lambda: P(1)), DispatchPolicy.round_robin(2)) == 16
     assert cycles(producer_consumer(lambda: P.seq(1)), DispatchPolicy.round_robin(2)) == 26
     assert cycles(producer_consumer(lambda: P(1))) == 26
@@ -153,7 +187,7 @@ def test_combine_and_sequential():
 
 
 def test_functional_loops():
-    body = lambda *axes: task(ten.kernel, list(axes), ten.resources)                      # noqa: E731
+    body = lambda *axes: task(ten.kernel, list(axes), ten.resources)  # noqa: E731
     assert cycles(parallel_for(Dense[6](), body), DispatchPolicy.round_robin(3)) == 20
     assert cycles(for_each(Dense[6](), body), DispatchPolicy.round_robin(3)) == 60
     nested = parallel_for(Dense[2](), lambda i: parallel_for(Dense[3](), lambda j: body(i, j)))
@@ -173,12 +207,17 @@ def test_nested_loops_keep_their_own_indices():
     def both():
         for a in P.seq(3):
             for b in P.seq(4):
-                mark[a, b](out=SEEN[a:a + 1, b:b + 1])
+                mark[a, b](out=SEEN[a : a + 1, b : b + 1])
+
     run(both())
     assert (seen == 1).all()
     seen[:] = 0
-    run(parallel_for(Dense[3](), lambda i: parallel_for(Dense[4](), lambda j: task(
-        mark, [i, j], {"out": SEEN[i:i + 1, j:j + 1]}))))
+    run(
+        parallel_for(
+            Dense[3](),
+            lambda i: parallel_for(Dense[4](), lambda j: task(mark, [i, j], {"out": SEEN[i : i + 1, j : j + 1]})),
+        )
+    )
     assert (seen == 1).all()
 
 
@@ -188,6 +227,7 @@ def test_dense_dyn_sizes_change_between_runs(n):
     def dynamic():
         for b in P(DenseDyn(4)):
             ten(b)
+
     program = dynamic().compile()
     assert run(program).total_cycles == 40
     program.set_axis_sizes({"b": n})
@@ -218,12 +258,14 @@ def test_results_do_not_depend_on_the_schedule():
     @kernel
     def grow(x: In[Tile[1, 4, DType.F32]], out: Out[Tile[1, 4, DType.F32]]):
         pto.store(out, pto.add(pto.mul(x, 2.0), 1.0))
+
     STATE = tensor(state)
 
     @workload
     def twelve():
         for i in P(12):
             grow[i](x=STATE, out=STATE)
+
     for policy in (None, DispatchPolicy.round_robin(7), DispatchPolicy.affinity(lambda t: t.get("b"), 3)):
         state[:] = 0
         cycles(twelve(), policy)
