@@ -41,7 +41,8 @@ K_BLOCK = 256       # products summed in a row before the sum joins the others: 
 
 I1, I8, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
 POINTER = ir.PointerType()
-MOST_VECTORS = 4    # side by side in a micro-kernel
+MOST_ROWS = 8       # in a micro-kernel: a general register each
+MOST_VECTORS = 8    # side by side
 PAIR_DOT = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
 
 
@@ -164,13 +165,14 @@ class _Plan:
 def _blocking(m: int, vectors: int, target: Target, tail: bool) -> tuple[Any, Any]:
     """The cheapest cut that leaves a register for each vector of b and one for an element of a.
 
-    The price of a block for each k, in cycles of a core with two FMA units of latency 4 and two load ports.
+    The price of a block for each k, in cycles of a core with two FMA units of latency 4 (5 with some slack) and two
+    load ports; 1 % for each micro-kernel to compile.
     """
     best = None
     for width in range(1, MOST_VECTORS + 1):
-        for height in range(1, (target.registers - 1 - width) // width + 1):
+        for height in range(1, min(MOST_ROWS, (target.registers - 1 - width) // width) + 1):
             rows, columns = _split(m, height, tail), _split(vectors, width, tail)
-            cycles = sum(n * p * max(r * c / 2, (r + c) / 2, 4.0) for n, r in rows for p, c in columns)
+            cycles = sum(n * p * max(r * c / 2, (r + c) / 2, 5.0) for n, r in rows for p, c in columns)
             blocks = sum(n * p for n, _ in rows for p, _ in columns)
             price = cycles * (1 + 0.01 * len(rows) * len(columns)) + 0.1 * blocks
             if best is None or price < best[0]:
