@@ -95,7 +95,7 @@ class _Policy:
     """Policies are equal when their values are; expressions are compared by identity, as `==` builds another one."""
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and all(map(_same, self._values(), other._values()))  # type: ignore[attr-defined]
+        return type(self) is type(other) and all(map(_same, self._values(), other._values()))
 
     def __hash__(self) -> int:
         return hash(self._values())
@@ -105,7 +105,8 @@ class _Policy:
 
 
 def _same(a: Any, b: Any) -> bool:
-    return a is b or not isinstance(a, (Expr, LoopVar)) and bool(a == b)
+    symbolic = isinstance(a, (Expr, LoopVar)) or isinstance(b, (Expr, LoopVar))
+    return a is b or (not symbolic and bool(a == b))
 
 
 # ---------------------------------------------------------------------------------------------- which worker
