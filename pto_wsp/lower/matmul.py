@@ -81,6 +81,7 @@ class MatmulSpec:
     b: DType
     accumulate: bool = False        # starts from an operand `acc` of the result's dtype
     tail: bool = False              # extents come at run time; m, n, k are the largest
+    b_dense: bool = False           # b_cs is known to be the size of an element
 
     @property
     def result(self) -> DType:
@@ -90,7 +91,8 @@ class MatmulSpec:
     @property
     def name(self) -> str:
         shape = f"{self.m}x{self.n}x{self.k}"
-        return f"matmul_{shape}_{self.a.value}_{self.b.value}{'_acc' * self.accumulate}{'_tail' * self.tail}"
+        flags = "_acc" * self.accumulate + "_tail" * self.tail + "_dense" * self.b_dense
+        return f"matmul_{shape}_{self.a.value}_{self.b.value}{flags}"
 
 
 def accumulator(a: DType, b: DType) -> DType:
@@ -152,9 +154,12 @@ class _Plan:
                      pack_b=spec.tail or spec.b is not spec.result or ragged)
 
     @property
+    def padded_rows(self) -> int:
+        return sum(count * size for count, size in self.rows)
+
+    @property
     def a_bytes(self) -> int:
-        padded = sum(count * size for count, size in self.rows)
-        return _aligned(padded * self.k_lanes * self.lane.size) if self.pack_a else 0
+        return _aligned(self.padded_rows * self.k_lanes * self.lane.size) if self.pack_a else 0
 
     @property
     def b_bytes(self) -> int:
@@ -166,13 +171,13 @@ def _blocking(m: int, vectors: int, target: Target, tail: bool) -> tuple[Any, An
     """The cheapest cut that leaves a register for each vector of b and one for an element of a.
 
     The price of a block for each k, in cycles of a core with two FMA units of latency 4 (5 with some slack) and two
-    load ports; 1 % for each micro-kernel to compile.
+    load ports, where a vector of b may lie across two cache lines; 1 % for each micro-kernel to compile.
     """
     best = None
     for width in range(1, MOST_VECTORS + 1):
         for height in range(1, min(MOST_ROWS, (target.registers - 1 - width) // width) + 1):
             rows, columns = _split(m, height, tail), _split(vectors, width, tail)
-            cycles = sum(n * p * max(r * c / 2, (r + c) / 2, 5.0) for n, r in rows for p, c in columns)
+            cycles = sum(n * p * max(r * c / 2, (r + 2 * c) / 2, 5.0) for n, r in rows for p, c in columns)
             blocks = sum(n * p for n, _ in rows for p, _ in columns)
             price = cycles * (1 + 0.01 * len(rows) * len(columns)) + 0.1 * blocks
             if best is None or price < best[0]:
@@ -244,7 +249,7 @@ class _Product:
         at, build, lane = self.at, self.build, self.lane
         k = _minimum(build, build.sub(at["k"], start), I64(K_BLOCK))
         lanes = k if lane.group == 1 else build.udiv(build.add(k, I64(lane.group - 1)), I64(lane.group))
-        a, a_rs, a_cs = self.prepare_a(start, k, lanes)
+        a, a_rs, a_cs = self.prepare_a(start, k)
         panel = self.prepare_b(start, k, lanes)
         first = build.icmp_signed("==", start, I64(0))
         fresh, fresh_rs = at.get("acc", self.nothing), at.get("acc_rs", I64(0))
@@ -279,43 +284,62 @@ class _Product:
             _count(self.build, start, stop, size * unit, lambda at, size=size: body(at, size))
             start = end
 
-    def prepare_a(self, start: Any, k: Any, lanes: Any) -> tuple[Any, Any, Any]:
-        """Where micro-kernels find a's K block: address, row stride, lane stride."""
-        at, build = self.at, self.build
+    def prepare_a(self, start: Any, k: Any) -> tuple[Any, Any, Any]:
+        """Where micro-kernels find a's K block: address, row stride, lane stride.
+
+        A copy runs along rows, or along columns when a's columns are what is contiguous.
+        """
+        at, build, size = self.at, self.build, self.lane.size
         block = self.move(at["a"], build.mul(start, at["a_cs"]))
         if not self.plan.pack_a:
             return block, at["a_rs"], at["a_cs"]
-        packer = _packer(self.function.module, self.spec.a, self.lane, True, self.target)
-        row_stride = I64(self.plan.k_lanes * self.lane.size)
-        build.call(packer, [block, at["a_rs"], at["a_cs"], at["scratch"], row_stride, at["m"], k])
-        return at["scratch"], row_stride, I64(self.lane.size)
+        turned = build.icmp_signed("==", at["a_rs"], I64(self.spec.a.itemsize))
+        along_rows, along_columns = I64(self.plan.k_lanes * size), I64(self.plan.padded_rows * size)
+        with build.if_else(turned) as (columns, rows):
+            with columns:
+                build.call(self.packer(self.spec.a, False),
+                           [block, at["a_cs"], at["a_rs"], at["scratch"], along_columns, k, at["m"]])
+            with rows:
+                build.call(self.packer(self.spec.a, True),
+                           [block, at["a_rs"], at["a_cs"], at["scratch"], along_rows, at["m"], k])
+        return (at["scratch"], build.select(turned, I64(size), along_rows),
+                build.select(turned, along_columns, I64(size)))
+
+    def packer(self, source: DType, k_inner: bool) -> ir.Function:
+        return _packer(self.function.module, source, self.lane, k_inner, self.target)
 
     def prepare_b(self, start: Any, k: Any, lanes: Any) -> Callable[[Any, int], tuple[Any, Any]]:
         """(first column, vectors) -> address and row stride of that panel of b's K block."""
         at, build, lane = self.at, self.build, self.lane
         block = self.move(at["b"], build.mul(start, at["b_rs"]))
-        packed = self.move(at["scratch"], I64(self.plan.a_bytes))
-        apart = I1(1) if self.plan.pack_b else build.icmp_signed("!=", at["b_cs"], I64(lane.size))
-        packer = _packer(self.function.module, self.spec.b, lane, False, self.target)
+        packed = self.move(at["scratch"], self.plan.a_bytes)
+        vector = lane.count * lane.size
 
-        def place(column: Any) -> Any:
-            return self.move(packed, build.mul(column, build.mul(lanes, I64(lane.size))))
+        def in_place(column: Any, width: int) -> tuple[Any, Any]:
+            return self.move(block, build.mul(column, I64(lane.size))), at["b_rs"]
+
+        def in_scratch(column: Any, width: int) -> tuple[Any, Any]:
+            return self.move(packed, build.mul(column, build.mul(lanes, I64(lane.size)))), I64(width * vector)
 
         def pack(column: Any, width: int) -> None:
             columns = _minimum(build, build.sub(at["n"], column), I64(width * lane.count))
             here = self.move(block, build.mul(column, at["b_cs"]))
-            stride = I64(width * lane.count * lane.size)
-            build.call(packer, [here, at["b_rs"], at["b_cs"], place(column), stride, k, columns])
+            build.call(self.packer(self.spec.b, False),
+                       [here, at["b_rs"], at["b_cs"], *in_scratch(column, width), k, columns])
 
+        def either(column: Any, width: int) -> tuple[Any, Any]:
+            there, here = in_scratch(column, width), in_place(column, width)
+            return build.select(apart, there[0], here[0]), build.select(apart, there[1], here[1])
+
+        if self.plan.pack_b:
+            self.runs(self.plan.vectors, at["n"], lane.count, pack)
+            return in_scratch
+        if self.spec.b_dense:
+            return in_place
+        apart = build.icmp_signed("!=", at["b_cs"], I64(lane.size))
         with build.if_then(apart):
             self.runs(self.plan.vectors, at["n"], lane.count, pack)
-
-        def panel(column: Any, width: int) -> tuple[Any, Any]:
-            in_place = self.move(block, build.mul(column, I64(lane.size)))
-            stride = I64(width * lane.count * lane.size)
-            return build.select(apart, place(column), in_place), build.select(apart, stride, at["b_rs"])
-
-        return panel
+        return either
 
     def move(self, pointer: Any, offset: Any) -> Any:
         return _move(self.build, pointer, offset)
@@ -476,7 +500,10 @@ class _Packer:
         self.source, self.lane, self.k_inner, self.target = source, lane, k_inner, target
 
     def emit(self) -> None:
-        """Vectors along inner, or square blocks transposed, or neither; then what is left one by one."""
+        """Vectors along inner, or square blocks transposed, or neither; then what is left one by one.
+
+        Operand a never needs blocks: `prepare_a` calls the other packer when its columns are contiguous.
+        """
         at, build, lane = self.at, self.build, self.lane
         group = {"inner": lane.group if self.k_inner else 1, "outer": 1 if self.k_inner else lane.group}
         full = {d: build.udiv(at[d], I64(group[d])) for d in group}
@@ -493,21 +520,23 @@ class _Packer:
         def at_least(d: str, n: int) -> Any:
             return build.icmp_signed(">=", full[d], I64(n))
 
+        def nothing_yet() -> Any:
+            return build.icmp_signed("==", build.load(count, typ=I64), I64(0))
+
         def row(o: Any) -> None:
             self.overlapping(full["inner"], lane.count, lambda i: self.vector(o, i))
 
         def block_row(o: Any) -> None:
             self.overlapping(full["inner"], side, lambda i: self.block(o, i, side))
 
-        with build.if_else(build.and_(contiguous("inner"), at_least("inner", lane.count))) as (yes, no):
-            with yes:
-                _count(build, 0, full["outer"], 1, row)
+        with build.if_then(build.and_(contiguous("inner"), at_least("inner", lane.count))):
+            _count(build, 0, full["outer"], 1, row)
+            build.store(full["outer"], count)
+        if not self.k_inner or lane.group == 1:
+            square = build.and_(at_least("outer", side), at_least("inner", side))
+            with build.if_then(build.and_(build.and_(contiguous("outer"), square), nothing_yet())):
+                self.overlapping(full["outer"], side, block_row)
                 build.store(full["outer"], count)
-            with no:
-                square = build.and_(at_least("outer", side), at_least("inner", side))
-                with build.if_then(build.and_(contiguous("outer"), square)):
-                    self.overlapping(full["outer"], side, block_row)
-                    build.store(full["outer"], count)
         rows = build.load(count, typ=I64)       # that have all lanes of full["inner"]
         all_lanes = build.icmp_signed("==", full["inner"], total["inner"])
 
@@ -538,9 +567,13 @@ class _Packer:
     def block(self, o: Any, i: Any, side: int) -> None:
         """side x side lanes, contiguous along outer at the source."""
         k = Algebra(self.build, side, self.target.features)
-        columns = [self.read(k, self.source_at(o, self.build.add(i, I64(n))), not self.k_inner) for n in range(side)]
-        for n, lanes in enumerate(_transposed(k, columns)):
-            k.store(lanes, self.lane_at(self.build.add(o, I64(n)), i), align=1)
+        columns, source, to = [], self.source_at(o, i), self.lane_at(o, i)
+        for _ in range(side):
+            columns.append(self.read(k, source, True))
+            source = _move(self.build, source, self.step["inner"])
+        for lanes in _transposed(k, columns):
+            k.store(lanes, to, align=1)
+            to = _move(self.build, to, self.at["dst_stride"])
 
     def scalar(self, o: Any, i: Any) -> None:
         """One lane; the second of a pair may be missing."""
@@ -613,6 +646,7 @@ def _shared(module: ir.Module, name: str, arguments: list[str], emit_body: Calla
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     function.linkage = "internal"
     function.attributes.add("nounwind")
+    function.attributes.add("noinline")
     for value, argument in zip(function.args, arguments):
         value.name = argument.lstrip("*")
     emit_body(function)
@@ -637,13 +671,22 @@ def _count(build: ir.IRBuilder, start: Any, stop: Any, step: int, body: Callable
     for phi, value in zip(phis, after):
         phi.add_incoming(value, build.block)
     end = build.block
-    build.cbranch(build.icmp_signed("<", following, stop), inside, done)
+    build.cbranch(build.icmp_signed("<", following, stop), inside, done).set_metadata("llvm.loop", _as_written(build))
     build.position_at_end(done)
     results = [build.phi(value.type) for value in carried]
     for result, value, last in zip(results, carried, after):
         result.add_incoming(value, before)
         result.add_incoming(last, end)
     return results
+
+
+def _as_written(build: ir.IRBuilder) -> Any:
+    """Loop metadata: do not unroll. These loops have enough in them, and unrolling costs more than it gives."""
+    module = build.module
+    switch = module.add_metadata(["llvm.loop.unroll.disable"])
+    loop = module.add_metadata([switch, switch])
+    loop.operands = (loop, switch)      # the form LLVM asks for: a loop's first operand is itself
+    return loop
 
 
 def _move(build: ir.IRBuilder, pointer: Any, offset: Any) -> Any:
