@@ -77,11 +77,15 @@ def _record(func: Callable[..., Any], args: Any, kwargs: Any, type_check: bool, 
 
 
 def _warn_of_loose(recorder: Recorder) -> None:
+    """Nodes that were built in the body and became part of nothing do nothing: say so."""
     for node in recorder.loose.values():
+        parts = node.fields.get("workloads", ()) if node.kind == "combine" else (None,)
+        if all(id(p) in recorder.added for p in parts):     # combine(...) of calls that are recorded anyway
+            continue
         warnings.warn_explicit(
             f"the {node.kind} node built here never became part of workload {recorder.name!r}, so it does nothing. Inside "
-            f"@workload write loops as `for i in P(axis):` or `P.seq(axis)`, choices as `with P.when(...):`; or build the whole "
-            f"workload from functions, outside @workload.", UserWarning, node.line.file, node.line.line)
+            "@workload write loops as `for i in P(axis):` or `P.seq(axis)`, choices as `with P.when(...):`; or build the whole "
+            "workload from functions, outside @workload.", UserWarning, node.line.file, node.line.line)
 
 
 # ---- P --------------------------------------------------------------------------------------------------------------
@@ -227,36 +231,24 @@ def _loop_name(name: Any, line: SourceLine) -> str:
 
 # ---- functional primitives ------------------------------------------------------------------------------------------
 
-def _loose(node: Workload, *parts: Any) -> Workload:
-    """A node that its maker has still to combine with something; inside @workload, forgetting that is noticed."""
-    recorder = record.current()
-    if recorder is not None:
-        for part in parts:
-            recorder.loose.pop(id(part), None)
-        if not recorder.detached:
-            recorder.loose[id(node)] = node
-    return node
-
-
 def parallel_for(axis: Any, body: Any) -> Workload:
     """`body(index)` for every index of the axis, independent of each other."""
-    return _loose(Workload("parallel_for", axis=as_axis(axis, False, where()), body=body, var_name="i"), body)
+    return Workload("parallel_for", axis=as_axis(axis, False, where()), body=body, var_name="i")
 
 
 def for_each(axis: Any, body: Any) -> Workload:
     """`body(index)` for every index of the axis, each after the one before."""
-    return _loose(Workload("for_each", axis=as_axis(axis, False, where()), body=body, var_name="i"), body)
+    return Workload("for_each", axis=as_axis(axis, False, where()), body=body, var_name="i")
 
 
 def select(sparse: Any, body: Any) -> Workload:
     """`body(index)` for every column id of a Sparse axis, or every int of a list."""
-    return _loose(Workload("select", sparse=as_axis(sparse, True, where()), body=body), body)
+    return Workload("select", sparse=as_axis(sparse, True, where()), body=body)
 
 
 def cond(predicate: Any, then_workload: Workload, else_workload: Workload | None = None) -> Workload:
     """One workload or the other. A Python bool decides when the workload is compiled, an expression when it runs."""
-    node = Workload("cond", predicate=as_predicate(predicate, where()), then_workload=then_workload, else_workload=else_workload)
-    return _loose(node, then_workload, else_workload)
+    return Workload("cond", predicate=as_predicate(predicate, where()), then_workload=then_workload, else_workload=else_workload)
 
 
 def task(kernel: Any, params: Any, resources: Any) -> Workload:
@@ -300,7 +292,7 @@ def _several(kind: str, workloads: tuple[Any, ...]) -> Workload:
     for w in workloads:
         if not isinstance(w, Workload):
             raise ArgumentTypeError(f"{kind}() takes workloads, as task(...) or parallel_for(...) make; got {w!r}.").at(where())
-    return _loose(Workload(kind, workloads=list(workloads)), *workloads)
+    return Workload(kind, workloads=list(workloads))
 
 
 def slot_set_u64(slot: int, value: int) -> Workload:

@@ -40,7 +40,7 @@ def interpret(graph: KernelGraph, arrays: Sequence[Array], scalars: Sequence[Num
     raises    ExecutionError when arrays do not fit the parameters or each other, before anything is written
     """
     arrays = tuple(np.asarray(a) for a in arrays)
-    run = _Run(graph, arrays, scalars)
+    run = Run(graph, arrays, scalars)
     with np.errstate(all="ignore"):
         for node in graph.nodes:
             value = run.node(node)
@@ -86,7 +86,7 @@ def as_scalar(value: Number, dtype: DType) -> Array:
             return np.asarray(ref_cast(np.float64(value), dtype))
 
 
-class _Run:
+class Run:
     """One task: the values made so far."""
 
     def __init__(self, graph: KernelGraph, arrays: Sequence[Array], scalars: Sequence[Number]) -> None:

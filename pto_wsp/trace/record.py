@@ -41,6 +41,7 @@ class Recorder:
         self.type_errors: list[Any] = []
         self.frames = [Frame("workload", where())]
         self.loose: dict[int, Workload] = {}        # built here but (so far) part of nothing
+        self.added: dict[int, Workload] = {}        # recorded in some block
         self._axes = 0
         self._token: Token[Recorder | None] | None = None
 
@@ -61,7 +62,15 @@ class Recorder:
         """Make a node part of the innermost open block."""
         self.frames[-1].nodes.append(node)
         self.loose.pop(id(node), None)
+        self.added[id(node)] = node
         return node
+
+    def built(self, node: Workload) -> None:
+        """Note a new node: its parts have found their place, it has not."""
+        if not self.detached:
+            for part in node.parts():
+                self.loose.pop(id(part), None)
+            self.loose[id(node)] = node
 
     def open(self, frame: Frame) -> Frame:
         self.frames.append(frame)

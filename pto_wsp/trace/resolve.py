@@ -310,9 +310,8 @@ def _free_vars(node: Workload) -> Iterator[LoopVar]:
         arguments = resources.values() if isinstance(resources, dict) else resources
         for value in (*node.fields.get("params", ()), *arguments):
             yield from (leaf.a for leaf in leaves(value) if leaf.kind == "loop_var")
-    for child in (*node.fields.get("workloads", ()), *(node.fields.get(k) for k in ("body", "then_workload", "else_workload"))):
-        if isinstance(child, Workload):
-            yield from _free_vars(child)
+    for child in node.parts():
+        yield from _free_vars(child)
 
 
 __all__ = ["as_axis", "axis_value", "call_body", "leaves", "outside_its_loop", "resolve", "together"]

@@ -98,6 +98,22 @@ class Workload:
         self.spatial_grid: Any = None
         self.layouts: tuple[tuple[Any, tuple[Any, ...]], ...] = ()
         self.type_errors: list[Any] = []
+        recorder = record.current()
+        if recorder is not None:
+            recorder.built(self)
+
+    def parts(self) -> Iterator[Workload]:
+        """The nodes directly inside this one; functions given as bodies are not called."""
+        for value in self.fields.values():
+            for item in value if isinstance(value, (list, tuple)) else (value,):
+                inner = getattr(item, "body", item) if not isinstance(item, Workload) else item     # a Process
+                if isinstance(inner, Workload):
+                    yield inner
+
+    @property
+    def task_graph_config(self) -> TaskGraphConfig | None:
+        """What `task_graph(...)` was given; None without it."""
+        return self.schedule.task_graph
 
     def has_type_errors(self) -> bool:
         """Whether the type checker found anything while the workload was built."""
