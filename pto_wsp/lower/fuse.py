@@ -183,7 +183,7 @@ class _Planner:
             return False
         if isinstance(rule_of(node), Reduce):
             return node.operands[0].tile.cols == 1
-        if isinstance(rule_of(node), (Interleave, Halve)):
+        if isinstance(rule_of(node), Interleave):
             return False
         inner = node.operands[0] if node.op.name == "store" else node
         return inner.tile.cols == 1
@@ -321,7 +321,7 @@ class _Planner:
 
         buffers, rows, snapshots, staging = {}, {}, {}, {}
         for key, node in self.buffers.items():
-            whole = any(isinstance(rule_of(u), Whole) for u in self.users[key])
+            whole = any(isinstance(rule_of(u), Whole) for u in (node, *self.users[key]))    # these work on raw elements
             last = max([self.home[key]] + [self._last_use(u) for u in self.users[key]])
             dtype = node.tile.dtype if whole else compute_dtype(node.tile.dtype)
             buffers[key] = buffer("t", node, dtype, node.tile.rows, node.tile.cols, self.home[key], last)

@@ -80,6 +80,7 @@ class _Writer:
         self.scalars: dict[int, Lanes] = {}                 # id(scalar node) -> value
         self.row_values: dict[int, Lanes] = {}              # id([rows, 1] node) -> value in this row
         self.accumulators: dict[int, Any] = {}              # id(row reduction) -> alloca
+        self.in_pass = False                                # inside the loop of a stage, where row scalars are not kept
         self.index = {id(p.node): i for i, p in enumerate(self.graph.tile_params)}
         self.users: dict[int, list[Node]] = {id(n): [] for n in self.graph.nodes}
         for node in self.graph.nodes:
@@ -141,9 +142,9 @@ class _Writer:
             return I64(extent.static)
         source = extent.sources[0]
         valid = self.word(source.param * WORDS_PER_TILE + 3 + source.axis)
-        if source.num != 1:
-            valid = self.build.mul(valid, I64(source.num))
-        return valid if source.den == 1 else self.build.udiv(valid, I64(source.den))
+        if source.den != 1:
+            valid = self.build.udiv(valid, I64(source.den))
+        return valid if source.num == 1 else self.build.mul(valid, I64(source.num))
 
     def extents_of(self, node: Node) -> tuple[Any, Any]:
         return self.extent(self.program.extents.of(node, 0)), self.extent(self.program.extents.of(node, 1))
@@ -181,7 +182,8 @@ class _Writer:
 
     def write_staging(self, index: int, nest: RowNest | WholeNest) -> list[tuple[Node, Any]]:
         """Where the stores of a nest write: to their views, or to scratch when a view is strided or they overlap."""
-        stores = [n for n in nest.nodes if n.op.name == "store"]
+        inside = {id(n) for n in nest.nodes}
+        stores = [n for n in self.graph.stores if id(n) in inside]      # in program order: the last one wins
         staged = []
         for i, store in enumerate(stores):
             dst = store.operands[0]
@@ -293,6 +295,10 @@ class _Writer:
                 x = self.one.convert(self.row_value(lane, node.operands[0]), node.tile.dtype)
                 start = self.one.const(rule.start(node.tile.dtype), node.tile.dtype)
                 self.keep_row_value(lane, node, self.finished(rule, node, rule.body(self.one, start, x)))
+            elif isinstance(rule, Halve):
+                base, dtype = self.row_in_memory(lane, node.operands[0])
+                value = self.one.load(self.move(base, I64(rule.first * dtype.itemsize)), dtype)
+                self.keep_row_value(lane, node, self.one.widen(value))
             else:
                 self.keep_row_value(lane, node, self.apply(self.one, node, [self.row_value(lane, o) for o in node.operands]))
 
@@ -321,7 +327,7 @@ class _Writer:
         else:
             return self.apply(self.one, node, [self.row_value(lane, o) for o in node.operands])
         value = self.one.widen(value)
-        if node.op.name == "load":
+        if not self.in_pass:
             self.row_values[id(node)] = value
         return value
 
@@ -330,6 +336,11 @@ class _Writer:
         reductions = [n for n in stage.nodes if isinstance(RULES[n.op.name], Reduce) and RULES[n.op.name].axis == 1]    # type: ignore[union-attr]
         for node in reductions:
             self.start_reduction(node)
+        for node in stage.nodes:                            # row scalars once, before the loop
+            for operand in node.operands:
+                if operand.is_tile and (operand.tile.rows if row is None else operand.tile.cols) == 1 and node.op.name != "store":
+                    self.row_value(Lane(self.one, index, at, row), operand)
+        self.in_pass = True
         count = self.extent(stage.cols)
         full: Any
         if isinstance(count, ir.Constant):
@@ -347,6 +358,7 @@ class _Writer:
             rest = self.build.sub(count, full)
             with self.build.if_then(self.build.icmp_signed("!=", rest, I64(0))):
                 self.write_step(stage, Lane(self.wide, index, at, row, full, self.first_lanes(rest), rest))
+        self.in_pass = False
         for node in reductions:
             lane = Lane(self.one, index, at, row)
             self.keep_row_value(lane, node, self.finished(RULES[node.op.name], node, self.across(node)))
@@ -448,9 +460,29 @@ class _Writer:
         if lane.mask is None:
             lane.k.store(value, pointer, align=dtype.itemsize)
             return
+        if isinstance(lane.count, ir.Constant):
+            self.store_first(value.ir, pointer, dtype, lane.count.constant)
+            return
         kind = lane.k.ir_type(dtype)
         store = self.intrinsic(f"llvm.masked.store.{_suffix(kind)}.p0", ir.VoidType(), [kind, POINTER, I32, lane.mask.ir.type])
         self.build.call(store, [value.ir, pointer, I32(dtype.itemsize), lane.mask.ir])
+
+    def store_first(self, vector: Any, pointer: Any, dtype: DType, count: int) -> None:
+        """The first `count` lanes, in pieces of 8, 4, 2 and 1.
+
+        Not a masked store: LLVM 22 stores a lane as wide as before its truncation when a constant mask has one lane.
+        """
+        at, width = 0, LANES
+        while at < min(count, LANES):
+            while at + width > min(count, LANES):
+                width //= 2
+            here = self.build.gep(pointer, [I64(at)], source_etype=IR_TYPES[dtype])
+            if width == 1:
+                piece = self.build.extract_element(vector, I32(at))
+            else:
+                piece = self.build.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, width), list(range(at, at + width))))
+            self.build.store(piece, here, align=dtype.itemsize)
+            at += width
 
     def intrinsic(self, name: str, result: Any, operands: list[Any]) -> Any:
         if name not in self.module.globals:
@@ -465,14 +497,7 @@ class _Writer:
 
     def halve(self, lane: Lane, node: Node, first: int) -> Lanes:
         """Every second element of a row in memory: two loads and a shuffle, or a gather where lanes are missing."""
-        source = node.operands[0]
-        if source.op.name == "load":
-            view, dtype = self.reads[id(source)], source.tile.dtype
-        else:
-            buffer = self.program.buffers.get(id(source)) or self.program.row_buffers[id(source)]
-            view, dtype = self.buffer_view(buffer), buffer.dtype
-        in_row = id(source) in self.program.row_buffers and id(source) not in self.program.buffers
-        base = view.address if in_row else self.row_of(lane, view, source.tile.rows)
+        base, dtype = self.row_in_memory(lane, node.operands[0])
         element = IR_TYPES[dtype]
         base = self.build.gep(base, [self.build.mul(lane.col, I64(2))], source_etype=element)
         if lane.mask is None:
@@ -487,6 +512,16 @@ class _Writer:
             found = lane.k.gather(base, self.wide.add(self.wide.mul(inside, 2), first), dtype)
         return lane.k.widen(lane.k.convert(lane.k.widen(found), node.tile.dtype))
 
+    def row_in_memory(self, lane: Lane, node: Node) -> tuple[Any, DType]:
+        """Where this row of a value begins, and its elements' dtype there."""
+        if node.op.name == "load":
+            return self.row_of(lane, self.reads[id(node)], node.tile.rows), node.tile.dtype
+        if id(node) in self.program.buffers:
+            buffer = self.program.buffers[id(node)]
+            return self.row_of(lane, self.buffer_view(buffer), node.tile.rows), buffer.dtype
+        buffer = self.program.row_buffers[id(node)]
+        return self.buffer_view(buffer).address, buffer.dtype
+
     def interleave(self, lane: Lane, node: Node) -> None:
         """Two results of 16 lanes each, to the value's row buffer (and tile buffer)."""
         x, y = (self.value(lane, o) for o in node.operands)
@@ -495,7 +530,10 @@ class _Writer:
             picks = ir.Constant(ir.VectorType(I32, LANES), [(half * LANES + i) // 2 + (i % 2) * LANES for i in range(LANES)])
             value = Lanes(self.build.shuffle_vector(x.ir, y.ir, picks), x.dtype)
             mask = count = None
-            if lane.mask is not None:
+            if isinstance(lane.count, ir.Constant):
+                count = I64(2 * lane.count.constant - half * LANES)
+                mask = lane.mask
+            elif lane.mask is not None:
                 count = self.build.sub(self.build.mul(lane.count, I64(2)), I64(half * LANES))
                 mask = self.first_lanes(count)
             here = Lane(lane.k, lane.nest, lane.stage, lane.row, self.build.add(doubled, I64(half * LANES)), mask, count)
@@ -619,17 +657,21 @@ class _Writer:
         self.copy(result, View(view.address, view.cols, view.rows), dtype, *self.extents_of(node))
 
     def write_extract_topk_indices(self, node: Node, result: View) -> None:
-        """The odd elements of the first k pairs, as integers."""
+        """The odd elements of the first k pairs, as integers; 0 where there are no pairs (tails)."""
         view, dtype = self.memory_of(node.operands[0])
+        pairs = self.extents_of(node.operands[0])[1]
         with self.loop(I64(0), self.extents_of(node)[1], 1) as i:
+            there = self.move(result.address, self.build.mul(i, I64(4)))
+            self.build.store(I32(0), there)
             at = self.build.add(self.build.mul(i, I64(2)), I64(1))
-            value = self.one.load(self.move(view.address, self.build.mul(at, view.cols)), dtype)
-            self.one.store(self.one.convert(value, DType.I32), self.move(result.address, self.build.mul(i, I64(4))))
+            with self.build.if_then(self.build.icmp_signed("<", at, pairs)):
+                value = self.one.load(self.move(view.address, self.build.mul(at, view.cols)), dtype)
+                self.one.store(self.one.convert(value, DType.I32), there)
 
     def write_tsort32(self, node: Node, result: View) -> None:
-        """Each score goes to the place that is the number of scores before it. Missing scores (tails) sort as -inf."""
+        """Each score goes to the place that is the number of scores before it. Missing scores (tails) are -inf, missing indices 0."""
         (scores, _), (idx, _) = self.memory_of(node.operands[0]), self.memory_of(node.operands[1])
-        count = self.extents_of(node.operands[0])[1]
+        counts = [self.extents_of(o)[1] for o in node.operands]
         with self.build.goto_block(self.entry):
             self.build.position_at_start(self.entry)
             keys = self.build.alloca(ir.FloatType(), 32)
@@ -642,9 +684,10 @@ class _Writer:
         k = self.one
         with self.loop(I64(0), I64(32), 1) as i:
             k.store(k.const(float("-inf"), DType.F32), element(keys, ir.FloatType(), i))
-            self.build.store(self.build.trunc(i, I32), element(labels, I32, i))
-            with self.build.if_then(self.build.icmp_signed("<", i, count)):
+            self.build.store(I32(0), element(labels, I32, i))
+            with self.build.if_then(self.build.icmp_signed("<", i, counts[0])):
                 k.store(k.load(self.move(scores.address, self.build.mul(i, scores.cols)), DType.F32), element(keys, ir.FloatType(), i))
+            with self.build.if_then(self.build.icmp_signed("<", i, counts[1])):
                 k.store(k.load(self.move(idx.address, self.build.mul(i, idx.cols)), DType.U32), element(labels, I32, i))
         with self.loop(I64(0), I64(32), 1) as i:
             self.build.store(I64(0), rank)

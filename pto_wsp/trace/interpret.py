@@ -166,7 +166,7 @@ def _widened(x: Array, exact: bool) -> Array:
     if exact:
         return x
     if x.dtype.kind in "iu":
-        return x.astype(np.int64 if x.dtype.kind == "i" else np.uint64)
+        return x.astype(np.int64)                           # sums wrap, whatever their signs
     return x.astype(np.float64 if x.dtype.itemsize == 4 else np.longdouble)
 
 

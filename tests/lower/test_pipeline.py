@@ -1,0 +1,133 @@
+"""Machine code against the interpreter: random kernels, every op, partial tiles, aliased memory, other CPUs."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pto_wsp.lower import jit
+from pto_wsp.lower.pipeline import compile_kernel
+from pto_wsp.trace.graph import KernelGraph
+from pto_wsp.types import DType
+from tests import strategies as draws
+
+FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+GUARD = 64
+
+
+def run(graph: KernelGraph, arrays: list[np.ndarray], scalars: list[Any], tail: bool, target: jit.Target = jit.HOST) -> None:
+    """Compile `graph` and run one task of it; scratch is guarded on both sides."""
+    kernel = compile_kernel(graph, tail, None if target == jit.HOST else target)
+    code = jit.load(kernel.ir, target=target)
+    words: list[int] = []
+    for array in arrays:
+        words += [array.ctypes.data, *array.strides, *array.shape]
+    for param, value in zip(graph.scalar_params, scalars, strict=True):
+        words.append(word(value, param.type.dtype))
+    args = np.array([w & (1 << 64) - 1 for w in words], np.uint64)
+    size = ctypes.CFUNCTYPE(ctypes.c_int64)(code.address(f"{kernel.symbol}.scratch"))()
+    memory = np.full(size + 2 * GUARD + 64, 0xA5, np.uint8)
+    start = (memory.ctypes.data + GUARD + 63) // 64 * 64
+    FUNCTION(code.address(kernel.symbol))(args.ctypes.data, start)
+    before = start - memory.ctypes.data
+    assert (memory[:before] == 0xA5).all() and (memory[before + size:] == 0xA5).all(), "scratch was overrun"
+
+
+def word(value: Any, dtype: DType) -> int:
+    """A scalar argument as the executor passes it."""
+    from pto_wsp.trace.interpret import as_scalar
+    raw = as_scalar(value, dtype).tobytes()
+    return int.from_bytes(raw, "little", signed=dtype.is_int and dtype.is_signed)
+
+
+def check(graph: KernelGraph, args: draws.Arguments, tail: bool, target: jit.Target = jit.HOST) -> None:
+    want = draws.expected(graph, args)
+    guarded = [Guarded(a) for a in args.arrays]
+    run(graph, [g.array for g in guarded], args.scalars, tail, target)
+    draws.assert_matches(graph, [g.array for g in guarded], want, args)
+    for param, g in zip(graph.tile_params, guarded):
+        assert g.intact(), f"memory around {param.name} was written\n{graph}\n{[a.strides for a in args.arrays]}"
+
+
+class Guarded:
+    """A copy of an array with its strides, in the middle of memory that nobody may write."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        low = sum(min(0, (n - 1) * s) for n, s in zip(array.shape, array.strides) if n)
+        high = sum(max(0, (n - 1) * s) for n, s in zip(array.shape, array.strides) if n) + array.itemsize
+        self.memory = np.full(high - low + 2 * GUARD, 0x5A, np.uint8)
+        self.array = np.ndarray(array.shape, array.dtype, self.memory, GUARD - low, array.strides)
+        self.array[...] = array
+        inside = np.zeros(self.memory.shape, np.uint8)
+        np.ndarray(array.shape, f"u{array.itemsize}", inside, GUARD - low, array.strides)[...] = (1 << 8 * array.itemsize) - 1
+        self.outside = inside == 0
+
+    def intact(self) -> bool:
+        return bool((self.memory[self.outside] == 0x5A).all())
+
+
+@pytest.mark.parametrize("op", draws.COMPUTING, ids=str)
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_compiled_op_equals_its_reference(op: Any, data: Any) -> None:
+    graph = data.draw(draws.one_op_graphs(op))
+    tail = data.draw(st.booleans())
+    check(graph, data.draw(draws.arguments(graph, tail=tail)), tail)
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_compiled_kernel_equals_the_interpreter(data: Any) -> None:
+    graph = data.draw(draws.graphs())
+    tail = data.draw(st.booleans())
+    check(graph, data.draw(draws.arguments(graph, tail=tail)), tail)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_parameters_may_share_memory(data: Any) -> None:
+    """Implicit loads are a snapshot, explicit loads and stores act in program order, whatever overlaps."""
+    graph = data.draw(draws.graphs(ops=draws.EXACT, dtypes=(DType.F32, DType.I32)))
+    args = data.draw(draws.arguments(graph, strides=False))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    memory = np.zeros(1 << 16, np.uint8)
+    fill = draws.elements(DType.F32, (memory.size // 4,), rng)
+    pitch = max((a.shape[1] * a.itemsize for a in args.arrays), default=8) // 8 * 8 + 8
+
+    def shared(home: np.ndarray) -> list[np.ndarray]:
+        home[...] = fill.view(np.uint8)
+        return [np.ndarray(a.shape, a.dtype, home, int(offset), (pitch, a.itemsize))
+                for a, offset in zip(args.arrays, offsets)]
+
+    offsets = rng.choice([0, 0, 0, pitch, 8, 2 * pitch + 8], len(args.arrays))
+    if max((a.shape[0] + 3) * pitch for a in args.arrays) > memory.size:
+        return
+    want, got = memory.copy(), memory.copy()
+    from pto_wsp.trace.interpret import interpret
+    interpret(graph, shared(want), args.scalars)
+    run(graph, shared(got), args.scalars, False)
+    same = want.view(np.uint32) == got.view(np.uint32)
+    both_nan = np.isnan(want.view(np.float32)) & np.isnan(got.view(np.float32))
+    assert (same | both_nan).all(), f"{graph}\noffsets {offsets}, row pitch {pitch}\n{compile_kernel(graph).loops}"
+
+
+@pytest.mark.parametrize("cpu", ["x86-64", "x86-64-v3", "x86-64-v4"])
+@settings(max_examples=25)
+@given(data=st.data())
+def test_every_cpu_gives_the_same_bits(cpu: str, data: Any) -> None:
+    graph = data.draw(draws.graphs(ops=tuple(draws.COMPUTING)))
+    args = data.draw(draws.arguments(graph))
+    results = []
+    for target in (jit.HOST, jit.Target(cpu=cpu)):
+        arrays = args.copies()
+        run(graph, arrays, args.scalars, False, target)
+        results.append(arrays)
+    for here, there in zip(*results):
+        nan = np.isnan(here.astype(np.float64)) & np.isnan(there.astype(np.float64))
+        equal = np.frombuffer(here.tobytes(), f"u{here.itemsize}") == np.frombuffer(there.tobytes(), f"u{there.itemsize}")
+        assert (equal | nan.ravel()).all(), str(graph)
