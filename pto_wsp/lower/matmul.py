@@ -187,7 +187,7 @@ def _blocking(m: int, vectors: int, target: Target, tail: bool) -> tuple[Any, An
 
 
 def _split(extent: int, most: int, equal: bool) -> tuple[tuple[int, int], ...]:
-    """Cut into as few parts of at most `most` as possible: equal ones that may overshoot, or two sizes that differ by 1."""
+    """Cut into the fewest parts of at most `most`: equal ones that may overshoot, or two sizes that differ by 1."""
     parts = -(-extent // most)
     small, larger = divmod(extent, parts)
     if equal:
@@ -260,7 +260,8 @@ class _Product:
             b, b_rs = panel(column, width)
             here = self.move(self.move(src, build.mul(column, src_vector)), build.mul(row, src_rs))
             there = self.move(self.move(at["c"], build.mul(column, I64(lane.size))), build.mul(row, at["c_rs"]))
-            arguments = [self.move(a, build.mul(row, a_rs)), a_rs, a_cs, b, b_rs, lanes, here, src_rs, there, at["c_rs"]]
+            arguments = [self.move(a, build.mul(row, a_rs)), a_rs, a_cs, b, b_rs, lanes,
+                         here, src_rs, there, at["c_rs"]]
             if self.spec.tail:
                 arguments += [build.sub(at["m"], row), build.sub(at["n"], column)]
             elif self.spec.n % lane.count:
@@ -638,7 +639,8 @@ def _transposed(k: Algebra, rows: list[Lanes]) -> list[Lanes]:
 # ---- building blocks of IR ----------------------------------------------------------------------------------------
 
 
-def _shared(module: ir.Module, name: str, arguments: list[str], emit_body: Callable[[ir.Function], None]) -> ir.Function:
+def _shared(module: ir.Module, name: str, arguments: list[str],
+            emit_body: Callable[[ir.Function], None]) -> ir.Function:
     """The module's internal function of that name, made now if there is none. *x is a pointer, the others are i64."""
     if name in module.globals:
         return module.globals[name]
