@@ -73,6 +73,10 @@ class Call:
     def name(self) -> str:
         return str(self.task.kernel.name)
 
+    def writes(self, binding: Binding) -> bool:
+        """Does the kernel store to this tile?"""
+        return binding.param.direction != "in"
+
 
 @dataclass(frozen=True, eq=False)
 class Binding:
@@ -120,10 +124,14 @@ class Expansion:
 
     def table(self) -> TaskTable:
         """An empty table for this workload's rows."""
+        row = self.table_of(1)
+        rows = _LITTLE_ROOM // (8 * (row.args.shape[1] + row.axes.shape[1]) + 25)
+        return self.table_of(max(_LEAST_ROWS, min(_MOST_ROWS, 1 << rows.bit_length() - 1)))
+
+    def table_of(self, rows: int) -> TaskTable:
+        """An empty table of that capacity."""
         words = max((k.words for k in self.kernels), default=0)
-        axes = max((len(c.task.axes) for c in self.calls), default=0)
-        rows = _LITTLE_ROOM // (8 * (words + axes) + 25)
-        return TaskTable.empty(max(_LEAST_ROWS, min(_MOST_ROWS, 1 << rows.bit_length() - 1)), words, axes)
+        return TaskTable.empty(rows, words, max((len(c.task.axes) for c in self.calls), default=0))
 
     def inputs(
         self, arrays: Sequence[NDArray[Any]], sizes: Mapping[tree.Loop, int], symbols: Mapping[str, int]
@@ -169,7 +177,7 @@ class Expansion:
 
         consume  called with each filled chunk in program order, in the calling thread; what it raises ends the run
         stop     one word; the run ends with Stopped soon after it becomes non-zero
-        raises   RegionError for a task whose tile would not lie inside its array
+        raises   RegionError for a task whose tile would not lie inside its array; its chunk is not handed over
         """
         failure: list[BaseException] = []
         table.count = table.first_task = tasks = 0
@@ -201,11 +209,12 @@ class Expansion:
         if outcome == _STOPPED:
             raise Stopped
         rows = int(where[1])
-        if rows and flush(rows):
-            raise failure[0]
         if outcome == _OUTSIDE:
+            tasks += int(np.count_nonzero(table.kernel[:rows] >= 0))
             call = self.calls[int(where[0])]
             raise diagnose.outside(call, self.kernels[call.kernel], tasks, where[2:].tolist(), self._shapes(inputs), symbols or {})
+        if rows and flush(rows):
+            raise failure[0]
         return tasks
 
 
@@ -643,9 +652,9 @@ def _axis_word(out: Lines, value: Any, scope: Scope) -> str:
 def _scaled(out: Lines, source: Source, valid: Sequence[str]) -> str:
     """The run-time extent that a source names."""
     extent = valid[2 * source.param + source.axis]
-    if source.num != 1:
-        extent = out.value(f"mul i64 {extent}, {source.num}")
-    return extent if source.den == 1 else out.value(f"udiv i64 {extent}, {source.den}")
+    if source.den != 1:
+        extent = out.value(f"udiv i64 {extent}, {source.den}")
+    return extent if source.num == 1 else out.value(f"mul i64 {extent}, {source.num}")
 
 
 def _cost(out: Lines, cost: Sequence[CostTerm], valid: Sequence[str]) -> str:

@@ -53,6 +53,13 @@ class TaskTable:
             args=np.empty((capacity, words), np.int64),
         )
 
+    def row(self, row: int) -> TaskTable:
+        """A table of this one row; it shares the columns' memory."""
+        one = slice(row, row + 1)
+        columns = (c[one] for c in (self.kernel, self.leaf, self.tail, self.cycles, self.key, self.axes, self.args))
+        before = int(np.count_nonzero(self.kernel[:row] >= 0))
+        return TaskTable(*columns, count=1, first_task=self.first_task + before)
+
     @property
     def capacity(self) -> int:
         return len(self.kernel)

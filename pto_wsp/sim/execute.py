@@ -1,0 +1,329 @@
+"""Tasks on real arrays: all cores, same bits for any number of threads.
+
+In: the chunks of a TaskTable, and the arrays of its tensors. Out: the arrays, changed as if the tasks had run one after
+another in program order. Within a chunk, tasks that touch the same memory, one of them writing, keep their order; all
+others run side by side, outside the GIL. Start reading at `Executor.run`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pto_wsp.errors import ExecutionError
+from pto_wsp.lower import jit, pipeline
+from pto_wsp.lower.expand import Binding, Call, Expansion
+from pto_wsp.lower.tasks import TaskTable
+from pto_wsp.sim import native, regions
+
+__all__ = ["Executor", "host_threads"]
+
+_PROBE = 100e-6  # seconds of work that are run before deciding whether more threads would help
+_WORTH = 300e-6  # seconds of work below which they would not
+_PER_TASK = 0.6e-6  # seconds that finding the order of one task costs
+_REPORT = 0.05  # seconds between reports of progress
+_MOST_PATIENCE = 64
+
+
+def host_threads(threads: int | None = None) -> int:
+    """Threads to use: the argument, else PTO_WSP_THREADS, else one per core that this process may use."""
+    if threads is None:
+        given = os.environ.get("PTO_WSP_THREADS", "")
+        threads = int(given) if given.isdecimal() and int(given) > 0 else None
+    if threads is not None:
+        return max(int(threads), 1)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Executor:
+    """The kernels of one workload as machine code, and the threads to run them on.
+
+    threads  host threads that a run may use; results do not depend on it
+    phases   milliseconds that each step of making the kernels' machine code took
+    """
+
+    def __init__(self, expansion: Expansion, threads: int | None = None) -> None:
+        self.expansion = expansion
+        self.threads = host_threads(threads)
+        self.phases: dict[str, float] = {}
+        self._codes: dict[int, jit.Code] = {}  # by position in _functions; keeps the machine code alive
+        self._functions = np.zeros(2 * max(len(expansion.kernels), 1), np.int64)
+        self._scratch_bytes = 64
+        self._scratch: dict[int, NDArray[np.uint8]] = {}  # by number of the thread within a run
+        self._uses: regions.Uses | None = None
+        self._skip, self._patience = 0, 1  # chunks for which not to look for parallel work, after finding none
+        for kernel in range(len(expansion.kernels)):
+            self._compile(kernel, tail=False)
+
+    def bind(self, arrays: Sequence[NDArray[Any]]) -> None:
+        """The arrays that the next chunks work on, one per entry of expansion.tensors.
+
+        raises  ExecutionError for an array that is written but read-only, or whose elements share memory
+        """
+        calls = self.expansion.calls
+        space_of, origin = regions.spaces_of(arrays)
+        shape = len(calls), max((len(c.tiles) for c in calls), default=0)
+        space, itemsize, writes = np.full(shape, -1, np.int32), np.ones(shape, np.int32), np.zeros(shape, bool)
+        for i, call in enumerate(calls):
+            for p, binding in enumerate(call.tiles):
+                array = arrays[binding.tensor]
+                space[i, p], itemsize[i, p] = space_of[binding.tensor], array.itemsize
+                if call.writes(binding):
+                    writes[i, p] = True
+                    _check_output(array, call, binding)
+        self._uses = regions.Uses(space, itemsize, writes, origin)
+        self._skip, self._patience = 0, 1
+
+    def run(self, table: TaskTable, stop: NDArray[np.int64], done: Callable[[int], None]) -> None:
+        """Run the tasks of one chunk; returns early, soon after stop[0] becomes non-zero.
+
+        done  called now and then, in this thread, with the number of tasks finished since the last call
+        """
+        self._compile_tails(table)
+        run = _Run(self, table, stop, done)
+        if self.threads == 1 or self._skip > 0:
+            self._skip -= 1
+            run.serial(0, table.count)
+            return
+        row, each = run.probe()
+        left = table.count - row
+        if each * left < _WORTH or each * (1 - 1 / self.threads) < _PER_TASK or not run.parallel(row, each):
+            run.serial(row, table.count)
+
+    def found_parallel(self, found: bool) -> None:
+        """Looking for tasks that can run side by side was worth it, or not: then look less often."""
+        self._skip = 0 if found else self._patience
+        self._patience = 1 if found else min(2 * self._patience, _MOST_PATIENCE)
+
+    @property
+    def uses(self) -> regions.Uses:
+        assert self._uses is not None, "bind() comes before run()"
+        return self._uses
+
+    @property
+    def functions(self) -> int:
+        """Address of the table of kernels: two per kernel, for full and for partial tiles."""
+        return int(self._functions.ctypes.data)
+
+    def scratch(self, thread: int) -> int:
+        """Address of the scratch memory of a thread, aligned to 64 bytes."""
+        if thread not in self._scratch or len(self._scratch[thread]) < self._scratch_bytes + 64:
+            self._scratch[thread] = np.empty(self._scratch_bytes + 64, np.uint8)
+        return -(-int(self._scratch[thread].ctypes.data) // 64) * 64
+
+    def _compile(self, kernel: int, tail: bool) -> None:
+        compiled = pipeline.compile_kernel(self.expansion.kernels[kernel].graph, tail)
+        code = jit.load(compiled.key, lambda: compiled.ir)
+        for phase, spent in code.phases.items():
+            self.phases[phase] = self.phases.get(phase, 0.0) + spent
+        needed = ctypes.CFUNCTYPE(ctypes.c_int64)(code.address(f"{compiled.symbol}.scratch"))()
+        self._scratch_bytes = max(self._scratch_bytes, needed)
+        self._codes[2 * kernel + tail] = code
+        self._functions[2 * kernel + tail] = code.address(compiled.symbol)
+
+    def _compile_tails(self, table: TaskTable) -> None:
+        """Machine code for partial tiles, once there are some."""
+        tails = (table.tail[: table.count] != 0) & (table.kernel[: table.count] >= 0)
+        if tails.any():
+            for kernel in np.unique(table.kernel[: table.count][tails]).tolist():
+                if 2 * kernel + 1 not in self._codes:
+                    self._compile(kernel, tail=True)
+
+
+def _check_output(array: NDArray[Any], call: Call, binding: Binding) -> None:
+    what = f"{call.name} writes to {binding.param.name}"
+    if not array.flags.writeable:
+        raise ExecutionError(f"{what}, whose array is read-only.", kernel_name=call.name).at(call.task.line)
+    if regions.overlaps_itself(array):
+        raise ExecutionError(
+            f"{what}, but elements of its array share memory: shape {array.shape}, strides {array.strides}. "
+            "Give it an array of its own: np.array(...).", kernel_name=call.name
+        ).at(call.task.line)  # fmt: skip
+
+
+class _Run:
+    """One chunk on its way through the machine."""
+
+    def __init__(self, executor: Executor, table: TaskTable, stop: NDArray[np.int64], done: Callable[[int], None]) -> None:
+        self.executor, self.table, self.stop, self.done = executor, table, stop, done
+        self.progress = np.zeros(1, np.int64)  # tasks finished
+        self.reported = 0
+
+    def report(self) -> None:
+        finished = int(self.progress[0])
+        if finished > self.reported:
+            self.done(finished - self.reported)
+            self.reported = finished
+
+    def rows(self, begin: int, end: int) -> int:
+        """Run rows in order in this thread; the row after the last one."""
+        table = self.table
+        row = native.run_rows()(
+            self.executor.functions, table.kernel.ctypes.data, table.tail.ctypes.data, table.args.ctypes.data,
+            table.args.shape[1], begin, end, self.executor.scratch(0), self.stop.ctypes.data, self.progress.ctypes.data,
+        )  # fmt: skip
+        return int(row)
+
+    def serial(self, begin: int, end: int) -> None:
+        """Run rows in order, in batches of about _REPORT seconds."""
+        batch = 256
+        while begin < end:
+            started = time.perf_counter()
+            after = self.rows(begin, min(begin + batch, end))
+            self.report()
+            if after < min(begin + batch, end):
+                return
+            begin = after
+            spent = time.perf_counter() - started
+            batch = min(8 * batch, max(1, int(batch * _REPORT / max(spent, 1e-9))))
+
+    def probe(self) -> tuple[int, float]:
+        """Run the first rows; the next row, and the seconds that one takes."""
+        started, row, batch, spent = time.perf_counter(), 0, 1, 0.0
+        while row < self.table.count and spent < _PROBE:
+            end = min(row + batch, self.table.count)
+            row = self.rows(row, end)
+            spent = time.perf_counter() - started
+            batch *= 2
+            if row < end:  # stopped
+                return self.table.count, 0.0
+        return row, spent / max(row, 1)
+
+    def parallel(self, begin: int, each: float) -> bool:
+        """Run the rows from `begin` on all threads; False, and nothing done, when they are one long chain."""
+        executor, table = self.executor, self.table
+        rows = np.flatnonzero(table.kernel[begin : table.count] >= 0) + begin
+        graph = _Graph.of(table, rows, regions.accesses_of(table, rows, executor.uses))
+        executor.found_parallel(graph.parallelism >= 1.2)
+        if graph.parallelism < 1.2:
+            return False
+        threads = min(executor.threads, len(rows), math.ceil(graph.parallelism))
+        _POOL.run([self._job(graph, thread) for thread in range(threads)], self.report, each * len(rows) / threads)
+        self.report()
+        return True
+
+    def _job(self, graph: _Graph, thread: int) -> Callable[[], None]:
+        table, scratch = self.table, self.executor.scratch(thread)
+
+        def job() -> None:
+            native.work()(
+                self.executor.functions, table.kernel.ctypes.data, table.tail.ctypes.data, table.args.ctypes.data,
+                table.args.shape[1], graph.rows.ctypes.data, len(graph.rows), graph.waits.ctypes.data,
+                graph.first.ctypes.data, graph.next.ctypes.data, graph.queue.ctypes.data, graph.state.ctypes.data,
+                scratch, self.stop.ctypes.data, self.progress.ctypes.data, native.pause(),
+            )  # fmt: skip
+
+        return job
+
+
+class _Graph:
+    """The tasks of a chunk and the order they have to keep, as `native.work` wants them."""
+
+    def __init__(self, rows: NDArray[np.int64], source: NDArray[np.int32], target: NDArray[np.int32], parallelism: float) -> None:
+        n = len(rows)
+        self.rows = rows.astype(np.int32)
+        self.parallelism = parallelism  # all work divided by the longest path, in cycles
+        self.waits = np.bincount(target, minlength=n).astype(np.int32)
+        self.first = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=n))]).astype(np.int32)
+        self.next = target[np.argsort(source, kind="stable")]
+        self.queue = np.zeros(n, np.int32)
+        ready = np.flatnonzero(self.waits == 0)
+        self.queue[: len(ready)] = ready + 1
+        self.state = np.zeros(24, np.int64)
+        self.state[8] = len(ready)
+
+    @classmethod
+    def of(cls, table: TaskTable, rows: NDArray[np.int64], accesses: regions.Accesses) -> _Graph:
+        none = np.zeros(0, np.int32)
+        cycles = np.maximum(table.cycles[rows], 1)
+        many = len(accesses.task)
+        if not many:
+            return cls(rows, none, none, float(len(rows)))
+        longest = cycles.copy()
+        writer, reader = np.full(accesses.cells, -1, np.int32), np.full(accesses.cells, -1, np.int32)
+        before, source, target = (np.empty(2 * many, np.int32) for _ in range(3))
+        edges = native.find_edges()(
+            many, accesses.task.ctypes.data, accesses.cell.ctypes.data, accesses.writes.ctypes.data, writer.ctypes.data,
+            reader.ctypes.data, before.ctypes.data, source.ctypes.data, target.ctypes.data, cycles.ctypes.data,
+            longest.ctypes.data,
+        )  # fmt: skip
+        return cls(rows, source[:edges], target[:edges], float(cycles.sum()) / float(longest.max()))
+
+
+class _Pool:
+    """Threads that stay, shared by all programs of the process."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._threads = 0
+        self._lock = threading.Lock()
+
+    def run(self, jobs: list[Callable[[], None]], report: Callable[[], None], seconds: float) -> None:
+        """Run the jobs side by side; those that no thread has begun when another one has ended are dropped.
+
+        seconds  how long that may take. If it is short, this thread does the first job; else it watches, and calls
+                 report() now and then
+        """
+        watch = seconds > 2 * _REPORT
+        waiting = [_Job(job) for job in (jobs if watch else jobs[1:])]
+        with self._lock:
+            while self._threads < len(waiting):
+                self._threads += 1
+                threading.Thread(target=self._serve, name=f"pto_wsp-{self._threads}", daemon=True).start()
+        for job in waiting:
+            self._jobs.put(job)
+        if not watch:
+            jobs[0]()
+        elif waiting:
+            while not any(job.done.wait(_REPORT / len(waiting)) for job in waiting):
+                report()
+        for job in waiting:
+            job.finish()
+
+    def _serve(self) -> None:
+        while True:
+            self._jobs.get().begin()
+
+
+class _Job:
+    """A job that is begun by one thread, and given up or waited for by another."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._taken = threading.Lock()  # whoever gets it decides
+        self.done = threading.Event()
+
+    def begin(self) -> None:
+        if self._taken.acquire(blocking=False):
+            try:
+                self._work()
+            finally:
+                self.done.set()
+
+    def finish(self) -> None:
+        if not self._taken.acquire(blocking=False):
+            self.done.wait()
+
+
+_POOL = _Pool()
+
+
+def _forget_threads() -> None:
+    """In the child of a fork the threads are gone."""
+    global _POOL
+    _POOL = _Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
