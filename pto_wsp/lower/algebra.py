@@ -87,10 +87,13 @@ class Algebra:
 
     # ---- values -------------------------------------------------------------------------------------------------
 
+    def element(self, dtype: DType | None) -> ir.Type:
+        """LLVM type of one lane; None: a mask."""
+        return I1 if dtype is None else IR_TYPES[dtype]
+
     def ir_type(self, dtype: DType | None) -> ir.Type:
         """LLVM type of a value of this width."""
-        element = I1 if dtype is None else IR_TYPES[dtype]
-        return element if self.lanes == 1 else ir.VectorType(element, self.lanes)
+        return self.element(dtype) if self.lanes == 1 else ir.VectorType(self.element(dtype), self.lanes)
 
     def const(self, value: Number, dtype: DType) -> Lanes:
         """The number in every lane, converted to dtype: floats round to nearest, ints truncate and wrap."""
@@ -105,9 +108,8 @@ class Algebra:
 
     def _splat_text(self, text: str, dtype: DType | None) -> Any:
         if self.lanes > 1:
-            element = I1 if dtype is None else IR_TYPES[dtype]
-            text = f"splat ({element} {text})"
-        return ir.FormattedConstant(self.ir_type(dtype), text)
+            text = f"splat ({self.element(dtype)} {text})"
+        return _Text(self.ir_type(dtype), text)
 
     def splat(self, scalar: Any, dtype: DType) -> Lanes:
         """A scalar LLVM value of type `dtype` in every lane."""
@@ -116,7 +118,7 @@ class Algebra:
         vector = self.ir_type(dtype)
         undefined = ir.Constant(vector, ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
-        zeros = ir.FormattedConstant(ir.VectorType(ir.IntType(32), self.lanes), "zeroinitializer")
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
         return Lanes(self.builder.shuffle_vector(first, undefined, zeros), dtype)
 
     def wrap(self, value: Any, dtype: DType | None) -> Lanes:
@@ -144,7 +146,7 @@ class Algebra:
         vector = self.ir_type(dtype)
         name = f"llvm.masked.gather.{_suffix(vector)}.v{self.lanes}p0"
         function = self._declare(name, vector, [pointers, self.ir_type(None), vector])
-        passthrough = ir.FormattedConstant(vector, "zeroinitializer")
+        passthrough = _Text(vector, "zeroinitializer")
         return Lanes(self.builder.call(function, [address, self.mask(True).ir, passthrough]), dtype)
 
     # ---- arithmetic ---------------------------------------------------------------------------------------------
@@ -232,14 +234,26 @@ class Algebra:
         x, y = self._numbers("maximum", x, y)
         if x.dtype.is_int:
             return self.select(self.gt(x, y), x, y)
-        return self._intrinsic("llvm.maximum", x.dtype, x, y)
+        # x86's max returns its second operand for NaN and for zeros of two signs: ask twice. The results differ in
+        # just these cases; `or` keeps a NaN, `and` of the sign bits prefers +0.
+        a, b = self._both_orders(self.gt, x, y)
+        bits, sign = a.dtype, 1 << (a.dtype.bits - 1)
+        either, both = self.or_(a, b), self.and_(a, b)
+        return self.bitcast(self.or_(self.and_(either, self.const(sign - 1, bits)), both), x.dtype)
 
     def minimum(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
         """The smaller; NaN if either is NaN; -0 < +0."""
         x, y = self._numbers("minimum", x, y)
         if x.dtype.is_int:
             return self.select(self.lt(x, y), x, y)
-        return self._intrinsic("llvm.minimum", x.dtype, x, y)
+        a, b = self._both_orders(self.lt, x, y)
+        return self.bitcast(self.or_(a, b), x.dtype)
+
+    def _both_orders(self, first: Any, x: Lanes, y: Lanes) -> tuple[Lanes, Lanes]:
+        """Bits of `x if first(x, y) else y` and of `y if first(y, x) else x`."""
+        bits = INT_OF_WIDTH[x.dtype.bits]
+        a, b = self.select(first(x, y), x, y), self.select(first(y, x), y, x)
+        return self.bitcast(a, bits), self.bitcast(b, bits)
 
     # ---- comparison ---------------------------------------------------------------------------------------------
 
@@ -323,7 +337,7 @@ class Algebra:
         """LLVM leaves counts of the width and above undefined; here they shift everything out."""
         x, count = self._bits("shift", x, count)
         bits, zero = x.dtype.bits, self.const(0, x.dtype)
-        if isinstance(count.ir, ir.FormattedConstant):
+        if isinstance(count.ir, _Text):
             return Lanes(instruction(x.ir, count.ir), x.dtype)
         inside = Lanes(self.builder.icmp_unsigned("<", count.ir, self.const(bits, x.dtype).ir), None)
         if instruction == self.builder.ashr:
@@ -351,7 +365,7 @@ class Algebra:
 
     def rint(self, x: Lanes) -> Lanes:
         """Nearest integer, ties to even."""
-        return self._float_intrinsic("llvm.roundeven", x)
+        return self._float_intrinsic("llvm.rint", x)
 
     # ---- conversion ---------------------------------------------------------------------------------------------
 
@@ -521,6 +535,13 @@ class Algebra:
         if name not in module.globals:
             ir.Function(module, ir.FunctionType(result, operands), name)
         return module.globals[name]
+
+
+class _Text(ir.FormattedConstant):  # type: ignore[misc]
+    """A constant as LLVM text; llvmlite's own would spell out every lane of a splat."""
+
+    def __init__(self, kind: ir.Type, text: str):
+        self.type, self.constant = kind, text
 
 
 def _suffix(kind: ir.Type) -> str:
