@@ -184,9 +184,7 @@ class PtoError(Exception):
 class CompileError(PtoError):
     """A workload or kernel cannot be compiled."""
 
-    def __init__(
-        self, message: str = "", workload_name: str | None = None, target: str | None = None
-    ) -> None:
+    def __init__(self, message: str = "", workload_name: str | None = None, target: str | None = None) -> None:
         super().__init__(message)
         self.workload_name = workload_name
         self.target = target

@@ -68,9 +68,7 @@ class MemLayout:
             if value is not None:
                 object.__setattr__(self, field, tuple(operator.index(n) for n in value))
         if self.order is not None and sorted(self.order) != list(range(len(self.order))):
-            raise ValueError(
-                f"order {self.order} does not name each dimension 0 to {len(self.order) - 1} once"
-            )
+            raise ValueError(f"order {self.order} does not name each dimension 0 to {len(self.order) - 1} once")
         if self.strides is not None and self.order is not None and len(self.strides) != len(self.order):
             raise ValueError(f"strides {self.strides} and order {self.order} speak of different ranks")
 
@@ -94,9 +92,7 @@ class MemLayout:
         if self.rank is None:
             return self
         if sorted(perm) != list(range(self.rank)):
-            raise ValueError(
-                f"permute({tuple(perm)}) is no permutation of the {self.rank} dimensions of {self!r}"
-            )
+            raise ValueError(f"permute({tuple(perm)}) is no permutation of the {self.rank} dimensions of {self!r}")
         strides = None if self.strides is None else tuple(self.strides[p] for p in perm)
         order = None if self.order is None else tuple(list(perm).index(d) for d in self.order)
         return replace(self, strides=strides, order=order)
@@ -196,16 +192,13 @@ class TensorLayout:
     def __post_init__(self) -> None:
         if not isinstance(self.dist, (tuple, list)) or not all(isinstance(d, DistElem) for d in self.dist):
             raise TypeError(
-                "dist is a tuple of TensorReplicate() and TensorShard(k), one per dimension; "
-                f"got {self.dist!r}"
+                f"dist is a tuple of TensorReplicate() and TensorShard(k), one per dimension; got {self.dist!r}"
             )
         if self.mem is not None and not isinstance(self.mem, MemLayout):
             raise TypeError(f"mem is a MemLayout or None; got {self.mem!r}")
         object.__setattr__(self, "dist", tuple(self.dist))
         if self.mem is not None and self.mem.rank not in (None, len(self.dist)):
-            raise ValueError(
-                f"dist {self.dist} has {len(self.dist)} dimensions, {self.mem!r} has {self.mem.rank}"
-            )
+            raise ValueError(f"dist {self.dist} has {len(self.dist)} dimensions, {self.mem!r} has {self.mem.rank}")
 
     @staticmethod
     def default(rank: int) -> TensorLayout:
@@ -261,9 +254,7 @@ def tensor_layout_join(a: TensorLayout, b: TensorLayout) -> TensorLayout:
             two dimensions
     """
     if a.rank != b.rank:
-        raise LayoutIncompatibleError(
-            f"layouts of rank {a.rank} and {b.rank} have no join: {a.dist} and {b.dist}"
-        )
+        raise LayoutIncompatibleError(f"layouts of rank {a.rank} and {b.rank} have no join: {a.dist} and {b.dist}")
     dist = tuple(_join(a, b, dim) for dim in range(a.rank))
     twice = _sharded_twice(dist)
     if twice is not None:
@@ -296,9 +287,7 @@ def relayout(tensor: Tensor, to: TensorLayout) -> Tensor:
     if not isinstance(to, TensorLayout):
         raise TypeError(f"relayout(tensor, to) needs a TensorLayout; got {to!r}")
     if to.rank != layout.rank:
-        raise ValueError(
-            f"relayout: a tensor of rank {layout.rank} cannot have the layout {to.dist} of rank {to.rank}"
-        )
+        raise ValueError(f"relayout: a tensor of rank {layout.rank} cannot have the layout {to.dist} of rank {to.rank}")
     return tensor.with_layout(to)
 
 

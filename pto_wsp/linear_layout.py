@@ -1,7 +1,8 @@
 """Linear layouts over F2: index maps in which every output bit is the XOR of some input bits.
 
-A matrix is a list of row tuples of 0 and 1.  Bit 0 of an index is the first element of a vector.  Sizes are powers of
-two: a dimension of 2^k elements takes k bits, and the first dimension of a packed index the lowest ones.
+A matrix is a list of row tuples of 0 and 1.  Bit 0 of an index is the first element of a vector.  Sizes are
+powers of two: a dimension of 2^k elements takes k bits, and the first dimension of a packed index the
+lowest ones.
 
     blocked(16, 4, 4)      element = thread * 4 + local: which thread of four holds which element
     strided(16, 4)         element = local * 4 + thread
@@ -260,9 +261,10 @@ class LinearLayout:
     def compute_swizzle(layout: LinearLayout, bank_bits: int, vector_bits: int) -> LinearLayout:
         """The same dimensions, with the lowest output bits (the banks) XORed with thread bits.
 
-        Output bit b, for b below bank_bits and the number of thread bits, takes in thread bit (b + 2) mod thread bits.
-        Where that would lower the rank the bit stays as it is, so an invertible layout stays invertible. The threads
-        are the first input dimension. vector_bits names the width of an access; the result does not depend on it.
+        Output bit b, for b below bank_bits and the number of thread bits, takes in thread bit (b + 2) mod
+        thread bits. Where that would lower the rank the bit stays as it is, so an invertible layout stays
+        invertible. The threads are the first input dimension. vector_bits names the width of an access; the
+        result does not depend on it.
         """
         if bank_bits < 0 or vector_bits < 0:
             raise ValueError(f"bank_bits and vector_bits are 0 or more; got {bank_bits} and {vector_bits}")

@@ -296,9 +296,7 @@ def task_param(index: int) -> Expr:
     """i64: entry `index` of the task's arguments, axis values first; 0 past their end. Dispatch keys only."""
     position = _integer(index, "task_param")
     if position < 0:
-        raise OperandError(
-            f"task_param({position}): the index counts from 0; a negative one names no argument"
-        )
+        raise OperandError(f"task_param({position}): the index counts from 0; a negative one names no argument")
     return Expr("task_param", "i64", position)
 
 
@@ -427,9 +425,7 @@ def _unary(op: str, x: Any) -> Expr:
 
 def _where(condition: Expr, x: Any, y: Any) -> Expr:
     if condition.type != "bool":
-        raise TypeError(
-            f".where needs a bool condition; got '{_show(condition)}' ({condition.type}); use .cast_bool()"
-        )
+        raise TypeError(f".where needs a bool condition; got '{_show(condition)}' ({condition.type}); use .cast_bool()")
     then, other = _beside(x, y)
     if then.type != other.type:
         raise TypeError(

@@ -348,8 +348,7 @@ class Sparse:
         self.indices = _indices("Sparse indices", indices)
         if len(self.indptr) != self.outer_size + 1:
             raise AxisError(
-                f"Sparse with {self.outer_size} rows needs {self.outer_size + 1} indptr entries; "
-                f"got {len(self.indptr)}"
+                f"Sparse with {self.outer_size} rows needs {self.outer_size + 1} indptr entries; got {len(self.indptr)}"
             )
         if np.any(np.diff(self.indptr) < 0):
             at = int(np.argmax(np.diff(self.indptr) < 0))
@@ -357,9 +356,7 @@ class Sparse:
                 f"Sparse indptr decreases from {self.indptr[at]} to {self.indptr[at + 1]} at entry {at + 1}"
             )
         if self.indptr[-1] > len(self.indices):
-            raise AxisError(
-                f"Sparse indptr ends at {self.indptr[-1]} but there are only {len(self.indices)} indices"
-            )
+            raise AxisError(f"Sparse indptr ends at {self.indptr[-1]} but there are only {len(self.indices)} indices")
 
     def nnz(self) -> int:
         """Number of non-zeros in all rows."""
@@ -390,8 +387,7 @@ class SparseRow:
 
     def __iter__(self) -> Iterator[int]:
         raise TypeError(
-            f"the row '{self.row}' is known only when the program runs; "
-            f"iterate with P.sel(sparse[{self.row}])"
+            f"the row '{self.row}' is known only when the program runs; iterate with P.sel(sparse[{self.row}])"
         )
 
 
@@ -418,9 +414,7 @@ def loop_axis(axis: Any) -> Axis:
 def _size(value: Any, form: str) -> int:
     size = _as_int(value)
     if size is None:
-        raise AxisError(
-            f"{form.format(repr(value))}: the size of an axis is an int; got {type(value).__name__}"
-        )
+        raise AxisError(f"{form.format(repr(value))}: the size of an axis is an int; got {type(value).__name__}")
     if size < 0:
         raise AxisError(f"{form.format(size)}: the size of an axis is 0 or more")
     return size
@@ -545,9 +539,7 @@ def _fix(entry: Index | Range | None, extent: int, item: Any, axis: int) -> Inde
         if not -extent <= at < extent:
             raise IndexError(f"index {at} is outside dimension {axis}, which has {extent} elements")
         at %= extent
-    return Index(
-        _plus(start, at), _bounds(entry) if isinstance(at, Expr) or isinstance(start, Expr) else None
-    )
+    return Index(_plus(start, at), _bounds(entry) if isinstance(at, Expr) or isinstance(start, Expr) else None)
 
 
 def _narrow(entry: Index | Range | None, extent: int, part: slice, axis: int) -> Index | Range | None:
@@ -555,12 +547,8 @@ def _narrow(entry: Index | Range | None, extent: int, part: slice, axis: int) ->
     if part.step is not None and part.step != 1:
         raise ValueError(f"slice {_slice_text(part)} of dimension {axis}: only a step of 1 is supported")
     ends = [None if end is None else _position(end) for end in (part.start, part.stop)]
-    if any(
-        end is None and given is not None for end, given in zip(ends, (part.start, part.stop), strict=True)
-    ):
-        raise TypeError(
-            f"slice {_slice_text(part)} of dimension {axis}: ends are ints, loop variables or expressions"
-        )
+    if any(end is None and given is not None for end, given in zip(ends, (part.start, part.stop), strict=True)):
+        raise TypeError(f"slice {_slice_text(part)} of dimension {axis}: ends are ints, loop variables or expressions")
     if ends == [None, None]:
         return entry
     start: Position = entry.start if isinstance(entry, Range) else 0
@@ -636,9 +624,7 @@ class Tensor:
         if not isinstance(dtype, DType):
             raise TensorError(f"dtype of a Tensor is a DType, such as DType.F32; got {dtype!r}")
         if not isinstance(location, Location):
-            raise TensorError(
-                f"location of a Tensor is a Location, such as Location.Global; got {location!r}"
-            )
+            raise TensorError(f"location of a Tensor is a Location, such as Location.Global; got {location!r}")
         dims = _shape(shape)
         if base is not None:
             self._become_view(data, dims, dtype, base, tuple(index_exprs))
@@ -662,9 +648,7 @@ class Tensor:
         if data is not None and data is not base.data:
             raise TensorError("a view has its base's data; give data=None or data=base.data")
         if view.shape != shape or view.dtype is not dtype:
-            raise TensorError(
-                f"base[{index_exprs}] is {view!r}, not a tensor of shape {shape} and dtype {dtype}"
-            )
+            raise TensorError(f"base[{index_exprs}] is {view!r}, not a tensor of shape {shape} and dtype {dtype}")
         self._storage, self._root, self._window = view._storage, view._root, view._window
         self._index_exprs, self._layout = view._index_exprs, view._layout
 
@@ -710,14 +694,8 @@ class Tensor:
         if store.data is None:
             store.data = np.zeros(store.shape, store.dtype.numpy)
         if store.data.shape != store.shape:
-            raise TensorError(
-                f"the tensor was given the shape {store.shape}, its data has {store.data.shape}"
-            )
-        return (
-            store.data
-            if self.is_root
-            else store.data[tuple(_numpy_item(entry, self) for entry in self.window)]
-        )
+            raise TensorError(f"the tensor was given the shape {store.shape}, its data has {store.data.shape}")
+        return store.data if self.is_root else store.data[tuple(_numpy_item(entry, self) for entry in self.window)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         array = self.array()
@@ -793,9 +771,7 @@ class Tensor:
             d = kept[axis]
             change = _narrow if isinstance(one, slice) else _fix
             window[d] = change(window[d], shape[axis], one, axis)
-        remaining = [
-            axis for axis in range(self.rank) if axis >= len(items) or isinstance(items[axis], slice)
-        ]
+        remaining = [axis for axis in range(self.rank) if axis >= len(items) or isinstance(items[axis], slice)]
         return self._derived(tuple(window), self._index_exprs + items, self._layout.keep(remaining))
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -810,15 +786,11 @@ class Tensor:
             raise IndexError("a tensor of rank 0 cannot be sliced")
         ends = [_position(start), _position(end)]
         if None in ends:
-            raise TypeError(
-                f"slice(start, end) needs ints, loop variables or expressions; got {start!r}, {end!r}"
-            )
+            raise TypeError(f"slice(start, end) needs ints, loop variables or expressions; got {start!r}, {end!r}")
         if all(isinstance(e, int) for e in ends):
             first, last = (e + self.shape[0] if e < 0 else e for e in ends)  # type: ignore[operator]
             if not 0 <= first <= last <= self.shape[0]:  # type: ignore[operator]
-                raise IndexError(
-                    f"slice({start}, {end}) is outside dimension 0, which has {self.shape[0]} elements"
-                )
+                raise IndexError(f"slice({start}, {end}) is outside dimension 0, which has {self.shape[0]} elements")
             start, end = first, last
         return self[start:end]
 
@@ -907,8 +879,10 @@ def _check_array(data: Any, dtype: DType) -> None:
         )
     if data.dtype != dtype.numpy:
         raise TensorError(
-            f"the tensor is declared {dtype}, its data is {data.dtype!r}; "
-            f"convert it with .astype({dtype.numpy.name!r})"
+            f"the tensor is declared {dtype}, its data is {data.dtype!r}; convert it with .astype({dtype.numpy.name!r})"
         )
     if not data.flags.aligned:
-        raise TensorError("data of a Tensor is not aligned to its element size; copy it with np.array(...)")
+        raise TensorError(
+            f"data of a Tensor has strides {data.strides} or an address that are no multiple of its element size, "
+            f"{data.itemsize} bytes; copy it with np.array(...)"
+        )
