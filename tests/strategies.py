@@ -254,7 +254,7 @@ def one_op_graphs(draw: Any, op: Op, dtypes: Any = tuple(DType)) -> KernelGraph:
 # ---- data ----------------------------------------------------------------------------------------------------------
 
 def elements(dtype: DType, shape: tuple[int, ...], rng: np.random.Generator, wild: bool = True) -> np.ndarray:
-    """Random elements; `wild` ones have NaN, infinities, both zeros, subnormals, the largest and smallest among them."""
+    """Random elements; `wild` ones have NaN, infinities, both zeros, subnormals, largest and smallest among them."""
     count = int(np.prod(shape))
     if dtype.is_int:
         limits = np.iinfo(dtype.numpy)
@@ -270,8 +270,9 @@ def elements(dtype: DType, shape: tuple[int, ...], rng: np.random.Generator, wil
     if wild:
         tiny, huge = {DType.F16: (6e-8, 65504), DType.BF16: (9.2e-41, 3.38e38), DType.F32: (1.4e-45, 3.4028234e38),
                       DType.F64: (5e-324, 1.7976931348623157e308)}[dtype]
-        special = np.array([0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -2.5, 88.0, -104.0, 1e5, -1e5, tiny, -tiny, 40 * tiny, huge, -huge,
-                            np.inf, -np.inf, np.nan, 65520.0, 65519.0, 2147483648.0, -2147483904.0, 1.8e19])
+        special = np.array([0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -2.5, 88.0, -104.0, 1e5, -1e5, tiny, -tiny, 40 * tiny,
+                            huge, -huge, np.inf, -np.inf, np.nan, 65520.0, 65519.0, 2147483648.0, -2147483904.0,
+                            1.8e19])
         spots = rng.random(count) < rng.choice([0.0, 0.05, 0.4])
         values[spots] = rng.choice(special, int(spots.sum()))
     with np.errstate(all="ignore"):
@@ -399,13 +400,15 @@ def ordinals(x: np.ndarray) -> np.ndarray:
 
 def assert_matches(graph: KernelGraph, got: Any, want: Expected, args: Arguments | None = None) -> None:
     """Every element as expected; any NaN equals any other. Shows the kernel and the worst element if not."""
-    for param, have, need, ulps, absolute in zip(graph.tile_params, got, want.arrays, want.ulps, want.absolute, strict=True):
+    rows = zip(graph.tile_params, got, want.arrays, want.ulps, want.absolute, strict=True)
+    for param, have, need, ulps, absolute in rows:
         wrong = differs(have, need, ulps, absolute)
         if np.any(wrong):
             at = tuple(int(i[0]) for i in np.nonzero(wrong))
-            shown = "" if args is None else f"\narguments: shapes {[a.shape for a in args.arrays]}, scalars {args.scalars}"
-            raise AssertionError(f"{param.name}{list(at)} is {have[at]!r}, expected {need[at]!r} (within {ulps[at]} ULP, "
-                                 f"absolute {absolute[at]}); {int(wrong.sum())} of {wrong.size} differ{shown}\n{graph}")
+            shown = "" if args is None else f"\nshapes {[a.shape for a in args.arrays]}, scalars {args.scalars}"
+            raise AssertionError(f"{param.name}{list(at)} is {have[at]!r}, expected {need[at]!r} (within {ulps[at]} "
+                                 f"ULP, absolute {absolute[at]}); {int(wrong.sum())} of {wrong.size} differ{shown}\n"
+                                 f"{graph}")
 
 
 def differs(have: np.ndarray, need: np.ndarray, ulps: np.ndarray, absolute: np.ndarray) -> np.ndarray:

@@ -81,6 +81,7 @@ class Extents:
             for axis in (0, 1):
                 self._members.setdefault((id(param.node), axis), set()).add(Source(index, axis))
         self._same: dict[Key, Key] = {}                         # a dimension -> another of its class
+        self._repeated: list[Key] = []                          # dimensions of one element that an op repeats
         self._derived: list[tuple[Key, Key, Callable[[Source], Source]]] = []
         for node in graph.nodes:
             if node.operands and (node.is_tile or node.op.name == "store"):
@@ -98,6 +99,10 @@ class Extents:
         """The dimension's valid extent is made from origin's by `scale`."""
         self._derived.append(((id(node), axis), (id(origin), origin_axis), scale))
 
+    def repeated(self, node: Node, axis: int) -> None:
+        """An op repeats the one element that the dimension has, so it must be there."""
+        self._repeated.append((id(node), axis))
+
     def of(self, node: Node, axis: int) -> Extent:
         key = (id(node), axis)
         return Extent(self._static[key], tuple(sorted(self._members.get(self._find(key), ()))))
@@ -105,6 +110,10 @@ class Extents:
     def constraints(self) -> tuple[tuple[Source, ...], ...]:
         """Groups of run-time extents that must be equal in every task."""
         return tuple(sorted(tuple(sorted(group)) for group in self._members.values() if len(group) > 1))
+
+    def needed(self) -> tuple[Source, ...]:
+        """Run-time extents that must not be 0 in any task: an op repeats the element."""
+        return tuple(sorted({s for key in self._repeated for s in self._members.get(self._find(key), ())}))
 
     def _find(self, key: Key) -> Key:
         """The class that a dimension belongs to, by its representative; shortens the way there for the next time."""
@@ -133,13 +142,15 @@ class Extents:
 
 
 def _elementwise(extents: Extents, node: Node) -> None:
-    """Every operand dimension that is not broadcast has the result's extent."""
+    """Every operand dimension has the result's extent, or one element that is repeated."""
     for operand in node.operands:
         if operand.is_tile:
             for axis in (0, 1):
                 ours, theirs = (node.tile.rows, node.tile.cols)[axis], (operand.tile.rows, operand.tile.cols)[axis]
                 if ours == theirs:
                     extents.same(node, axis, operand, axis)
+                else:
+                    extents.repeated(operand, axis)
 
 
 def _rows(extents: Extents, node: Node) -> None:

@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from pto_wsp.errors import OperandError, SourceLine
 from pto_wsp.types import DType, ScalarType, TileType
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pto_wsp.trace.extents import CostTerm
     from pto_wsp.trace.ops import Op
 
-ValueType = Union[TileType, ScalarType]
-Number = Union[int, float, bool]
+ValueType = TileType | ScalarType
+Number = int | float | bool
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -132,7 +132,8 @@ def build(op: Op, operands: Iterable[Node | Number], attrs: Mapping[str, Any] | 
                     values[i] = _as_dtype(value, dtype, line, made)
         for i, value in enumerate(values):
             if not isinstance(value, Node):
-                raise OperandError(f"{op.name} needs a tile or scalar as {op.operand_names[i]}; got the number {value!r}.")
+                raise OperandError(f"{op.name} needs a tile or scalar as {op.operand_names[i]}; "
+                                   f"got the number {value!r}.")
         nodes: tuple[Node, ...] = tuple(v for v in values if isinstance(v, Node))
         result = op.infer(op, [n.type for n in nodes], attrs)
     except OperandError as error:
@@ -169,7 +170,8 @@ def _as_dtype(value: Node | Number, dtype: DType, line: SourceLine | None, made:
     """`value` as a node of element type `dtype`; a constant or an implicit cast is added to `made` if needed."""
     from pto_wsp.trace.ops import OPS
     if not isinstance(value, Node):
-        made.append(Node(OPS["constant"], (), ScalarType(dtype), {"value": number_as(value, dtype), "dtype": dtype}, line))
+        number: dict[str, Any] = {"value": number_as(value, dtype), "dtype": dtype}
+        made.append(Node(OPS["constant"], (), ScalarType(dtype), number, line))
     elif value.type is None:
         raise OperandError("a store has no value to compute with.")
     elif value.type.dtype is dtype:
@@ -201,7 +203,8 @@ def number_as(value: Number, dtype: DType) -> Number:
     if isinstance(exact, float) and not math.isfinite(exact):
         raise OperandError(f"{exact!r} has no {dtype.value} value.")
     whole = int(exact)
-    low, high = (-(1 << (dtype.bits - 1)), (1 << (dtype.bits - 1)) - 1) if dtype.is_signed else (0, (1 << dtype.bits) - 1)
+    low = -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
+    high = low + (1 << dtype.bits) - 1
     if not low <= whole <= high:
         raise OperandError(f"{value!r} does not fit {dtype.value} ({low} to {high}).")
     return whole
@@ -263,7 +266,7 @@ def check_node(node: Node, seen: Container[int], directions: Mapping[int, str]) 
         raise OperandError(f"{attrs['value']!r} is no {attrs['dtype']}.")
     for position, operand in enumerate(node.operands):
         if (operand.op.name == "param") != (position == 0 and op.name in ("load", "store")):
-            raise OperandError("load reads, and store writes, a tile parameter; other ops use the values that load gives.")
+            raise OperandError("load reads, and store writes, a tile parameter; other ops use values that load gives.")
     if op.name == "store" and directions[id(node.operands[0])] == "in":
         raise OperandError("it writes to an In parameter.")
 

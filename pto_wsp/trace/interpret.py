@@ -104,8 +104,8 @@ class Run:
     def _bind(self, scalars: Sequence[Number]) -> None:
         graph, tiles = self.graph, self.graph.tile_params
         if len(self.arrays) != len(tiles) or len(scalars) != len(graph.scalar_params):
-            raise ExecutionError(f"kernel {graph.name} takes {len(tiles)} arrays and {len(graph.scalar_params)} scalars; "
-                                 f"got {len(self.arrays)} and {len(scalars)}.", kernel_name=graph.name)
+            raise ExecutionError(f"kernel {graph.name} takes {len(tiles)} arrays and {len(graph.scalar_params)} "
+                                 f"scalars; got {len(self.arrays)} and {len(scalars)}.", kernel_name=graph.name)
         for param, array in zip(tiles, self.arrays, strict=True):
             check_array(graph.name, param.name, param.node.tile, array)
             self.memory[id(param.node)] = array
@@ -149,7 +149,7 @@ class Run:
         return tuple(_valid(e.sources, self.arrays) if e.sources else e.static for e in found)
 
     def _used(self, node: Node, shape: tuple[int, ...]) -> Array:
-        """The value of an operand, cut to the elements that are used; sorted rows are whole, whatever becomes of them."""
+        """The value of an operand, cut to the elements that are used; sorted rows are whole, however few are used."""
         return self.values[id(node)][tuple(slice(n) for n in shape)]
 
     def _padded(self, node: Node, fill: float) -> Array:
@@ -180,12 +180,12 @@ def check_array(kernel: str, name: str, tile: TileType, array: Array) -> None:
         raise ExecutionError(f"kernel {kernel}: {name} is a {tile}; got an array {list(array.shape)} of {array.dtype}.",
                              kernel_name=kernel)
     if array.shape[0] > tile.rows or array.shape[1] > tile.cols:
-        raise ExecutionError(f"kernel {kernel}: {name} is a {tile}; got an array of {list(array.shape)}, which is larger.",
-                             kernel_name=kernel)
+        raise ExecutionError(f"kernel {kernel}: {name} is a {tile}; got an array of {list(array.shape)}, which is "
+                             "larger.", kernel_name=kernel)
 
 
 def check_extents(graph: KernelGraph, extents: Extents, arrays: Sequence[Array]) -> None:
-    """raises ExecutionError when parameters whose valid extents have to agree do not"""
+    """raises ExecutionError when parameters whose valid extents have to agree do not, or nothing is there to repeat"""
     for group in extents.constraints():
         found = [source.value(arrays[source.param].shape[source.axis]) for source in group]
         if len(set(found)) > 1:
@@ -193,6 +193,11 @@ def check_extents(graph: KernelGraph, extents: Extents, arrays: Sequence[Array])
                                 for s, n in zip(group, found, strict=True))
             raise ExecutionError(f"kernel {graph.name}: a partial tile does not fit the others: {what} have to agree.",
                                  kernel_name=graph.name)
+    for source in extents.needed():
+        if source.value(arrays[source.param].shape[source.axis]) == 0:
+            name = graph.tile_params[source.param].name
+            raise ExecutionError(f"kernel {graph.name}: {name} has 0 valid {'columns' if source.axis else 'rows'}, but "
+                                 "the kernel repeats them over another tile.", kernel_name=graph.name)
 
 
 __all__ = ["apply", "as_scalar", "check_array", "check_extents", "interpret", "task_cycles"]

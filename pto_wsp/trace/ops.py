@@ -36,11 +36,11 @@ class Op:
     name: str
     operands: str                                       # names, in order; a trailing "?" marks one that may be absent
     infer: Infer                                        # (row, operand types, attrs) -> result type, or OperandError
-    reference: Callable[..., Any] | None                # (*arrays, **attrs) -> array; None: memory or meta, see interpret
+    reference: Callable[..., Any] | None                # (*arrays, **attrs) -> array; None: memory, see interpret.py
     cycles: Callable[[Node, Sequence[Node]], tuple[Term, ...]]      # (node, its users) -> terms
     doc: str
     attrs: Mapping[str, Any] = field(default_factory=dict)          # static arguments and defaults; REQUIRED has none
-    tolerance: int | str = 0                            # ULPs between JIT and reference; 0: same bits; "sum": n·eps·Σ|x|
+    tolerance: int | str = 0                            # JIT against reference in ULPs; 0: bits; "sum": n·eps·Σ|x|
     promotes: bool = False                              # numbers, scalars and vectors take the element type of the tile
 
     @property
@@ -306,7 +306,7 @@ def stored(op: Op, types: Types, attrs: Attrs) -> None:
     dst, src = tile_of(op, types, 0), tile_of(op, types, 1)
     if (dst.rows, dst.cols) != (src.rows, src.cols):
         raise OperandError(f"store needs dst and src of one shape; dst is [{dst.rows}, {dst.cols}], src is "
-                           f"[{src.rows}, {src.cols}]. Spread a vector with pto.broadcast(src, {(dst.rows, dst.cols)}).")
+                           f"[{src.rows}, {src.cols}]. Spread a vector: pto.broadcast(src, {(dst.rows, dst.cols)}).")
     if dst.dtype is not src.dtype:
         raise OperandError(f"store of {src.dtype.value} into {dst.dtype.value}. Convert with pto.cast.")
 
@@ -459,7 +459,7 @@ def ref_fma(x: Any, y: Any, z: Any) -> Any:
 
 
 def _fma32(x: Any, y: Any, z: Any) -> Any:
-    """The product is exact in F64; the sum is rounded to odd there, so that rounding it to F32 is as if it came first."""
+    """The product is exact in F64; the sum is rounded to odd there, so that only rounding it to F32 counts."""
     product, z = x.astype(np.float64) * y.astype(np.float64), z.astype(np.float64)
     return _add_to_odd(product, z).astype(np.float32)
 
@@ -679,7 +679,8 @@ TABLE = (
 
     # rows and columns
     Op("rowsum", "x", one_column, lambda x: x.sum(1, keepdims=True), reduce,
-       "Sum of each row, in 16 interleaved lanes and then a fixed tree; F16 and BF16 are carried in F32.", tolerance="sum"),
+       "Sum of each row, in 16 interleaved lanes and then a fixed tree; F16 and BF16 are carried in F32.",
+       tolerance="sum"),
     Op("rowmax", "x", one_column, lambda x: ref_max_along(x, 1), reduce, "Largest of each row; NaN if any is NaN."),
     Op("rowmin", "x", one_column, lambda x: ref_min_along(x, 1), reduce, "Smallest of each row; NaN if any is NaN."),
     Op("rowmean", "x", mean_column, lambda x: x.sum(1, keepdims=True) / x.shape[1], reduce_and_divide,
@@ -690,11 +691,13 @@ TABLE = (
     Op("colmin", "x", one_row, lambda x: ref_min_along(x, 0), reduce, "Smallest of each column; NaN if any is NaN."),
     Op("colmean", "x", mean_row, lambda x: x.sum(0, keepdims=True) / x.shape[0], reduce_and_divide,
        "colsum divided by the number of valid rows.", tolerance="sum"),
-    Op("rowmul", "x vec", per_row, np.multiply, elementwise, "Row i of x times vec[i]; vec is [rows, 1].", promotes=True),
+    Op("rowmul", "x vec", per_row, np.multiply, elementwise, "Row i of x times vec[i]; vec is [rows, 1].",
+       promotes=True),
     Op("rowadd", "x vec", per_row, np.add, elementwise, "Row i of x plus vec[i]; vec is [rows, 1].", promotes=True),
     Op("colmul", "x vec", per_column, np.multiply, elementwise, "Column j of x times vec[j]; vec is [1, cols].",
        promotes=True),
-    Op("coladd", "x vec", per_column, np.add, elementwise, "Column j of x plus vec[j]; vec is [1, cols].", promotes=True),
+    Op("coladd", "x vec", per_column, np.add, elementwise, "Column j of x plus vec[j]; vec is [1, cols].",
+       promotes=True),
 
     # shape
     Op("broadcast", "x", broadcast_to, lambda x, shape: np.broadcast_to(x, shape), elementwise,

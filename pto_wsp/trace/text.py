@@ -77,7 +77,7 @@ def print_graph(graph: KernelGraph) -> str:
     handles = {id(p.node) for p in graph.params}
     rows = [_node_text(n, number) for n in graph.nodes if id(n) not in handles]
     width = max((len(result) for result, _, _ in rows), default=0)
-    lines = [f"  {result:<{width}}{' = ' if result else ''}{work}" if result else f"  {work}" for result, work, _ in rows]
+    lines = [f"  {result:<{width}} = {work}" if result else f"  {work}" for result, work, _ in rows]
     column = min(max((len(line) for line in lines), default=0), COMMENT_COLUMN)
     commented = [f"{line:<{column}}   # {where}" if where else line
                  for line, (_, _, where) in zip(lines, rows, strict=True)]
