@@ -129,4 +129,11 @@ def _disagreement(name: str, call: Call, use: KernelUse, number: int, valid: lis
             return RegionError(
                 f"{name}: partial tiles do not agree: {', '.join(parts)}.", number, call.name, (), call.tiles[0].param.name
             )
+    for s in use.needed:
+        if s.value(valid[2 * s.param + s.axis]) == 0:
+            param = call.tiles[s.param].param.name
+            return RegionError(
+                f"{name}: {param} has 0 valid {_AXES[s.axis]}, but the kernel repeats them over another tile.",
+                number, call.name, (), param,
+            )  # fmt: skip
     return ExecutionError(f"{name}: refused by the bounds check.", number, call.name)

@@ -53,6 +53,7 @@ class KernelUse:
     graph: KernelGraph
     cost: tuple[CostTerm, ...]
     agreeing: tuple[tuple[Source, ...], ...]  # groups of valid extents that must be equal in every task
+    needed: tuple[Source, ...]  # valid extents that must not be 0
 
     @property
     def words(self) -> int:
@@ -419,6 +420,7 @@ class _Emitter:
             for group in use.agreeing
             for source in group[1:]
         ]
+        agree += [out.value(f"icmp ne i64 {_scaled(out, source, valid)}, 0") for source in use.needed]
         out.branch(out.every(agree), write, bad)
         out.start(full)
         out.jump(write)
@@ -452,7 +454,8 @@ class _Emitter:
     def _kernel(self, graph: KernelGraph) -> KernelUse:
         if id(graph) not in self.kernels:
             self._numbers[id(graph)] = len(self.kernels)
-            self.kernels[id(graph)] = KernelUse(graph, graph.cycles(), extents_of(graph).constraints())
+            extents = extents_of(graph)
+            self.kernels[id(graph)] = KernelUse(graph, graph.cycles(), extents.constraints(), extents.needed())
         return self.kernels[id(graph)]
 
     def _key(self, out: Lines, scope: Scope) -> str:
