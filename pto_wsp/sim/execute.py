@@ -29,7 +29,7 @@ __all__ = ["Executor", "host_threads"]
 
 _PROBE = 100e-6  # seconds of work that are run before deciding whether more threads would help
 _WORTH = 300e-6  # seconds of work below which they would not
-_PER_TASK = 0.6e-6  # seconds that finding the order of one task costs
+_PER_TASK = 1e-6  # seconds that finding the order of one task costs
 _REPORT = 0.05  # seconds between reports of progress
 _MOST_PATIENCE = 64
 
@@ -81,7 +81,7 @@ class Executor:
                 space[i, p], itemsize[i, p] = space_of[binding.tensor], array.itemsize
                 if call.writes(binding):
                     writes[i, p] = True
-                    _check_output(array, call, binding)
+                    check_output(array, call, binding)
         self._uses = regions.Uses(space, itemsize, writes, origin)
         self._skip, self._patience = 0, 1
 
@@ -141,7 +141,7 @@ class Executor:
                     self._compile(kernel, tail=True)
 
 
-def _check_output(array: NDArray[Any], call: Call, binding: Binding) -> None:
+def check_output(array: NDArray[Any], call: Call, binding: Binding) -> None:
     what = f"{call.name} writes to {binding.param.name}"
     if not array.flags.writeable:
         raise ExecutionError(f"{what}, whose array is read-only.", kernel_name=call.name).at(call.task.line)
@@ -189,16 +189,17 @@ class _Run:
             batch = min(8 * batch, max(1, int(batch * _REPORT / max(spent, 1e-9))))
 
     def probe(self) -> tuple[int, float]:
-        """Run the first rows; the next row, and the seconds that one takes."""
-        started, row, batch, spent = time.perf_counter(), 0, 1, 0.0
-        while row < self.table.count and spent < _PROBE:
-            end = min(row + batch, self.table.count)
-            row = self.rows(row, end)
-            spent = time.perf_counter() - started
-            batch *= 2
-            if row < end:  # stopped
+        """Run the first rows; the next row, and the seconds that one takes (of the last ones: the first are slow)."""
+        row, batch, begun = 0, 1, time.perf_counter()
+        while True:
+            end, started = min(row + batch, self.table.count), time.perf_counter()
+            after = self.rows(row, end)
+            now = time.perf_counter()
+            if after < end:  # stopped
                 return self.table.count, 0.0
-        return row, spent / max(row, 1)
+            if end == self.table.count or now - begun >= _PROBE:
+                return end, (now - started) / max(end - row, 1)
+            row, batch = end, 2 * batch
 
     def parallel(self, begin: int, each: float) -> bool:
         """Run the rows from `begin` on all threads; False, and nothing done, when they are one long chain."""

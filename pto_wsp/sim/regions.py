@@ -120,10 +120,12 @@ def cells_of(tiles: Tiles, origin: _Int) -> tuple[_Int, _Int]:
     cuts = np.flatnonzero(np.diff(tiles.space[order])) + 1
     for group in np.split(order, cuts):
         part = Tiles(*(column[group] for column in (tiles.space, tiles.low, tiles.width, tiles.pitch, tiles.rows)))
-        found = _grid(part, int(origin[part.space[0]]))
+        runs = _runs(part.low, part.high)
+        apart = int(runs.max()) + 1 == len(part)  # no two of them overlap
+        found = None if apart else _grid(part, int(origin[part.space[0]]))
         if found is None:
-            cell[group] = begin + _runs(part.low, part.high)
-            begin = int(cell[group].max()) + 1
+            cell[group] = begin + runs
+            begin += int(runs.max()) + 1
         else:
             owners, cells = found
             names, cells = np.unique(cells, return_inverse=True)
@@ -202,16 +204,21 @@ def _grid(tiles: Tiles, origin: int) -> tuple[_Int, _Int] | None:
     else:
         top, bottom = np.zeros(len(tiles), np.int64), np.ones(len(tiles), np.int64)
         left, right = tiles.low - origin, tiles.low - origin + tiles.width
-    row_cuts, column_cuts = np.unique(np.concatenate([top, bottom])), np.unique(np.concatenate([left, right]))
-    r0, r1 = np.searchsorted(row_cuts, top), np.searchsorted(row_cuts, bottom)
-    c0, c1 = np.searchsorted(column_cuts, left), np.searchsorted(column_cuts, right)
+    r0, r1 = _cuts(top, bottom)
+    c0, c1 = _cuts(left, right)
     count = (r1 - r0) * (c1 - c0)
     if int(count.sum()) > _MOST_CELLS * len(tiles) + 4096:
         return None
     owner = np.repeat(np.arange(len(tiles)), count)
     within = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
     row, column = np.divmod(within, (c1 - c0)[owner])
-    return owner, (r0[owner] + row) * len(column_cuts) + c0[owner] + column
+    return owner, (r0[owner] + row) * (int(c1.max()) + 1) + c0[owner] + column
+
+
+def _cuts(begin: _Int, end: _Int) -> tuple[_Int, _Int]:
+    """Positions of the ends in the sorted list of all ends."""
+    _, where = np.unique(np.concatenate([begin, end]), return_inverse=True)
+    return where[: len(begin)], where[len(begin) :]
 
 
 def _places(first: _Int, count: _Int) -> _Int:
