@@ -145,7 +145,7 @@ class Algebra:
         address.type = pointers
         vector = self.ir_type(dtype)
         name = f"llvm.masked.gather.{_suffix(vector)}.v{self.lanes}p0"
-        function = self._declare(name, vector, [pointers, self.ir_type(None), vector])
+        function = self.declare(name, vector, [pointers, self.ir_type(None), vector])
         passthrough = _Text(vector, "zeroinitializer")
         return Lanes(self.builder.call(function, [address, self.mask(True).ir, passthrough]), dtype)
 
@@ -322,7 +322,7 @@ class Algebra:
 
     def _reduce_mask(self, name: str, mask: Lanes) -> Any:
         vector = self.ir_type(None)
-        return self.builder.call(self._declare(f"{name}.{_suffix(vector)}", I1, [vector]), [mask.ir])
+        return self.builder.call(self.declare(f"{name}.{_suffix(vector)}", I1, [vector]), [mask.ir])
 
     def shl(self, x: Lanes, count: Lanes | int) -> Lanes:
         return self._shift(self.builder.shl, x, count)
@@ -410,7 +410,7 @@ class Algebra:
     def _float_to_int(self, x: Lanes, dtype: DType) -> Lanes:
         source, target = self.ir_type(x.dtype), self.ir_type(dtype)
         name = f"llvm.fpto{'s' if dtype.is_signed else 'u'}i.sat.{_suffix(target)}.{_suffix(source)}"
-        return Lanes(self.builder.call(self._declare(name, target, [source]), [x.ir]), dtype)
+        return Lanes(self.builder.call(self.declare(name, target, [source]), [x.ir]), dtype)
 
     def _narrow(self, x: Lanes, dtype: DType) -> Lanes:
         if x.dtype.is_int or x.dtype == DType.F64:
@@ -527,10 +527,11 @@ class Algebra:
     def _intrinsic(self, name: str, dtype: DType, *operands: Lanes) -> Lanes:
         """Call an LLVM intrinsic whose operands and result all have `dtype`."""
         kind = self.ir_type(dtype)
-        function = self._declare(f"{name}.{_suffix(kind)}", kind, [kind] * len(operands))
+        function = self.declare(f"{name}.{_suffix(kind)}", kind, [kind] * len(operands))
         return Lanes(self.builder.call(function, [x.ir for x in operands]), dtype)
 
-    def _declare(self, name: str, result: ir.Type, operands: list[ir.Type]) -> Any:
+    def declare(self, name: str, result: ir.Type, operands: list[ir.Type]) -> Any:
+        """The intrinsic of that name, declared in the module once."""
         module = self.builder.module
         if name not in module.globals:
             ir.Function(module, ir.FunctionType(result, operands), name)

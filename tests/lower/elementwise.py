@@ -16,7 +16,7 @@ from pto_wsp.types import DType
 CPUS = {
     "generic": ("x86-64", ()),
     "avx2": ("x86-64-v3", ("f16c",)),
-    "avx512": ("x86-64-v4", ("f16c",)),
+    "avx512": ("x86-64-v4", ("f16c", "avx512f")),
 }
 POINTER, I64 = ir.PointerType(), ir.IntType(64)
 
