@@ -1,0 +1,492 @@
+"""Program: a compiled workload. Compile, execute, look at the clock; try other schedules. The one file that knows
+all rooms.
+
+A run has two passes over the tasks, which stream through in chunks of a task table. The first expands the workload,
+checks the region of every task and lets the clock tick; nothing is written yet, so a task outside its array stops the
+run before it began. The second hands the tasks to machine code (or to the NumPy interpreter). When all tasks fit into
+one chunk, they are expanded once. Start reading at `Program`, then `_Run`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pto_wsp.errors import CompileError, ExecutionError, PtoError, ScheduleError, UsageError, show_user_frames
+from pto_wsp.schedule import Schedule
+from pto_wsp.sim.settings import Settings, settle
+from pto_wsp.sim.stats import ExecutionTrace, ProgramStats, TraceEvent, TraceLevel
+from pto_wsp.trace.tree import Loop, WorkloadTree, walk
+
+if TYPE_CHECKING:
+    from pto_wsp.lower.expand import Expansion
+    from pto_wsp.lower.tasks import TaskTable
+    from pto_wsp.sim.execute import Executor
+    from pto_wsp.sim.inorder import InOrderEngine, Starts
+    from pto_wsp.sim.interpreted import Interpreter
+    from pto_wsp.sim.timeline import Timeline
+    from pto_wsp.trace.workload import Workload
+    from pto_wsp.types import DenseDyn, Tensor
+
+__all__ = ["ExecutionTrace", "Program", "ProgramStats", "Simulation", "TraceEvent", "TraceLevel"]
+
+TARGETS = {"cpu_sim": "cpu_sim", "cpu_sim_codegen": "cpu_sim", "numpy": "numpy"}
+LATER_TARGETS = ("ascend_npu", "ascend")
+OPTIONS = {
+    "axis_sizes": "a dict: loop name -> trip count of a DenseDyn loop",
+    "threads": "number of host threads",
+    "progress": "True or False: show a progress bar",
+}
+
+
+class Program:
+    """A workload compiled for a target; made by `workload.compile(target, **options)`.
+
+    target    "cpu_sim" (alias "cpu_sim_codegen"): machine code for this CPU
+              "numpy": the kernels run as plain Python on NumPy arrays; print and breakpoint work inside
+    options   axis_sizes={loop name: n}   as set_axis_sizes
+              threads=n                   host threads; by default as many as there are cores
+              progress=True or False      a progress bar on long runs; by default in terminals and notebooks
+
+    raises  CompileError, "Codegen compilation failed: ...", at the user's line. It is also what the original error
+            was (TypeCheckError, ScheduleError, ...), and has that as its cause.
+    """
+
+    using_cpp_backend = True
+    """Kept for programs that ask; there is no C++ here."""
+    codegen_artifact_dir: str | None = None
+    """The folder of the emitted sources; None on targets that emit none."""
+
+    @show_user_frames()
+    def __init__(self, workload: Workload, target: str = "cpu_sim", options: Mapping[str, Any] | None = None) -> None:
+        self.workload, self.target, self.options = workload, target, dict(options or {})
+        self.name: str = workload.name or workload.title or "main"
+        self.trace = ExecutionTrace()
+        self._level = TraceLevel.NONE
+        self._run: _Run | None = None
+        self._sizes: dict[Loop, int] = {}
+        self._symbols: dict[str, int] = {}
+        begin = time.perf_counter_ns()
+        with _compile_errors(self.name, target):
+            self._compile()
+        self._compiled = TraceEvent(f"compile {self.name}", "compile", begin, time.perf_counter_ns())
+        self._stats = ProgramStats(compile_time_ms=self._compiled.duration_ms)
+
+    def _compile(self) -> None:
+        if self.target in LATER_TARGETS:
+            raise CompileError(f"target {self.target!r} is not supported yet; use target='cpu_sim' or 'numpy'")
+        if self.target not in TARGETS:
+            raise CompileError(f"unsupported target {self.target!r}; there are {', '.join(map(repr, TARGETS))}")
+        for name in self.options:
+            if name not in OPTIONS:
+                known = "; ".join(f"{option} ({meaning})" for option, meaning in OPTIONS.items())
+                raise CompileError(f"compile() has no option {name!r}. There are: {known}.")
+        if self.workload.spatial_grid is not None:
+            raise ScheduleError("spatial_map is not supported yet: tasks have no place on a grid", "spatial_map")
+        from pto_wsp.lower.expand import expand
+
+        self.schedule: Settings = settle(self.workload.schedule.with_(task_graph=self.workload.task_graph_config))
+        self._tree: WorkloadTree = self.workload.tree()
+        self._expansion = expand(self._tree, self.schedule.key)
+        self._executor = _executor(TARGETS[self.target], self._expansion, self._threads())
+        self.set_axis_sizes(self.options.get("axis_sizes") or {})
+
+    # ---- run
+
+    @show_user_frames()
+    def execute(self) -> None:
+        """Start a run in the background, on the arrays, sizes and symbols of this moment.
+
+        raises  UsageError while another run is going on; ExecutionError when an array does not fit
+        """
+        if self._run is not None and not self._run.finished.is_set():
+            raise UsageError(f"program {self.name} is still running; synchronize() waits for it")
+        self.synchronize()  # an error of the last run that nobody has asked for
+        self._stats = ProgramStats(compile_time_ms=self._compiled.duration_ms)
+        arrays, inputs = self._bind(self._expansion)
+        self._executor.bind(arrays)
+        self._run = _Run(self, arrays, inputs)
+        self._run.start()
+
+    @show_user_frames()
+    def synchronize(self, timeout: float | None = None) -> None:
+        """Wait for the run; Ctrl-C stops it. Returns at once when there is none.
+
+        timeout  seconds; the run goes on after that
+        raises   what the run raised, an ExecutionError; TimeoutError
+        """
+        if self._run is None:
+            return
+        try:
+            finished = self._wait(self._run, timeout)
+        except BaseException:  # Ctrl-C
+            self._run.stop()
+            raise
+        if not finished:
+            raise TimeoutError(f"program {self.name} is still running after {timeout} s")
+        error, self._run.error = self._run.error, None
+        if error is not None:
+            raise error
+
+    def _wait(self, run: _Run, timeout: float | None) -> bool:
+        """Has the run ended within `timeout` seconds? Draws the progress bar meanwhile."""
+        from pto_wsp.sim.progress import Progress, someone_watches
+
+        wanted = self.options.get("progress")
+        if not (someone_watches() if wanted is None else wanted) or run.finished.is_set():
+            return run.finished.wait(timeout)
+        end = math.inf if timeout is None else time.perf_counter() + timeout
+        with Progress(self.name) as progress:
+            while not run.finished.wait(min(0.1, max(0.0, end - time.perf_counter()))):
+                if time.perf_counter() >= end:
+                    return False
+                progress.show(run.done, run.total)
+        return True
+
+    def is_complete(self) -> bool:
+        """Has a run ended, and is none going on?"""
+        return self._run is not None and self._run.finished.is_set()
+
+    @property
+    def stats(self) -> ProgramStats:
+        """Of the last run that ended well; zeros from the start of a run to its end."""
+        return self._stats
+
+    # ---- the clock
+
+    @show_user_frames()
+    def simulate(self, schedule: Schedule | None = None) -> Simulation:
+        """Run the clock without the kernels, under another schedule or the program's own.
+
+        raises  ScheduleError for what is not supported yet; RegionError for a task outside its array
+        """
+        settings, expansion = self.schedule, self._expansion
+        if schedule is not None:
+            if not isinstance(schedule, Schedule):
+                raise UsageError(f"simulate() needs a Schedule(DispatchPolicy..., ...); got {schedule!r}")
+            settings = settle(schedule)
+        if settings.key is not None and settings.key is not self.schedule.key:
+            from pto_wsp.lower.expand import expand
+
+            expansion = expand(self._tree, settings.key)
+        _, inputs = self._bind(expansion)
+        begin = time.perf_counter_ns()
+        engine = _engine(settings)
+        _expand(expansion, inputs, self._symbols, lambda table: _play(engine, table))
+        end = time.perf_counter_ns()
+        self._note(TraceLevel.SUMMARY, TraceEvent(f"simulate {self.name}", "simulate", begin, end))
+        stats = ProgramStats.of(engine.counters(), self._compiled.duration_ms, (end - begin) / 1e6)
+        replay = _Replay(self.name, settings, expansion, inputs, dict(self._symbols))
+        return Simulation(**{f.name: getattr(stats, f.name) for f in fields(stats)}, schedule=settings, _replay=replay)
+
+    def timeline(self) -> Timeline:
+        """When each task ran, and where, under the program's schedule and its present sizes."""
+        return self.simulate().timeline()
+
+    # ---- inputs that may change between runs
+
+    @show_user_frames()
+    def set_axis_sizes(self, sizes: Mapping[Any, int]) -> None:
+        """Trip counts of DenseDyn loops, by loop name or by axis object; they stay until they are set again."""
+        for axis, size in sizes.items():
+            loops = [loop for loop in self._loops() if _names(axis, loop)]
+            if not loops:
+                names = sorted({loop.var.name for loop in self._loops()})
+                raise UsageError(f"no loop of {self.name} is called {axis!r}; there are {', '.join(names) or 'none'}")
+            for loop in loops:
+                if loop not in self._expansion.loops:
+                    raise UsageError(f"loop {loop.var.name} has the fixed size {loop.axis}; DenseDyn(n) can be resized")
+                self._sizes[loop] = _trip_count(loop, size)
+
+    def set_symbol_u64(self, name: str, value: int) -> None:
+        """The value of Symbol(name) and symbol_u64(name), modulo 2^64. Unset symbols are 0."""
+        self._set_symbol(name, operator.index(value) & (2**64 - 1))
+
+    def set_symbol_f32(self, name: str, value: float) -> None:
+        """The value of an F32 Symbol(name): its bits."""
+        self._set_symbol(name, int(np.float32(value).view(np.uint32)))
+
+    def set_symbol_ptr(self, name: str, array: Any) -> None:
+        """The data of a ragged or sparse axis; these are not supported yet."""
+        raise UsageError(f"no axis of {self.name} reads {name!r}: ragged and sparse axes are not supported yet")
+
+    def bind(self, what: DenseDyn | Tensor, value: Any) -> None:
+        """Replace the data of an axis (its size) or of a tensor (its array) for the runs to come."""
+        from pto_wsp.types import DenseDyn, Tensor
+
+        if isinstance(what, Tensor):
+            what.data = value
+        elif isinstance(what, DenseDyn):
+            self.set_axis_sizes({what: value})
+        else:
+            raise UsageError(f"bind() takes a DenseDyn axis or a Tensor; got {what!r}")
+
+    def _set_symbol(self, name: str, word: int) -> None:
+        if name not in self._expansion.symbols:
+            known = ", ".join(self._expansion.symbols) or "none"
+            warnings.warn(f"{self.name} reads no symbol {name!r}; it reads {known}", stacklevel=3)
+        self._symbols[name] = word
+
+    def _loops(self) -> list[Loop]:
+        return [node for node in walk(self._tree.root) if isinstance(node, Loop)]
+
+    def _bind(self, expansion: Expansion) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
+        """The arrays of this moment, and the run-time inputs made of them, of sizes and of symbols."""
+        arrays = [tensor.array() for tensor in expansion.tensors]
+        sizes = {loop: self._sizes.get(loop, getattr(loop.axis, "size", 0)) for loop in expansion.loops}
+        return arrays, expansion.inputs(arrays, sizes, self._symbols)
+
+    def _threads(self) -> int | None:
+        threads = self.options.get("threads")
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise CompileError(f"threads is the number of host threads, 1 or more; got {threads!r}")
+        return threads
+
+    # ---- wall-clock trace
+
+    def enable_tracing(self, level: TraceLevel = TraceLevel.TIMING) -> Program:
+        """Record the runs to come in `program.trace`, in wall-clock time."""
+        self._level = TraceLevel(level)
+        self._note(TraceLevel.SUMMARY, self._compiled)
+        return self
+
+    def disable_tracing(self) -> Program:
+        """Record no more."""
+        self._level = TraceLevel.NONE
+        return self
+
+    def clear_trace(self) -> None:
+        """Start an empty trace."""
+        self.trace = ExecutionTrace()
+
+    def _note(self, level: TraceLevel, event: TraceEvent) -> None:
+        if self._level >= level and event not in self.trace.events:
+            self.trace.add_event(event)
+
+    def register_kernel(self, name: str, impl: Any, *, pass_task: bool = False) -> None:
+        """Not a way to give a kernel; write it with @kernel."""
+        raise UsageError("register_kernel: a program runs the kernels it was compiled with; write them with @kernel")
+
+    def __repr__(self) -> str:
+        return f"Program({self.name}, target={self.target!r}, workers={self.schedule.workers})"
+
+
+@dataclass(frozen=True, repr=False)
+class Simulation(ProgramStats):
+    """What `program.simulate` found: the stats of a run under a schedule, and its timeline."""
+
+    schedule: Settings | None = None
+    _replay: _Replay | None = None
+
+    @property
+    def stats(self) -> ProgramStats:
+        """These stats."""
+        return self
+
+    def timeline(self) -> Timeline:
+        """When each task would run, and where."""
+        assert self._replay is not None
+        return self._replay.timeline()
+
+
+@dataclass(frozen=True, eq=False)
+class _Replay:
+    """All that is needed to run the clock again, with the inputs of then."""
+
+    name: str
+    settings: Settings
+    expansion: Expansion
+    inputs: NDArray[np.int64]
+    symbols: dict[str, int]
+
+    def timeline(self) -> Timeline:
+        from pto_wsp.sim.timeline import Recorder
+
+        engine, recorder = _engine(self.settings), Recorder()
+
+        def record(table: TaskTable) -> None:
+            starts = _play(engine, table, record=True)
+            assert starts is not None
+            recorder.add(table, starts)
+
+        _expand(self.expansion, self.inputs, self.symbols, record)
+        calls = tuple((call.name, len(call.task.axes)) for call in self.expansion.calls)
+        return recorder.timeline(self.name, self.settings.workers, calls)
+
+
+class _Run:
+    """One run in a thread of its own.
+
+    done, total   tasks that have been executed, and all of them; total is 0 until they have been counted
+    """
+
+    def __init__(self, program: Program, arrays: list[NDArray[Any]], inputs: NDArray[np.int64]) -> None:
+        self.program, self.inputs = program, inputs
+        self.arrays = arrays  # alive until the run is over, whatever their tensors are bound to meanwhile
+        self.symbols = dict(program._symbols)
+        self.finished = threading.Event()
+        self.error: BaseException | None = None
+        self.done = self.total = 0
+        self._stop = np.zeros(1, np.int64)
+        self._thread = threading.Thread(target=self._main, name=f"pto_wsp {program.name}")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the run soon, and wait for that: nothing touches the arrays afterwards."""
+        self._stop[0] = 1
+        self.finished.wait()
+        self.error = None
+
+    def _main(self) -> None:
+        try:
+            self._work()
+        except PtoError as error:
+            self.error = error
+        except BaseException as error:
+            self.error = ExecutionError(f"the run failed: {type(error).__name__}: {error}")
+            self.error.__cause__ = error
+        finally:
+            self.arrays.clear()
+            self.finished.set()
+
+    def _work(self) -> None:
+        program, begin = self.program, time.perf_counter_ns()
+        table, chunks = program._expansion.table(), 0
+        engine = _engine(program.schedule)
+
+        def tick(table: TaskTable) -> None:
+            nonlocal chunks
+            chunks += 1
+            _play(engine, table)
+
+        self.total = self._expand(table, tick)
+        middle = time.perf_counter_ns()
+        if chunks == 1:  # the table still holds all tasks
+            self._execute(table)
+        elif chunks:
+            self._expand(table, self._execute)
+        end = time.perf_counter_ns()
+        program._note(TraceLevel.SUMMARY, TraceEvent(f"simulate {program.name}", "simulate", begin, middle))
+        program._note(TraceLevel.SUMMARY, TraceEvent(f"execute {program.name}", "execute", middle, end))
+        program._stats = ProgramStats.of(engine.counters(), program._compiled.duration_ms, (end - begin) / 1e6)
+
+    def _expand(self, table: TaskTable, consume: Callable[[TaskTable], None]) -> int:
+        return self.program._expansion.run(self.inputs, table, consume, self._stop, self.symbols)
+
+    def _execute(self, table: TaskTable) -> None:
+        run, rows = self.program._executor.run, np.zeros(0, np.int64)
+        if self.program._level >= TraceLevel.TIMING:
+            rows = np.flatnonzero(table.kernel[: table.count] >= 0)
+        else:
+            run(table, self._stop, self._count)
+        for row in rows.tolist():
+            one, begin = table.row(row), time.perf_counter_ns()
+            run(one, self._stop, self._count)
+            self._trace(one, begin, time.perf_counter_ns())
+
+    def _count(self, tasks: int) -> None:
+        self.done += tasks
+
+    def _trace(self, task: TaskTable, begin: int, end: int) -> None:
+        """Note one task, which ran alone."""
+        program = self.program
+        call = program._expansion.calls[task.leaf[0]]
+        more: dict[str, Any] = {}
+        if program._level >= TraceLevel.FULL:
+            more = {"axes": task.axes[0, : len(call.task.axes)].tolist(), "cycles": int(task.cycles[0])}
+        event = TraceEvent(call.name, "kernel", begin, end, task.first_task, threading.get_ident(), more)
+        program.trace.add_event(event)
+
+
+# ---- the pieces of a run
+
+
+def _engine(settings: Settings) -> InOrderEngine:
+    from pto_wsp.sim.inorder import InOrderEngine
+
+    return InOrderEngine(settings.workers, settings.window, keyed=settings.key is not None)
+
+
+def _play(engine: InOrderEngine, table: TaskTable, record: bool = False) -> Starts | None:
+    rows = slice(0, table.count)
+    return engine.play(table.kernel[rows], table.cycles[rows], table.key[rows], record)
+
+
+def _expand(
+    expansion: Expansion,
+    inputs: NDArray[np.int64],
+    symbols: Mapping[str, int],
+    consume: Callable[[TaskTable], Any],
+) -> None:
+    expansion.run(inputs, expansion.table(), consume, symbols=symbols)
+
+
+def _names(axis: Any, loop: Loop) -> bool:
+    """Does `axis`, a loop name or an axis object, mean this loop?"""
+    return axis == loop.var.name if isinstance(axis, str) else axis is loop.axis
+
+
+def _trip_count(loop: Loop, size: Any) -> int:
+    try:
+        count = operator.index(size)
+    except TypeError:
+        raise UsageError(f"the size of loop {loop.var.name} is a whole number; got {size!r}") from None
+    if count < 0:
+        raise UsageError(f"the size of loop {loop.var.name} is 0 or more; got {count}")
+    return count
+
+
+def _executor(target: str, expansion: Expansion, threads: int | None) -> Executor | Interpreter:
+    if target == "numpy":
+        from pto_wsp.sim.interpreted import Interpreter
+
+        return Interpreter(expansion)
+    from pto_wsp.sim.execute import Executor
+
+    return Executor(expansion, threads)
+
+
+# ---- errors
+
+
+class RefusedScheduleError(CompileError, ScheduleError):
+    """A schedule that the target cannot run."""
+
+
+@contextmanager
+def _compile_errors(name: str, target: str) -> Iterator[None]:
+    """What goes wrong while a program is built is a CompileError that names the workload and the target."""
+    try:
+        yield
+    except Exception as error:
+        raise _as_compile_error(error, name, target) from error
+
+
+def _as_compile_error(error: Exception, name: str, target: str) -> CompileError:
+    text = error.message if isinstance(error, PtoError) else str(error) or type(error).__name__
+    message = f"Codegen compilation failed: {text}"
+    if isinstance(error, CompileError):
+        wrapped = copy.copy(error)
+        wrapped.args = (message,)
+    elif isinstance(error, ScheduleError):
+        wrapped = RefusedScheduleError(message)
+        wrapped.primitive = error.primitive
+    else:
+        wrapped = CompileError(message)
+    if isinstance(error, PtoError):
+        wrapped.at(error.line, error.doing)
+    wrapped.workload_name, wrapped.target = name, target
+    return wrapped
