@@ -14,11 +14,12 @@ import ctypes
 import mmap
 import struct
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pto_wsp.errors import CompileError
 
-__all__ = ["Image", "link", "can_link"]
+__all__ = ["Image", "can_link", "link"]
 
 _EXACT = tuple(name + suffix for name in ("fma", "floor", "ceil", "trunc", "rint") for suffix in ("", "f"))
 _LIBC = ("memcpy", "memmove", "memset", *_EXACT)
@@ -39,12 +40,9 @@ def can_link(code: bytes) -> bool:
 class Image:
     """Linked code. The memory lives as long as this object."""
 
-    symbols: dict[str, int]  # defined global functions: absolute address
-    size: int  # bytes
+    address: Callable[[str], int]  # of a global function it defines; KeyError for others
+    size: int  # bytes; 0 when LLVM holds the memory
     _memory: object = field(repr=False, default=None)
-
-    def address(self, symbol: str) -> int:
-        return self.symbols[symbol]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +58,8 @@ def link(code: bytes) -> Image:
 
     raises CompileError when the object needs a symbol that kernels may not call
     """
+    if not can_link(code):
+        return _link_by_llvm(code)
     sections = _sections(code)
     symbols = _symbols(code, sections)
     places, end = _layout(sections)
@@ -78,7 +78,25 @@ def link(code: bytes) -> Image:
             _relocate(code, section, places[section[7]], base, memory, where, symbols, stubs)
     _protect(base, len(memory))
     found = {s.name: base + where[i] for i, s in enumerate(symbols) if s.is_global and s.section in places}
-    return Image(found, len(memory), memory)
+    return Image(found.__getitem__, len(memory), memory)
+
+
+def _link_by_llvm(code: bytes) -> Image:
+    """The same by LLVM's own loader, on other architectures and object formats."""
+    import llvmlite.binding as llvm
+
+    host = llvm.Target.from_default_triple().create_target_machine()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly("", llvm.create_context()), host)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+
+    def address(symbol: str) -> int:
+        found = engine.get_function_address(symbol)
+        if not found:
+            raise KeyError(symbol)
+        return int(found)
+
+    return Image(address, 0, engine)
 
 
 def _sections(code: bytes) -> list[tuple[int, ...]]:

@@ -6,15 +6,18 @@ In: LLVM IR as text.  Out: Code: addresses of its functions, freed when the Code
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from pto_wsp.errors import CompileError
 from pto_wsp.lower import image
+from pto_wsp.lower.cache import Cache, default_root, key_of
 
-__all__ = ["Target", "HOST", "Code", "load", "assembly", "optimised"]
+__all__ = ["HOST", "Code", "Target", "assembly", "cpu_features", "load", "optimised"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,9 @@ class Code:
 
     _ir: Callable[[], str]
     target: Target
-    _image: Any = field(repr=False)
-    phases: dict[str, float] = field(default_factory=dict)  # phase -> milliseconds
-    cached: bool = False  # it came from the disk cache
+    _image: image.Image = field(repr=False)
+    phases: dict[str, float] = field(default_factory=dict)  # what was done to get it -> milliseconds
+    origin: str = "compiled"  # or "disk", or "process": another program of this process had it
 
     def address(self, symbol: str) -> int:
         """Address of a function; KeyError when the module does not define it."""
@@ -63,14 +66,30 @@ def load(text: str, make_ir: Callable[[], str] | None = None, target: Target = H
 
     text     what the code is made from, and its key in the disk cache: the LLVM IR itself, or, with make_ir, anything
              that determines it (a printed graph). make_ir is called only when the cache has no code for text
-    returns  Code; several loads of one text are independent of each other
+    returns  Code; programs that load one text share its memory, which goes with the last of them
     raises   CompileError when LLVM refuses the text
     """
     ir = make_ir if make_ir is not None else lambda: text
     phases: dict[str, float] = {}
-    object_code = _compile(ir, target, phases)
-    linked = _timed(phases, "link", lambda: image.link(object_code))
-    return Code(ir, target, linked, phases)
+    key = _timed(phases, "key", lambda: key_of(text, (target.triple, target.cpu, target.features)))
+    linked = _LOADED.get(key)
+    if linked is not None:
+        return Code(ir, target, linked, phases, "process")
+    disk = _disk(str(default_root()))
+    code, origin = _timed(phases, "read", lambda: disk.load(key)), "disk"
+    if code is None:
+        code, origin = _compile(ir, target, phases), "compiled"
+        _timed(phases, "write", lambda: disk.store(key, code))
+    linked = _LOADED[key] = _timed(phases, "link", lambda: image.link(code))
+    return Code(ir, target, linked, phases, origin)
+
+
+_LOADED: weakref.WeakValueDictionary[bytes, image.Image] = weakref.WeakValueDictionary()
+
+
+@cache
+def _disk(root: str) -> Cache:
+    return Cache(Path(root))
 
 
 def assembly(ir: str, target: Target = HOST) -> str:
@@ -129,7 +148,7 @@ def _machine(target: Target) -> Any:
 def _parse(ir: str, machine: Any) -> Any:
     llvm = _llvm(False)
     try:
-        module = llvm.parse_assembly(ir)
+        module = llvm.parse_assembly(ir, llvm.create_context())  # a context of its own is freed with the module
         module.verify()
     except RuntimeError as error:
         raise CompileError(f"generated LLVM IR is not valid: {error}") from None
