@@ -3,7 +3,7 @@
 The public names, nothing else. Start with `kernel`, `workload` and `P`; README.md has a quick start.
 """
 
-from pto_wsp import csp, errors, layout, linear_layout, program, scalar_expr, schedule, types
+from pto_wsp import csp, errors, layout, linear_layout, program, scalar_expr, schedule, type_checker, types
 from pto_wsp.csp import (
     Channel,
     Event,
@@ -109,6 +109,15 @@ from pto_wsp.trace.kernel import (
 from pto_wsp.trace.kinds import OpKind
 from pto_wsp.trace.tile import Value, pto
 from pto_wsp.trace.workload import Task, Workload
+from pto_wsp.type_checker import (
+    TypeCheckContext,
+    TypeChecker,
+    TypeErrorInfo,
+    TypeErrorKind,
+    check_kernel_call,
+    check_layouts_compatible,
+    validate_axis_index,
+)
 from pto_wsp.types import Dense, DenseDyn, DType, Location, Ragged, ScalarType, Sparse, Symbol, Tensor, TileType
 
 __version__ = "0.1.0"
@@ -179,12 +188,18 @@ __all__ = [
     "TraceEvent",
     "TraceLevel",
     "TracePolicy",
+    "TypeCheckContext",
     "TypeCheckError",
+    "TypeChecker",
+    "TypeErrorInfo",
+    "TypeErrorKind",
     "Value",
     "WindowMode",
     "Workload",
     "allgather",
     "allreduce",
+    "check_kernel_call",
+    "check_layouts_compatible",
     "combine",
     "cond",
     "connect",
@@ -228,6 +243,8 @@ __all__ = [
     "tensor_layout_join",
     "to_tensor_layout",
     "try_send",
+    "type_checker",
     "types",
+    "validate_axis_index",
     "workload",
 ]
