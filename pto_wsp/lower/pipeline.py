@@ -19,6 +19,7 @@ from typing import Any
 from pto_wsp.lower import simplify
 from pto_wsp.trace.extents import Source, extents_of
 from pto_wsp.trace.graph import KernelGraph, check
+from pto_wsp.trace.text import print_graph
 
 Step = Callable[[KernelGraph], KernelGraph]
 Observer = Callable[[str, KernelGraph], None]
@@ -72,7 +73,7 @@ class CompiledKernel:
     @cached_property
     def key(self) -> str:
         """Text that determines the machine code, together with the target."""
-        return f"pto_wsp kernel {VERSION} {self.symbol}\n{self.graph}"
+        return f"pto_wsp kernel {VERSION} {self.symbol}\n{print_graph(self.graph, comments=False)}"
 
     @cached_property
     def loops(self) -> Any:

@@ -69,8 +69,8 @@ def _shape(graph: KernelGraph) -> tuple[Any, ...]:
 
 # ---- printing ------------------------------------------------------------------------------------------------------
 
-def print_graph(graph: KernelGraph) -> str:
-    """The graph as text. Ends without a newline."""
+def print_graph(graph: KernelGraph, comments: bool = True) -> str:
+    """The graph as text, with the users' lines as comments or without. Ends without a newline."""
     number: dict[int, int] = {}
     for node in [p.node for p in graph.params] + [n for n in graph.nodes if n.type is not None]:
         number.setdefault(id(node), len(number))
@@ -79,7 +79,7 @@ def print_graph(graph: KernelGraph) -> str:
     width = max((len(result) for result, _, _ in rows), default=0)
     lines = [f"  {result:<{width}} = {work}" if result else f"  {work}" for result, work, _ in rows]
     column = min(max((len(line) for line in lines), default=0), COMMENT_COLUMN)
-    commented = [f"{line:<{column}}   # {where}" if where else line
+    commented = [f"{line:<{column}}   # {where}" if where and comments else line
                  for line, (_, _, where) in zip(lines, rows, strict=True)]
     return "\n".join([_header(graph, number), *commented])
 
