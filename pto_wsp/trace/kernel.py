@@ -137,6 +137,8 @@ class KernelParam:
         """Why a kernel with this parameter cannot be compiled; None when it can."""
         if isinstance(self.inner_type, TileType) and not all(isinstance(n, int) for n in self.inner_type.shape):
             return f"has the symbolic shape {list(self.inner_type.shape)}; the dimensions of a tile must be concrete ints"
+        if self.kind == "scalar" and self.direction != "in":
+            return f"is {self.direction} of a scalar; results are stored to tiles, a scalar is an input"
         if self.kind != "other":
             return None
         if self.inner_type is None:
@@ -424,7 +426,7 @@ class Kernel:
             if param.kind == "constexpr":
                 value = constexprs[param.name]
             else:
-                value = tracer.parameter(param.name, param.direction, param.inner_type, self.line)
+                value = self.proxy(tracer.parameter(param.name, param.direction, param.inner_type, self.line))
             if param.positional_only:
                 args.append(value)
             else:
@@ -435,6 +437,10 @@ class Kernel:
             made = self.func(*args, **kwargs)
         if made is not None:
             self._warn(f"returns {made!r}, which is dropped. Write results with pto.store(out, x)")
+
+    def proxy(self, value: tile.Value) -> Any:
+        """What the body gets for a parameter: the value itself."""
+        return value
 
     def _warn(self, what: str) -> None:
         line = self.line or where()

@@ -367,6 +367,12 @@ def reduce(node: Node, users: Sequence[Node]) -> tuple[Term, ...]:
     return ((1, _area(node)),)
 
 
+def given(node: Node, users: Sequence[Node]) -> tuple[Term, ...]:
+    """As many cycles as the node says; an expression of scalar parameters is evaluated per task (c_expr.added_cycles)."""
+    cycles = node.attrs["cycles"]
+    return ((cycles, ()),) if isinstance(cycles, int) else ()
+
+
 def reduce_and_divide(node: Node, users: Sequence[Node]) -> tuple[Term, ...]:
     return ((2, _area(node)),)
 
@@ -719,7 +725,7 @@ TABLE = (
        "The first k indices of sorted pairs.", {"k": REQUIRED}),
 
     # the clock
-    Op("add_cycles", "", nothing, None, free, "Adds simulated cycles; computes nothing.", {"cycles": REQUIRED}),
+    Op("add_cycles", "", nothing, None, given, "Adds simulated cycles; computes nothing.", {"cycles": REQUIRED}),
 )
 
 OPS: dict[str, Op] = {op.name: op for op in TABLE}

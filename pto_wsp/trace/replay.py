@@ -7,6 +7,7 @@ computed by the interpreter. So print(tile), tile.array and breakpoint() work in
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def replay(kernel: Kernel, arguments: Mapping[str, Any]) -> None:
     """Run one task of a kernel on arrays and numbers, given by parameter name."""
     given = {p.name: arguments.get(p.name, p.default) for p in kernel.params}
-    missing = [p.name for p in kernel.params if given[p.name] is p.empty]
+    missing = [p.name for p in kernel.params if given[p.name] is inspect.Parameter.empty]
     unknown = [name for name in arguments if name not in given]
     if missing or unknown:
         raise ExecutionError(f"kernel {kernel.name} takes {', '.join(given)}"

@@ -107,8 +107,8 @@ class _Resolver:
         self.check_scope(axis, node.line, "an axis")
         name = part(node, "var_name", "e" if selecting else "i")
         body = part(node, "body")
-        given = node.fields.get("var")
-        var = given or self.adopted(body, name) or LoopVar(name, axis)
+        var = next((v for v in (node.fields.get("var"), self.adopted(body, name)) if v is not None), None)
+        var = LoopVar(name, axis) if var is None else var
         return Loop(var, axis, node.kind != "for_each", self.body(body, var, node), node.line)
 
     def adopted(self, body: Any, name: str) -> LoopVar | None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from pto_wsp.errors import OperandError, PtoError, SourceLine, TileAsBoolError, TypeCheckError, UsageError, show_user_frames
 from pto_wsp.trace import record
-from pto_wsp.trace.graph import KernelGraph, Node, Param, build
+from pto_wsp.trace.graph import KernelGraph, Node, Param, build, number_as
 from pto_wsp.trace.ops import ALIASES, INTERNAL, OPS, REQUIRED, Op
 from pto_wsp.trace.source import where
 from pto_wsp.types import DType, Location, ScalarType, TileType
@@ -161,7 +161,26 @@ def _operate(op: Op, operands: list[Any], attrs: Mapping[str, Any]) -> Any:
     if tracer is None:
         raise UsageError(f"{op.name} works on tiles inside a @kernel function while it is traced; here no kernel is. On arrays use "
                          "NumPy.").at(line)
-    return tracer.operation(op, operands, attrs, line)
+    return tracer.operation(op, operands, plain_attrs(op, attrs, line), line)
+
+
+def plain_attrs(op: Op, attrs: Mapping[str, Any], line: SourceLine) -> dict[str, Any]:
+    """Static arguments as plain Python values: NumPy integers as ints, sequences as tuples, constants of their dtype."""
+    made = {name: _plain(value) for name, value in attrs.items()}
+    if op.name == "constant" and isinstance(made["dtype"], DType):
+        if isinstance(made["value"], Value):
+            raise OperandError("constant takes a Python number; a tile or scalar can be used as it is.").at(line)
+        try:
+            made["value"] = number_as(made["value"], made["dtype"])
+        except OperandError as error:
+            raise error.at(line) from None
+    return made
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(v) for v in value)
+    return int(value) if isinstance(value, np.integer) else value
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -183,6 +202,8 @@ class Value:
     def type(self) -> TileType | ScalarType:
         assert self.node.type is not None
         return self.node.type
+
+    spec = type
 
     @property
     def dtype(self) -> DType:

@@ -203,7 +203,7 @@ def _head(node: TreeNode) -> str:
 def _axis(axis: Axis) -> str:
     if isinstance(axis, tuple):
         return str(list(axis))
-    return str(axis) if isinstance(axis, int) else f"{type(axis).__name__}({getattr(axis, 'size', '')})"
+    return repr(axis)
 
 
 def _argument(value: object) -> str:
