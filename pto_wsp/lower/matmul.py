@@ -41,6 +41,7 @@ K_BLOCK = 256       # products summed in a row before the sum joins the others: 
 
 I1, I8, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
 POINTER = ir.PointerType()
+CROWDED = 2048      # rows a multiple of this many bytes apart share a few sets of the L1 cache
 MOST_ROWS = 8       # in a micro-kernel: a general register each
 MOST_VECTORS = 8    # side by side
 PAIR_DOT = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
@@ -81,7 +82,6 @@ class MatmulSpec:
     b: DType
     accumulate: bool = False        # starts from an operand `acc` of the result's dtype
     tail: bool = False              # extents come at run time; m, n, k are the largest
-    b_dense: bool = False           # b_cs is known to be the size of an element
 
     @property
     def result(self) -> DType:
@@ -91,8 +91,7 @@ class MatmulSpec:
     @property
     def name(self) -> str:
         shape = f"{self.m}x{self.n}x{self.k}"
-        flags = "_acc" * self.accumulate + "_tail" * self.tail + "_dense" * self.b_dense
-        return f"matmul_{shape}_{self.a.value}_{self.b.value}{flags}"
+        return f"matmul_{shape}_{self.a.value}_{self.b.value}{'_acc' * self.accumulate}{'_tail' * self.tail}"
 
 
 def accumulator(a: DType, b: DType) -> DType:
@@ -140,18 +139,21 @@ class _Plan:
     vectors: tuple[tuple[int, int], ...]
     k_lanes: int            # lanes that one K block takes
     pack_a: bool            # always; else a is read in place
-    pack_b: bool            # always; else b is read in place unless its columns are apart
+    pack_b: bool            # always; else b is read in place unless its columns are apart or its rows crowded
 
     @staticmethod
     def of(spec: MatmulSpec, target: Target) -> _Plan:
         group = 2 if target.pair_dot and spec.a.bits == 8 else 1
         lane = _Lane(spec.result, group, target.vector_bits // spec.result.bits)
-        rows, vectors = _blocking(spec.m, -(-spec.n // lane.count), target, spec.tail)
-        ragged = spec.n % lane.count != 0 and not (target.masks and spec.result.bits >= 32)
+        ragged = spec.n % lane.count != 0
+        masked = target.masks and spec.result.bits >= 32
+        mask_registers = int(ragged and masked and target.vector_bits < 512)    # AVX-512 has masks of their own kind
+        registers = target.registers - mask_registers - (group - 1)             # a pair dot product needs a place
+        rows, vectors = _blocking(spec.m, -(-spec.n // lane.count), registers, spec.tail)
         k_lanes = -(-min(max(spec.k, 1), K_BLOCK) // group)
         return _Plan(lane, rows, vectors, k_lanes,
                      pack_a=spec.tail or spec.a is not spec.result,
-                     pack_b=spec.tail or spec.b is not spec.result or ragged)
+                     pack_b=spec.tail or spec.b is not spec.result or (ragged and not masked))
 
     @property
     def padded_rows(self) -> int:
@@ -167,19 +169,19 @@ class _Plan:
         return padded * self.k_lanes * self.lane.count * self.lane.size
 
 
-def _blocking(m: int, vectors: int, target: Target, tail: bool) -> tuple[Any, Any]:
+def _blocking(m: int, vectors: int, registers: int, tail: bool) -> tuple[Any, Any]:
     """The cheapest cut that leaves a register for each vector of b and one for an element of a.
 
     The price of a block for each k, in cycles of a core with two FMA units of latency 4 (5 with some slack) and two
-    load ports, where a vector of b may lie across two cache lines; 1 % for each micro-kernel to compile.
+    load ports, where a vector of b may lie across two cache lines; 2 % for each micro-kernel to compile.
     """
     best = None
     for width in range(1, MOST_VECTORS + 1):
-        for height in range(1, min(MOST_ROWS, (target.registers - 1 - width) // width) + 1):
+        for height in range(1, min(MOST_ROWS, (registers - 1 - width) // width) + 1):
             rows, columns = _split(m, height, tail), _split(vectors, width, tail)
             cycles = sum(n * p * max(r * c / 2, (r + 2 * c) / 2, 5.0) for n, r in rows for p, c in columns)
             blocks = sum(n * p for n, _ in rows for p, _ in columns)
-            price = cycles * (1 + 0.01 * len(rows) * len(columns)) + 0.1 * blocks
+            price = cycles * (1 + 0.02 * len(rows) * len(columns)) + 0.1 * blocks
             if best is None or price < best[0]:
                 best = price, rows, columns
     assert best is not None
@@ -335,9 +337,10 @@ class _Product:
         if self.plan.pack_b:
             self.runs(self.plan.vectors, at["n"], lane.count, pack)
             return in_scratch
-        if self.spec.b_dense:
-            return in_place
         apart = build.icmp_signed("!=", at["b_cs"], I64(lane.size))
+        if self.spec.m >= 4 * MOST_ROWS:
+            crowded = build.icmp_signed("==", build.and_(at["b_rs"], I64(CROWDED - 1)), I64(0))
+            apart = build.or_(apart, crowded)
         with build.if_then(apart):
             self.runs(self.plan.vectors, at["n"], lane.count, pack)
         return either
