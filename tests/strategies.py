@@ -1,7 +1,8 @@
 """Random kernels and random tiles, to hold the interpreter, the printer and the compiler against each other.
 
+    traced(body, ...)           the graph of a function written with pto.*
     graphs()                    a random KernelGraph: any ops, dtypes and shapes, stores in between, loads after stores
-    kernel_of(op, ...)          the smallest graph that computes one op
+    one_op_graphs(op)           a graph that loads, computes one op, and stores
     arguments(graph, ...)       arrays (odd strides, NaN, inf, -0, subnormals, partial tiles) and scalars for a graph
     expected(graph, ...)        what the arrays have to hold after a run, and how far each element may be off
     assert_matches(...)         compares, and says which element of which parameter is wrong
@@ -22,6 +23,7 @@ from pto_wsp.trace.extents import extents_of
 from pto_wsp.trace.graph import KernelGraph, Node, Param, build, check
 from pto_wsp.trace.interpret import interpret
 from pto_wsp.trace.ops import OPS, Op
+from pto_wsp.trace.tile import Tracer, pto
 from pto_wsp.types import DType, ScalarType, TileType
 
 SIZES = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 40, 63, 64, 65, 100)
@@ -30,6 +32,28 @@ FLOATS = tuple(d for d in DType if d.is_float)
 COMPUTING = tuple(op for op in OPS.values() if op.reference is not None)
 EXACT = tuple(op for op in COMPUTING if op.tolerance == 0)
 ELEMENTWISE = ("add", "sub", "mul", "div", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne")
+
+
+def traced(body: Any, *params: Any, out: Any = None, name: str = "traced") -> KernelGraph:
+    """The graph of `body`, called with one value per parameter.
+
+    params   (rows, cols) or (rows, cols, dtype), F32 if not said, for a tile; a DType for a scalar; in front of a tile
+             "out" or "inout" when it is not "in"
+    out      shape of an Out parameter that takes what body returns
+    """
+    tracer, values = Tracer(name), []
+    for i, param in enumerate([*params, *([("out", *out)] if out else [])]):
+        direction, rest = (param[0], param[1:]) if isinstance(param, tuple) and isinstance(param[0], str) else ("in", param)
+        type_ = ScalarType(rest) if isinstance(rest, DType) else TileType(*rest, *([DType.F32] if len(rest) == 2 else []))
+        values.append(tracer.parameter("abcdefgh"[i], direction, type_, None))
+    with tracer.active():
+        if out:
+            pto.store(values[-1], body(*values[:-1]))
+        else:
+            body(*values)
+    graph = tracer.graph()
+    check(graph)
+    return graph
 
 
 # ---- graphs --------------------------------------------------------------------------------------------------------
