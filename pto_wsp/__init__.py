@@ -107,6 +107,7 @@ from pto_wsp.trace.kernel import (
     kernel,
 )
 from pto_wsp.trace.kinds import OpKind
+from pto_wsp.trace.ptoisa import ptoisa, ptoisa_kernel
 from pto_wsp.trace.tile import Value, pto
 from pto_wsp.trace.workload import Task, Workload
 from pto_wsp.type_checker import (
@@ -226,6 +227,8 @@ __all__ = [
     "propagate_reshape",
     "propagate_transpose",
     "pto",
+    "ptoisa",
+    "ptoisa_kernel",
     "query",
     "record",
     "reduce_scatter",
