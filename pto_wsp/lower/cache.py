@@ -165,7 +165,8 @@ def _check_owner(descriptor: int, forbidden: int) -> None:
 
 
 def _read(folder: int, key: bytes) -> bytes | None:
-    descriptor = os.open(key.hex(), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), dir_fd=folder)
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(key.hex(), flags, dir_fd=folder)
     with open(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > LIMIT:

@@ -123,12 +123,10 @@ def _disagreement(name: str, call: Call, use: KernelUse, number: int, valid: lis
     for group in use.agreeing:
         found = [s.value(valid[2 * s.param + s.axis]) for s in group]
         if len(set(found)) > 1:
-            parts = [
-                f"{call.tiles[s.param].param.name} has {valid[2 * s.param + s.axis]} valid {_AXES[s.axis]}" for s in group
-            ]
-            return RegionError(
-                f"{name}: partial tiles do not agree: {', '.join(parts)}.", number, call.name, (), call.tiles[0].param.name
-            )
+            params = [call.tiles[s.param].param.name for s in group]
+            sizes = [f"{valid[2 * s.param + s.axis]} valid {_AXES[s.axis]}" for s in group]
+            parts = ", ".join(f"{param} has {size}" for param, size in zip(params, sizes, strict=True))
+            return RegionError(f"{name}: partial tiles do not agree: {parts}.", number, call.name, (), params[0])
     for s in use.needed:
         if s.value(valid[2 * s.param + s.axis]) == 0:
             param = call.tiles[s.param].param.name

@@ -197,11 +197,8 @@ class Expansion:
         if stop is None:
             stop = np.zeros(1, np.int64)
         where = np.zeros(2 + self._depth, np.int64)
-        columns = np.array(
-            [c.ctypes.data for c in (table.kernel, table.leaf, table.tail, table.cycles, table.key, table.axes, table.args)]
-            + [table.capacity, table.axes.shape[1], table.args.shape[1]],
-            np.int64,
-        )
+        places = [getattr(table, column).ctypes.data for column in _COLUMNS]
+        columns = np.array([*places, table.capacity, table.axes.shape[1], table.args.shape[1]], np.int64)
         callback = _FLUSH(flush)
         run = _EXPAND(self.code.address("expand"))
         outcome = run(inputs.ctypes.data, columns.ctypes.data, callback, where.ctypes.data, stop.ctypes.data)
@@ -212,8 +209,9 @@ class Expansion:
         rows = int(where[1])
         if outcome == _OUTSIDE:
             tasks += int(np.count_nonzero(table.kernel[:rows] >= 0))
-            call = self.calls[int(where[0])]
-            raise diagnose.outside(call, self.kernels[call.kernel], tasks, where[2:].tolist(), self._shapes(inputs), symbols or {})
+            call, loops = self.calls[int(where[0])], where[2:].tolist()
+            use, shapes = self.kernels[call.kernel], self._shapes(inputs)
+            raise diagnose.outside(call, use, tasks, loops, shapes, symbols or {})
         if rows and flush(rows):
             raise failure[0]
         return tasks
@@ -446,8 +444,12 @@ class _Emitter:
         self.has_events = True
         row = out.value("load i64, ptr %row")
         for column, kind, value in (
-            ("kernel", "i32", str(event)), ("leaf", "i32", "-1"), ("tail", "i8", "0"), ("cycles", "i64", "0"), ("key", "i64", "0"),
-        ):  # fmt: skip
+            ("kernel", "i32", str(event)),
+            ("leaf", "i32", "-1"),
+            ("tail", "i8", "0"),
+            ("cycles", "i64", "0"),
+            ("key", "i64", "0"),
+        ):
             _put(out, column, kind, row, value)
         _next_row(out, row)
 
@@ -480,13 +482,11 @@ class _Emitter:
 
     def _bind(self, param: Param, view: Any, call: tree.TaskCall) -> Binding:
         """A tensor view as a tile, checked as far as that is possible before the run."""
-        tile = param.node.tile
+        tile, name = param.node.tile, f"{call.kernel.name}: {param.name}"
         if not isinstance(view, Tensor):
-            raise CompileError(f"{call.kernel.name}: {param.name} needs a Tensor; got {type(view).__name__}.").at(call.line)
+            raise CompileError(f"{name} needs a Tensor; got {type(view).__name__}.").at(call.line)
         if view.dtype is not tile.dtype:
-            raise CompileError(
-                f"{call.kernel.name}: {param.name} is {tile}, but the tensor holds {view.dtype.value}."
-            ).at(call.line)
+            raise CompileError(f"{name} is {tile}, but the tensor holds {view.dtype.value}.").at(call.line)
         base = view.base
         if id(base) not in self._tensor_numbers:
             self._tensor_numbers[id(base)] = len(self.tensors)
@@ -494,8 +494,8 @@ class _Emitter:
         roles = _roles(view, tile.rows, tile.cols)
         if roles is None:
             raise CompileError(
-                f"{call.kernel.name}: a view of shape {tuple(view.shape)} does not fit {param.name}, {tile}; a tile takes "
-                "two dimensions (one if it has a single row or column). Index the leading ones: X[i][j]."
+                f"{name} is {tile}, which a view of shape {tuple(view.shape)} does not fit; a tile takes two "
+                "dimensions (one if it has a single row or column). Index the leading ones: X[i][j]."
             ).at(call.line)
         dims = []
         for axis, entry in enumerate(view.window):
@@ -547,7 +547,8 @@ class _Emitter:
 
     def module(self, piece: Piece) -> str:
         """The module's text."""
-        lines = ["define i64 @expand(ptr noalias %inputs, ptr noalias %columns, ptr %flush, ptr noalias %where, ptr %stop) {"]
+        pointers = ("noalias %inputs", "noalias %columns", "%flush", "noalias %where", "%stop")
+        lines = [f"define i64 @expand({', '.join(f'ptr {p}' for p in pointers)}) {{"]
         for k, column in enumerate(_COLUMNS):
             lines.append(f"  %{column}_at = getelementptr ptr, ptr %columns, i64 {k}")
             lines.append(f"  %{column} = load ptr, ptr %{column}_at")

@@ -173,7 +173,7 @@ _FEATURES = {
 
 
 def cpu_features(target: Target = HOST) -> tuple[str, str]:
-    """(triple, feature string) that code generation may rely on: the host's own, or what a named CPU is known to have."""
+    """(triple, features) that code generation may rely on: the host's own, or what a named CPU is known to have."""
     if target.triple:
         return target.triple, target.features
     llvm = _llvm(False)

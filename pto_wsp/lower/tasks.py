@@ -55,10 +55,11 @@ class TaskTable:
 
     def row(self, row: int) -> TaskTable:
         """A table of this one row; it shares the columns' memory."""
-        one = slice(row, row + 1)
-        columns = (c[one] for c in (self.kernel, self.leaf, self.tail, self.cycles, self.key, self.axes, self.args))
-        before = int(np.count_nonzero(self.kernel[:row] >= 0))
-        return TaskTable(*columns, count=1, first_task=self.first_task + before)
+        one, before = slice(row, row + 1), int(np.count_nonzero(self.kernel[:row] >= 0))
+        return TaskTable(
+            self.kernel[one], self.leaf[one], self.tail[one], self.cycles[one], self.key[one], self.axes[one],
+            self.args[one], 1, self.first_task + before,
+        )  # fmt: skip
 
     @property
     def capacity(self) -> int:

@@ -33,6 +33,9 @@ _PER_TASK = 1e-6  # seconds that finding the order of one task costs
 _REPORT = 0.05  # seconds between reports of progress
 _MOST_PATIENCE = 64
 
+_Rows = NDArray[np.int64]
+_Tasks = NDArray[np.int32]
+
 
 def host_threads(threads: int | None = None) -> int:
     """Threads to use: the argument, else PTO_WSP_THREADS, else one per core that this process may use."""
@@ -155,7 +158,9 @@ def check_output(array: NDArray[Any], call: Call, binding: Binding) -> None:
 class _Run:
     """One chunk on its way through the machine."""
 
-    def __init__(self, executor: Executor, table: TaskTable, stop: NDArray[np.int64], done: Callable[[int], None]) -> None:
+    def __init__(
+        self, executor: Executor, table: TaskTable, stop: NDArray[np.int64], done: Callable[[int], None]
+    ) -> None:
         self.executor, self.table, self.stop, self.done = executor, table, stop, done
         self.progress = np.zeros(1, np.int64)  # tasks finished
         self.reported = 0
@@ -231,7 +236,7 @@ class _Run:
 class _Graph:
     """The tasks of a chunk and the order they have to keep, as `native.work` wants them."""
 
-    def __init__(self, rows: NDArray[np.int64], source: NDArray[np.int32], target: NDArray[np.int32], parallelism: float) -> None:
+    def __init__(self, rows: _Rows, source: _Tasks, target: _Tasks, parallelism: float) -> None:
         n = len(rows)
         self.rows = rows.astype(np.int32)
         self.parallelism = parallelism  # all work divided by the longest path, in cycles
@@ -245,7 +250,7 @@ class _Graph:
         self.state[8] = len(ready)
 
     @classmethod
-    def of(cls, table: TaskTable, rows: NDArray[np.int64], accesses: regions.Accesses) -> _Graph:
+    def of(cls, table: TaskTable, rows: _Rows, accesses: regions.Accesses) -> _Graph:
         none = np.zeros(0, np.int32)
         cycles = np.maximum(table.cycles[rows], 1)
         many = len(accesses.task)

@@ -133,7 +133,8 @@ done:
   ret i64 %edges
 }
 
-define private i64 @edge(i64 %edges, i32 %from, i32 %to, ptr %source, ptr %target, ptr %cycles, ptr %longest) alwaysinline {
+define private i64 @edge(i64 %edges, i32 %from, i32 %to, ptr %source, ptr %target, ptr %cycles,
+                         ptr %longest) alwaysinline {
   %source.at = getelementptr i32, ptr %source, i64 %edges
   store i32 %from, ptr %source.at
   %target.at = getelementptr i32, ptr %target, i64 %edges
@@ -327,7 +328,8 @@ def find_edges() -> Any:
 
 @cache
 def work() -> Any:
-    """(functions, kernel, tail, args, width, rows, tasks, waits, first, next, queue, state, scratch, stop, progress, pause)."""
+    """(functions, kernel, tail, args, width, rows, tasks, waits, first, next, queue, state, scratch, stop, progress,
+    pause); nothing comes back."""
     kind = ctypes.CFUNCTYPE(None, *[_Pointer] * 4, _Word, _Pointer, _Word, *[_Pointer] * 9)
     return kind(_parallel().address("work"))
 

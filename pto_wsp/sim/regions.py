@@ -1,8 +1,8 @@
 """Tile regions: which tasks touch the same memory?
 
-In: the rows of a TaskTable.  Out: Accesses: for each tile of each task the memory cells it touches, where two tiles share
-a cell exactly if they share an element. (Where telling them apart would cost too much, a cell may be larger than that:
-tasks then wait for each other without need, never the other way round.)
+In: the rows of a TaskTable.  Out: Accesses: for each tile of each task the memory cells it touches, where two tiles
+share a cell exactly if they share an element. (Where telling them apart would cost too much, a cell may be larger than
+that: tasks then wait for each other without need, never the other way round.)
 
 Arrays that overlap in memory are one space. In a space whose tiles are cut from one row pitch, a tile is a box of rows
 and columns; the ends of all boxes cut the space into a grid, and the cells of a tile are the grid cells in its box.
@@ -99,8 +99,8 @@ def accesses_of(table: TaskTable, rows: _Int, uses: Uses) -> Accesses:
         hot = np.flatnonzero(np.isin(uses.space[leaf, p], written) & (words[:, 3] > 0) & (words[:, 4] > 0))
         if len(hot):
             call = leaf[hot]
-            tiles = _normal(words[hot], uses.itemsize[call, p].astype(np.int64))
-            parts.append((hot, uses.writes[call, p], uses.space[call, p].astype(np.int64), *tiles))
+            bounds = _normal(words[hot], uses.itemsize[call, p].astype(np.int64))
+            parts.append((hot, uses.writes[call, p], uses.space[call, p].astype(np.int64), *bounds))
     if not parts:
         return Accesses(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint8), 0)
     task, writes, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
