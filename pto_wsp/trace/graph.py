@@ -199,7 +199,7 @@ def number_as(value: Number, dtype: DType) -> Number:
         try:
             return float(exact)
         except OverflowError:
-            return math.copysign(math.inf, exact)
+            return math.inf if exact > 0 else -math.inf
     if isinstance(exact, float) and not math.isfinite(exact):
         raise OperandError(f"{exact!r} has no {dtype.value} value.")
     whole = int(exact)

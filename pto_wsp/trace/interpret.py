@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pto_wsp.errors import ExecutionError
 from pto_wsp.trace.extents import Extents, Source, extents_of
-from pto_wsp.trace.graph import KernelGraph, Node, Number
+from pto_wsp.trace.graph import KernelGraph, Node, Number, number_as
 from pto_wsp.trace.ops import ref_cast
 from pto_wsp.types import DType, TileType
 
@@ -80,10 +80,9 @@ def as_scalar(value: Number, dtype: DType) -> Array:
     with np.errstate(all="ignore"):
         if isinstance(value, int) and dtype.is_int:
             return np.array(value & (2 ** dtype.bits - 1), f"u{dtype.itemsize}").view(dtype.numpy)
-        try:
-            return np.asarray(ref_cast(np.asarray(value), dtype))
-        except (TypeError, OverflowError):
-            return np.asarray(ref_cast(np.float64(value), dtype))
+        if isinstance(value, int) and -2 ** 63 <= value < 2 ** 64:
+            return np.asarray(ref_cast(np.asarray(value), dtype))           # rounded once
+        return np.asarray(ref_cast(np.float64(number_as(value, DType.F64)), dtype))
 
 
 class Run:
