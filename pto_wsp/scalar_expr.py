@@ -36,6 +36,7 @@ __all__ = [
     "constant_of",
     "fnv1a_64",
     "linear_form",
+    "same_expr",
     "slot_bool",
     "slot_i64",
     "slot_u64",
@@ -531,6 +532,14 @@ def constant_of(x: Any) -> int | None:
     if any(leaf.kind not in ("lit_bool", "lit_i64", "lit_u64") for leaf in e.leaves()):
         return None
     return e.evaluate(cast(Environment, None))
+
+
+def same_expr(a: Any, b: Any) -> bool:
+    """Are two expressions, or ints, written alike? Loop variables are compared by identity."""
+    if isinstance(a, Expr) and isinstance(b, Expr):
+        alike = (a.kind, a.type) == (b.kind, b.type)
+        return a is b or (alike and all(same_expr(x, y) for x, y in zip((a.a, a.b, a.c), (b.a, b.b, b.c), strict=True)))
+    return a is b or not (isinstance(a, _Operators) or isinstance(b, _Operators)) and bool(a == b)
 
 
 # ---------------------------------------------------------------------------------------------- linear forms

@@ -395,7 +395,8 @@ def _bounds_errors(kernel: str, param: _Param, view: Tensor) -> Findings:
         worst = values[0] if values[0] < 0 else values[1]
         yield TypeErrorInfo(
             TypeErrorKind.AXIS_OUT_OF_BOUNDS,
-            f"{kernel}: {param.name!r}: index {at} of dimension {dim} reaches {worst}, and the tensor has {size} elements there",
+            f"{kernel}: {param.name!r}: index {at} of dimension {dim} reaches {worst}, "
+            f"and the tensor has {size} elements there",
             expected=f"0 to {last}",
             got=worst,
         )

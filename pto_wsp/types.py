@@ -39,7 +39,7 @@ from pto_wsp.layout import (
     relayout,
     tensor_layout_join,
 )
-from pto_wsp.scalar_expr import Expr, LoopVar, as_expr, constant_of, linear_form
+from pto_wsp.scalar_expr import Expr, LoopVar, as_expr, constant_of, linear_form, same_expr
 
 __all__ = [
     "Axis",
@@ -466,8 +466,25 @@ Position = int | Expr
 Bounds = tuple[Position, Position] | None
 
 
-@dataclass(frozen=True)
-class Index:
+class _Entry:
+    """Equality of window entries: expressions are equal when they are written alike."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and all(map(same_expr, self._values(), other._values()))
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(str, self._values())))
+
+    def _values(self) -> tuple[Any, ...]:
+        position, extent, within = self._parts()
+        return (position, extent, *(within or (None, None)))
+
+    def _parts(self) -> tuple[Position, int, Bounds]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Index(_Entry):
     """One dimension of the root fixed at a position.
 
     within   lo <= at < hi has to hold, when the view was taken from a narrower one; None: the whole array
@@ -476,9 +493,12 @@ class Index:
     at: Position
     within: Bounds = None
 
+    def _parts(self) -> tuple[Position, int, Bounds]:
+        return self.at, 1, self.within
 
-@dataclass(frozen=True)
-class Range:
+
+@dataclass(frozen=True, eq=False)
+class Range(_Entry):
     """`extent` positions of one dimension of the root.
 
     start may be anything from 0 to the dimension's size, which a run checks; what lies past the end of the
@@ -490,6 +510,9 @@ class Range:
     start: Position
     extent: int
     within: Bounds = None
+
+    def _parts(self) -> tuple[Position, int, Bounds]:
+        return self.start, self.extent, self.within
 
 
 # Inside a Tensor, None stands for a whole dimension: its extent follows the array when another one is bound.
@@ -695,7 +718,9 @@ class Tensor:
             store.data = np.zeros(store.shape, store.dtype.numpy)
         if store.data.shape != store.shape:
             raise TensorError(f"the tensor was given the shape {store.shape}, its data has {store.data.shape}")
-        return store.data if self.is_root else store.data[tuple(_numpy_item(entry, self) for entry in self.window)]
+        if self.is_root:
+            return store.data
+        return store.data[(*(_numpy_item(entry, self) for entry in self.window), ...)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         array = self.array()
