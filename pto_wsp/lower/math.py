@@ -45,6 +45,7 @@ class Format:
     exp_range: tuple[float, float]  # e**x is 0 below and infinite above
     silu_lowest: float  # x * sigmoid(x) rounds to -0 below
     gelu_lowest: float  # likewise
+    tanh: tuple[float, ...]  # (tanh(x) / x - 1) / x**2 over x**2, for |x| < 0.55
     tanh_is_one: float  # tanh(x / 2) rounds to 1 above
     gelu: tuple[float, float, float, float]  # 2 sqrt(2/pi), with few bits, and its rest; 0.044715 times that, and its rest
     sin: tuple[float, ...]  # (sin(r) / r - 1) / r**2 over r**2, for |r| <= pi / 2
@@ -70,6 +71,7 @@ F32 = Format(
     exp_range=(-104.5, 89.0),
     silu_lowest=-110.0,
     gelu_lowest=-11.0,
+    tanh=(-0.33333316445350647, 0.13332581520080566, -0.05385185405611992, 0.02106967382133007, -0.00627122400328517),
     tanh_is_one=20.0,
     gelu=(1.595703125, 6.599660264328122e-05, 0.07135481387376785, 2.3988324659995897e-09),
     sin=(-0.16666659712791443, 0.00833306647837162, -0.00019809434888884425, 2.605112740639015e-06),
@@ -95,6 +97,9 @@ F64 = Format(
     exp_range=(-746.0, 710.0),
     silu_lowest=-760.0,
     gelu_lowest=-22.0,
+    tanh=(-0.3333333333333333, 0.13333333333333064, -0.053968253968041155, 0.02186948852773936,
+          -0.008863235334486935, 0.003592125140302713, -0.0014558056602030477, 0.0005898319872142404,
+          -0.00023821016445002254, 9.395783490208438e-05, -3.2953072936969074e-05, 7.441132774869511e-06),
     tanh_is_one=40.0,
     gelu=(1.5957691073417664, 1.426396435433791e-08, 0.07135481627260025, -6.175149918155315e-19),
     sin=(-0.16666666666666666, 0.008333333333333215, -0.00019841269841218165, 2.755731921300883e-06,
@@ -107,7 +112,12 @@ F64 = Format(
                1.648461053709082e-06, -1.6595253654511791e-07, 1.6272370467385277e-08, -1.7475486969668975e-09,
                1.6066689824675095e-10),
     erf_center=2.0,
-    erf_large=(0.0,),
+    erf_large=(-1.364941264616636, -0.41816080599438143, 0.07624915817617407, -0.016465118138186807,
+               0.0035707563441699725, -0.0007323993757280458, 0.00013530935548855267,
+               -2.0706458652277925e-05, 1.95212475048308e-06, 2.0367264948022226e-07, -1.730993072971171e-07,
+               5.77745000418351e-08, -1.4035814668491595e-08, 2.5577060769515464e-09, -2.381059522301528e-10,
+               -5.501756576052915e-11, 3.125966246978736e-11, -6.8587906800068944e-12, 7.677638795314328e-13,
+               -3.5671892431242017e-14),
     erf_is_one=6.0,
 )  # fmt: skip
 
@@ -177,13 +187,15 @@ def _expm1(k: Algebra, c: Format, r: Lanes) -> Lanes:
 
 
 def tanh(k: Algebra, x: Lanes) -> Lanes:
-    """(e**2|x| - 1) / (e**2|x| + 1) with the sign of x. Both sums round once: s t + (s -+ 1), where e**2|x| = s (1 + t)."""
+    """Small |x|: x + x**3 P(x**2). Large: 1 - 2 / (e**2|x| + 1), where e**2|x| + 1 = s (1 + t) + 1 is rounded once."""
     c = _format(x)
     size = k.abs(x)
-    n, shifted, r = _reduce(k, c, _at_most(k, k.add(size, size), c.tanh_is_one), c.bias)
-    t = _expm1(k, c, r)
+    square = k.mul(size, size)
+    small = k.fma(size, k.mul(square, _polynomial(k, square, c.tanh)), size)
+    _, shifted, r = _reduce(k, c, _at_most(k, k.add(size, size), c.tanh_is_one), c.bias)
     s = k.bitcast(k.shl(shifted, c.fraction), x.dtype)
-    return k.copysign(k.div(k.fma(s, t, k.sub(s, 1.0)), k.fma(s, t, k.add(s, 1.0))), x)
+    large = k.sub(1.0, k.div(2.0, k.fma(s, _expm1(k, c, r), k.add(s, 1.0))))
+    return k.copysign(k.select(k.lt(size, 0.55), small, large), x)
 
 
 def sigmoid(k: Algebra, x: Lanes) -> Lanes:
@@ -225,12 +237,22 @@ def _gate(k: Algebra, c: Format, x: Lanes, v: Lanes, z: Lanes, low: Lanes | None
     numerator = k.select(negative, k.fma(v, t, v), v)
     if _has_scalef(k, x):
         s = _scalef(k, k.const(1.0, x.dtype), n)
-        return _scalef(k, k.div(numerator, k.fma(s, t, k.add(s, 1.0))), k.select(negative, n, 0.0))
+        return _scalef(k, _over_one_plus(k, numerator, s, t), k.select(negative, n, 0.0))
     far = 2.0**c.half_range
     power = k.bitcast(k.shl(shifted, c.fraction), x.dtype)
-    s = k.mul(power, 1 / far)
-    quotient = k.div(numerator, k.fma(s, t, k.add(s, 1.0)))
+    quotient = _over_one_plus(k, numerator, k.mul(power, 1 / far), t)
     return k.mul(k.mul(quotient, k.select(negative, power, far)), 1 / far)
+
+
+def _over_one_plus(k: Algebra, numerator: Lanes, s: Lanes, t: Lanes) -> Lanes:
+    """numerator / (1 + s + s t), the rounding error of the denominator taken back: q (1 - error / denominator)."""
+    one_and_s = k.add(s, 1.0)
+    denominator = k.fma(s, t, one_and_s)
+    error = k.fma(s, t, k.sub(one_and_s, denominator))
+    inverse = k.fma(denominator, 0.5, -1.457)  # minus 1 / denominator, within 0.05 for 1 .. 2: enough here
+    quotient = k.div(numerator, denominator)
+    # 1e-30 instead of 0 keeps an infinite quotient infinite, and -0 itself.
+    return k.fma(quotient, k.fma(error, inverse, 1e-30), quotient)
 
 
 def erf(k: Algebra, x: Lanes) -> Lanes:
