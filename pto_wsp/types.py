@@ -898,7 +898,7 @@ def _check_array(data: Any, dtype: DType) -> None:
     """Can machine code that expects this dtype work on the array?"""
     if not isinstance(data, np.ndarray):
         raise TensorError(f"data of a Tensor is a numpy array or None; got {type(data).__name__}")
-    if isinstance(data, np.ma.MaskedArray):
+    if type(data) is not np.ndarray and isinstance(data, np.ma.MaskedArray):  # np.ma is slow to import
         raise TensorError(
             "data of a Tensor is a masked array, whose mask would be ignored; fill it first with .filled(x)"
         )
