@@ -48,7 +48,8 @@ class Interpreter:
             task += 1
 
     def _task(self, call: Call, words: NDArray[np.int64], number: int) -> None:
-        graph, given = self.expansion.kernels[call.kernel].graph, dict(call.task.args)
+        graph = self.expansion.kernels[call.kernel].graph
+        given: dict[str, Any] = dict(call.task.args)
         tiles = len(graph.tile_params) * TILE_WORDS
         for i, param in enumerate(graph.tile_params):
             given[param.name] = _array(words[i * TILE_WORDS : (i + 1) * TILE_WORDS].tolist(), param.type.dtype)

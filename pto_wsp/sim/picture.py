@@ -12,6 +12,7 @@ from pto_wsp.sim.inorder import Wait
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
 
     from pto_wsp.sim.timeline import Timeline
@@ -63,11 +64,15 @@ def draw(timeline: Timeline, ax: Axes | None = None) -> Figure:
     return result  # type: ignore[return-value]
 
 
-def _boxes(left: NDArray[Any], right: NDArray[Any], middle: NDArray[Any], half: float) -> NDArray[np.float64]:
-    """[n, 4, 2] corners."""
+def _boxes(
+    left: NDArray[Any], right: NDArray[Any], middle: NDArray[Any], half: float, **style: Any
+) -> PolyCollection:
+    """One rectangle per entry, between `left` and `right`, `half` above and below `middle`."""
+    from matplotlib.collections import PolyCollection
+
     low, high = middle - half, middle + half
     corners = ((left, low), (right, low), (right, high), (left, high))
-    return np.stack([np.stack(corner, axis=1) for corner in corners], axis=1).astype(np.float64)
+    return PolyCollection(list(np.stack([np.stack(corner, axis=1) for corner in corners], axis=1)), **style)
 
 
 def _lanes(timeline: Timeline, ax: Axes) -> None:
@@ -76,19 +81,13 @@ def _lanes(timeline: Timeline, ax: Axes) -> None:
 
 
 def _bars(timeline: Timeline, ax: Axes) -> None:
-    from matplotlib.collections import PolyCollection
-
     kernel = timeline.kernel
-    edge = 0.6 if len(timeline) <= 2000 else 0.0
+    style = {"edgecolors": "white", "linewidths": 0.6 if len(timeline) <= 2000 else 0.0, "zorder": 2}
     for index, name in enumerate(timeline.kernels):
         of = np.flatnonzero(kernel == index)
-        boxes = _boxes(timeline.start[of], timeline.end[of], timeline.worker[of], BAR)
         colour = KERNEL_COLOURS[index % len(KERNEL_COLOURS)]
-        ax.add_collection(
-            PolyCollection(
-                boxes, facecolors=colour, edgecolors="white", linewidths=edge, label=name, zorder=2
-            )  # type: ignore[arg-type]
-        )
+        start, end, worker = timeline.start[of], timeline.end[of], timeline.worker[of]
+        ax.add_collection(_boxes(start, end, worker, BAR, facecolors=colour, label=name, **style))
     if len(timeline) <= 400:
         _names(timeline, ax)
 
@@ -104,16 +103,13 @@ def _names(timeline: Timeline, ax: Axes) -> None:
 
 
 def _gaps(timeline: Timeline, ax: Axes) -> None:
-    from matplotlib.collections import PolyCollection
-
     idle = timeline.idle
     for wait, colour in WAIT_COLOURS.items():
         of = np.flatnonzero((timeline.wait == wait) & (idle > 0))
         if len(of):
-            boxes = _boxes(timeline.start[of] - idle[of], timeline.start[of], timeline.worker[of], GAP)
-            ax.add_collection(
-                PolyCollection(boxes, facecolors=colour, lw=0, label=WAIT_LABELS[wait], zorder=1)
-            )  # type: ignore[arg-type]
+            start, worker = timeline.start[of], timeline.worker[of]
+            style = {"facecolors": colour, "lw": 0, "label": WAIT_LABELS[wait], "zorder": 1}
+            ax.add_collection(_boxes(start - idle[of], start, worker, GAP, **style))
 
 
 def _frame(timeline: Timeline, ax: Axes) -> None:
