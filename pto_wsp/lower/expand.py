@@ -28,6 +28,7 @@ from pto_wsp.lower.lines import Lines, Piece, finish
 from pto_wsp.lower.tasks import ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, TILE_WORDS, TaskTable
 from pto_wsp.scalar_expr import Expr, LoopVar, constant_of, fnv1a_64
 from pto_wsp.trace import tree
+from pto_wsp.trace.c_expr import added_cycles
 from pto_wsp.trace.extents import CostTerm, Source, extents_of
 from pto_wsp.trace.graph import KernelGraph, Param
 from pto_wsp.types import Dense, DenseDyn, DType, Index, Range, Symbol, Tensor
@@ -425,6 +426,10 @@ class _Emitter:
         out.start(write)
         cycles = out.value(f"phi i64 [{static}, %{full}], [{cost}, %{partial}]")
         tail = out.value(f"phi i8 [0, %{full}], [1, %{partial}]")
+        added = added_cycles(graph, len(axes) + 2 * len(tiles))
+        if added is not None:
+            more = expressions.emit(out, added, replace(scope, params=params)).name
+            cycles = out.value(f"add i64 {cycles}, {more}")
         row = out.value("load i64, ptr %row")
         kernel = out.value(f"trunc i64 {out.datum(self._numbers[id(graph)])} to i32")
         for column, kind, value in (
