@@ -315,11 +315,14 @@ class Kernel:
                     if leaf.kind == "loop_var" and not recorder.is_open(leaf.a):
                         raise UsageError(outside_its_loop(leaf.a, f"{self.name}: {what}")).at(where())
         if recorder.type_check:
-            recorder.type_errors.extend(self._type_errors(tuple(node.fields["params"]), resources, recorder.name))
+            recorder.type_errors.extend(self._type_errors(tuple(node.fields["params"]), resources, recorder.name,
+                                                          recorder.is_unconditional()))
 
-    def _type_errors(self, axes: tuple[Any, ...], resources: Mapping[str, Any], workload_name: str) -> list[Any]:
+    def _type_errors(self, axes: tuple[Any, ...], resources: Mapping[str, Any], workload_name: str,
+                     unconditional: bool) -> list[Any]:
         from pto_wsp.type_checker import TypeCheckContext, TypeChecker
-        checker = TypeChecker(TypeCheckContext(workload_name=workload_name, current_location=f"{workload_name}.{self.name}"))
+        location = f"{workload_name}.{self.name}"
+        checker = TypeChecker(TypeCheckContext(False, workload_name, location, unconditional))
         checker.check_kernel_call(self, axes, dict(resources))
         return checker.get_errors()
 
@@ -331,13 +334,15 @@ class Kernel:
 
     # ---- arguments
 
-    def bind(self, axes: tuple[Any, ...], resources: Mapping[str, Any], line: SourceLine | None) -> tuple[tuple[str, Any], ...]:
+    def bind(self, axes: tuple[Any, ...], resources: Mapping[str, Any], line: SourceLine | None,
+             unconditional: bool = False) -> tuple[tuple[str, Any], ...]:
         """The arguments of a task in signature order, defaults filled in, checked and converted.
 
+        unconditional   the task is sure to be made, so that indices can be checked against static loops
         raises CompileError at the line of the call
         """
         self.require_compilable()
-        found = self._type_errors(axes, resources, "")
+        found = self._type_errors(axes, resources, "", unconditional)
         if found:
             raise ArgumentError("; ".join(e.message for e in found), expected=found[0].expected, actual=found[0].got).at(line, f"calling kernel {self.name}")
         return tuple((p.name, self._argument(p, resources, line)) for p in self.params)

@@ -5,6 +5,7 @@ The recorder of the running body is context-local, so that threads and tasks do 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pto_wsp.errors import SourceLine, UsageError
 from pto_wsp.trace.source import where
+from pto_wsp.types import Dense
 
 if TYPE_CHECKING:
     from pto_wsp.scalar_expr import LoopVar
@@ -94,12 +96,22 @@ class Recorder:
         """Whether the loop of this variable is still being recorded."""
         return any(v is var for frame in self.frames for v in frame.vars)
 
+    def is_unconditional(self) -> bool:
+        """Whether what is recorded now is sure to become a task: no choice around it, and no loop that may be empty."""
+        return not self.detached and all(f.kind == "workload" or f.vars and runs(f.vars) for f in self.frames)
+
     @staticmethod
     def _left_early(frame: Frame) -> UsageError:
         return UsageError(
             f"the loop {frame.kind} was left before its end (break, return, or an exception that was caught). Its body runs "
             "once, to record what every iteration does, so it cannot stop early. Choose iterations with "
             "`with P.when(...):`, or a smaller axis.").at(frame.line, "recording a workload")
+
+
+def runs(vars: Iterable[LoopVar]) -> bool:
+    """Whether loops of these variables have a fixed size of at least one."""
+    sizes = [v.axis if isinstance(v.axis, int) else v.axis.size if isinstance(v.axis, Dense) else 0 for v in vars]
+    return all(size > 0 for size in sizes)
 
 
 _current: ContextVar[Recorder | None] = ContextVar("pto_wsp_recorder", default=None)

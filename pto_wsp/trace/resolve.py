@@ -47,6 +47,7 @@ class _Resolver:
 
     def __init__(self) -> None:
         self.scope: list[LoopVar] = []
+        self.choices = 0                            # conditions around
         self.calls: dict[int, TaskCall] = {}        # by id of the node's origin: what `after=` handles refer to
 
     def root(self, workload: Workload) -> TreeNode:
@@ -77,7 +78,7 @@ class _Resolver:
         axes = tuple(axis_value(v, node.line) for v in part(node, "params", ()))
         for value in axes:
             self.check_scope(value, node.line, f"an axis value of {kernel.name}")
-        args = kernel.bind(axes, resources, node.line)
+        args = kernel.bind(axes, resources, node.line, not self.choices and record.runs(self.scope))
         for name, value in args:
             self.check_scope(value, node.line, f"argument {name!r} of {kernel.name}")
         call = TaskCall(kernel, axes, args, node.line, tuple(self.handle(h, node) for h in part(node, "after", ())))
@@ -145,8 +146,12 @@ class _Resolver:
         if isinstance(pred, Expr) and any(leaf.kind in ("task_param", "task_tag_u64") for leaf in pred.leaves()):
             raise CompileError(f"the predicate {pred} reads a task's parameters; that is for dispatch keys. "
                                "Use axis(), symbol_u64() or slot_u64().").at(node.line)
-        then, orelse = part(node, "then_workload"), part(node, "else_workload", None)
-        return Cond(pred, self.inner(then, node), Block() if orelse is None else self.inner(orelse, node), node.line)
+        orelse = part(node, "else_workload", None)
+        self.choices += 1
+        then = self.inner(part(node, "then_workload"), node)
+        other = Block() if orelse is None else self.inner(orelse, node)
+        self.choices -= 1
+        return Cond(pred, then, other, node.line)
 
     def slot_set(self, node: Workload) -> TreeNode:
         return SlotSet(slot_number(part(node, "slot"), node.line), part(node, "value") % (1 << 64), node.line)
