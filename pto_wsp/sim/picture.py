@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,10 +43,6 @@ BAR, GAP = 0.36, 0.04  # half heights, in lanes
 
 def draw(timeline: Timeline, ax: Axes | None = None) -> Figure:
     """Bars for tasks, thin lines for the idle time before them."""
-    try:
-        from matplotlib.figure import Figure as NewFigure
-    except ImportError as error:
-        raise UsageError("timeline.plot() needs matplotlib: pip install 'pto_wsp[plot]'") from error
     if len(timeline) > MOST_BARS:
         raise UsageError(
             f"{len(timeline):,} tasks do not fit into a picture (at most {MOST_BARS:,}); "
@@ -53,8 +50,7 @@ def draw(timeline: Timeline, ax: Axes | None = None) -> Figure:
         )
     if ax is None:
         height = 1.5 + min(0.42 * timeline.workers, 4.2 + 0.16 * timeline.workers, 16.0)
-        figure: Any = NewFigure(figsize=(11, height), layout="constrained")
-        ax = figure.add_subplot()
+        ax = _new_figure(height).add_subplot()
     assert ax is not None
     _lanes(timeline, ax)
     _bars(timeline, ax)
@@ -62,6 +58,22 @@ def draw(timeline: Timeline, ax: Axes | None = None) -> Figure:
     _frame(timeline, ax)
     result = ax.figure
     return result  # type: ignore[return-value]
+
+
+def _new_figure(height: float) -> Figure:
+    """A figure that a notebook shows as a picture, whether pyplot has been imported or not."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UsageError("timeline.plot() needs matplotlib: pip install 'pto_wsp[plot]'") from error
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            out = io.BytesIO()
+            self.savefig(out, dpi=110)
+            return out.getvalue()
+
+    return Picture(figsize=(11, height), layout="constrained")
 
 
 def _boxes(

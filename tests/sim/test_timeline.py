@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +102,9 @@ def test_picture(six: Timeline, tmp_path: Path) -> None:
     png = six.save(tmp_path / "run.png").read_bytes()
     assert png.startswith(b"\x89PNG")
     assert len(png) > 5000
+    figure: Any = six.plot()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert six.plot(figure.axes[0]) is figure
     assert timeline_of([], workers=2).save(tmp_path / "empty.svg").read_text().endswith("</svg>\n")
 
 
