@@ -241,8 +241,8 @@ class _Product:
         at, build = self.at, self.build
         apart = build.icmp_signed("!=", at["acc_cs"], I64(self.lane.size))
         with build.if_then(apart, likely=False):
-            packer = _packer(self.function.module, self.spec.result, _Lane(self.spec.result, 1, self.lane.count),
-                             True, self.target)
+            lane = _Lane(self.spec.result, 1, self.lane.count)
+            packer = _packer(self.function.module, self.spec.result, lane, True, lane.count, self.target)
             build.call(packer, [at["acc"], at["acc_rs"], at["acc_cs"], at["c"], at["c_rs"], at["m"], at["n"]])
         at["acc"] = build.select(apart, at["c"], at["acc"])
         at["acc_rs"] = build.select(apart, at["c_rs"], at["acc_rs"])
@@ -309,7 +309,14 @@ class _Product:
                 build.select(turned, along_columns, I64(size)))
 
     def packer(self, source: DType, k_inner: bool) -> ir.Function:
-        return _packer(self.function.module, source, self.lane, k_inner, self.target)
+        """With vectors no longer than the rows they are for, unless those are too short for any."""
+        k, n = self.plan.k_lanes, self.spec.n
+        if self.lane.group > 1:
+            longest = k if k_inner else n
+        else:                       # both operands share one
+            longest = min(k, n) if min(k, n) >= 4 else max(k, n)
+        width = min(self.lane.count, 1 << (longest.bit_length() - 1))
+        return _packer(self.function.module, source, self.lane, k_inner, width, self.target)
 
     def prepare_b(self, start: Any, k: Any, lanes: Any) -> Callable[[Any, int], tuple[Any, Any]]:
         """(first column, vectors) -> address and row stride of that panel of b's K block."""
@@ -485,23 +492,24 @@ class _Edge:
 # ---- packing ------------------------------------------------------------------------------------------------------
 
 
-def _packer(module: ir.Module, source: DType, lane: _Lane, k_inner: bool, target: Target) -> ir.Function:
+def _packer(module: ir.Module, source: DType, lane: _Lane, k_inner: bool, width: int, target: Target) -> ir.Function:
     """A function that copies `outer` x `inner` elements to rows of contiguous lanes.
 
     K runs along inner (operand a) or along outer (operand b). Lanes of two values take two neighbours along K; when K
     is odd the last lane's second value is 0. Lanes between `inner` and the row stride of dst are left as they are.
+    Rows that are contiguous and have at least `width` lanes are copied in vectors of that many.
     """
     pairs = f"_pairs_{'inner' if k_inner else 'outer'}" * (lane.group > 1)
-    name = f"matmul_pack_{source.value}_{lane.dtype.value}{pairs}"
+    name = f"matmul_pack_{source.value}_{lane.dtype.value}{pairs}_{width}"
     names = ["*src", "outer_stride", "inner_stride", "*dst", "dst_stride", "outer", "inner"]
-    return _shared(module, name, names, lambda f: _Packer(f, source, lane, k_inner, target).emit())
+    return _shared(module, name, names, lambda f: _Packer(f, source, lane, k_inner, width, target).emit())
 
 
 class _Packer:
-    def __init__(self, f: ir.Function, source: DType, lane: _Lane, k_inner: bool, target: Target):
+    def __init__(self, f: ir.Function, source: DType, lane: _Lane, k_inner: bool, width: int, target: Target):
         self.at: dict[str, Any] = {argument.name: argument for argument in f.args}
         self.build = ir.IRBuilder(f.append_basic_block("entry"))
-        self.source, self.lane, self.k_inner, self.target = source, lane, k_inner, target
+        self.source, self.lane, self.k_inner, self.width, self.target = source, lane, k_inner, width, target
 
     def emit(self) -> None:
         """Vectors along inner, or square blocks transposed, or neither; then what is left one by one.
@@ -528,12 +536,12 @@ class _Packer:
             return build.icmp_signed("==", build.load(count, typ=I64), I64(0))
 
         def row(o: Any) -> None:
-            self.overlapping(full["inner"], lane.count, lambda i: self.vector(o, i))
+            self.overlapping(full["inner"], self.width, lambda i: self.vector(o, i))
 
         def block_row(o: Any) -> None:
             self.overlapping(full["inner"], side, lambda i: self.block(o, i, side))
 
-        with build.if_then(build.and_(contiguous("inner"), at_least("inner", lane.count))):
+        with build.if_then(build.and_(contiguous("inner"), at_least("inner", self.width))):
             _count(build, 0, full["outer"], 1, row)
             build.store(full["outer"], count)
         if not self.k_inner or lane.group == 1:
@@ -565,7 +573,7 @@ class _Packer:
         return self.build.gep(self.at["dst"], [offset], source_etype=I8)
 
     def vector(self, o: Any, i: Any) -> None:
-        k = Algebra(self.build, self.lane.count, self.target.features)
+        k = Algebra(self.build, self.width, self.target.features)
         k.store(self.read(k, self.source_at(o, i), self.k_inner), self.lane_at(o, i), align=1)
 
     def block(self, o: Any, i: Any, side: int) -> None:
