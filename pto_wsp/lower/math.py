@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from math import ldexp
 from typing import Any
 
 from llvmlite import ir
@@ -322,42 +324,173 @@ def _log1p_f64(k: Algebra, c: Format, e: Lanes, f: Lanes) -> Lanes:
 def sin(k: Algebra, x: Lanes) -> Lanes:
     """sin |x| = (-1)**n sin r, r = |x| - n pi, with the sign of x."""
     c = _format(x)
-    size = k.abs(x)
-    magic = 1.5 * 2.0**c.fraction
-    shifted = k.fma(size, ONE_OVER_PI, magic)
-    n = k.sub(shifted, magic)
-    r, odd = _subtract_pi(k, c, size, n, k.bitcast(shifted, c.bits))
-    sign = k.xor(k.shl(odd, c.bits.bits - 1), _sign_bit(k, c, x))
-    return k.bitcast(k.xor(k.bitcast(_sin_of_reduced(k, c, r), c.bits), sign), x.dtype)
+    r, odd = _reduce_by_pi(k, c, k.abs(x), 0.0)
+    sign = k.and_(k.bitcast(x, c.bits), 1 << (c.bits.bits - 1))
+    return _with_sign(k, c, _sin_of_reduced(k, c, r), k.xor(k.shl(odd, c.bits.bits - 1), sign))
 
 
 def cos(k: Algebra, x: Lanes) -> Lanes:
-    """cos |x| = (-1)**(n + 1) sin r, r = |x| - (n + 1/2) pi."""
+    """cos |x| = -(-1)**n sin r, r = |x| - (n + 1/2) pi."""
     c = _format(x)
-    size = k.abs(x)
-    magic = 1.5 * 2.0**c.fraction
-    shifted = k.add(k.fma(size, ONE_OVER_PI, -0.5), magic)
-    n = k.add(k.sub(shifted, magic), 0.5)
-    r, odd = _subtract_pi(k, c, size, n, k.bitcast(shifted, c.bits))
-    sign = k.shl(k.not_(odd), c.bits.bits - 1)
-    return k.bitcast(k.xor(k.bitcast(_sin_of_reduced(k, c, r), c.bits), sign), x.dtype)
+    r, odd = _reduce_by_pi(k, c, k.abs(x), 0.5)
+    return _with_sign(k, c, _sin_of_reduced(k, c, r), k.shl(k.not_(odd), c.bits.bits - 1))
 
 
-def _sign_bit(k: Algebra, c: Format, x: Lanes) -> Lanes:
-    return k.and_(k.bitcast(x, c.bits), 1 << (c.bits.bits - 1))
+def _with_sign(k: Algebra, c: Format, x: Lanes, sign: Lanes) -> Lanes:
+    """x, negated where the sign bit is set."""
+    assert x.dtype is not None
+    return k.bitcast(k.xor(k.bitcast(x, c.bits), sign), x.dtype)
 
 
 def _sin_of_reduced(k: Algebra, c: Format, r: Lanes) -> Lanes:
+    """sin r for |r| <= pi / 2."""
     square = k.mul(r, r)
     return k.fma(r, k.mul(square, _polynomial(k, square, c.sin)), r)
 
 
-def _subtract_pi(k: Algebra, c: Format, size: Lanes, n: Lanes, odd: Lanes) -> tuple[Lanes, Lanes]:
-    """(size - n pi, ints whose lowest bit says that n is odd). The first step is exact: pi's first part is short."""
+def _reduce_by_pi(k: Algebra, c: Format, size: Lanes, offset: float) -> tuple[Lanes, Lanes]:
+    """(r, ints as odd as n): size = r + (n + offset) pi with |r| <= pi / 2. Branches only if some size is huge.
+
+    Of the three fused steps the first is exact, because pi's first part is short, so cancellation costs nothing.
+    """
+    assert size.dtype is not None
+    magic = 1.5 * 2.0**c.fraction
+    shifted = k.add(k.fma(size, ONE_OVER_PI, -offset), magic)
+    n = k.add(k.sub(shifted, magic), offset)
     r = size
     for part in c.pi:
         r = k.fma(n, -part, r)
-    return r, odd
+    odd = k.bitcast(shifted, c.bits)
+    huge = k.gt(size, c.sin_fast)
+    before = k.builder.block
+    with k.builder.if_then(k.any_(huge), likely=False):
+        r_huge, odd_huge = _reduce_each_by_pi(k, size, offset)
+        r_huge, odd_huge = k.select(huge, k.convert(r_huge, size.dtype), r), k.select(huge, k.convert(odd_huge, c.bits), odd)
+        after = k.builder.block
+    results = []
+    for plain, exact in ((r, r_huge), (odd, odd_huge)):
+        phi = k.builder.phi(k.ir_type(plain.dtype))
+        phi.add_incoming(plain.ir, before)
+        phi.add_incoming(exact.ir, after)
+        results.append(k.wrap(phi, plain.dtype))
+    return results[0], results[1]
+
+
+def _reduce_each_by_pi(k: Algebra, size: Lanes, offset: float) -> tuple[Lanes, Lanes]:
+    """The same for sizes of any magnitude, as (f64, i64): a loop over the lanes, rarely run and short to compile."""
+    builder, count = k.builder, k.lanes
+    word = ir.IntType(64)
+    with builder.goto_entry_block():
+        arrays = (builder.alloca(ir.ArrayType(kind, count)) for kind in (ir.DoubleType(), word))
+        values, parities = (_untyped(array) for array in arrays)
+    k.store(k.convert(size, DType.F64), values)
+    start = builder.block
+    loop, done = builder.append_basic_block("lane"), builder.append_basic_block("lanes.done")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    lane = builder.phi(word)
+    lane.add_incoming(ir.Constant(word, 0), start)
+    one = Algebra(builder, 1, k.features)
+    value, parity = (builder.gep(array, [lane], source_etype=kind) for array, kind in ((values, ir.DoubleType()), (parities, word)))
+    r, odd = _reduce_huge(one, one.load(value, DType.F64), offset)
+    one.store(r, value)
+    one.store(odd, parity)
+    following = builder.add(lane, ir.Constant(word, 1))
+    lane.add_incoming(following, builder.block)
+    builder.cbranch(builder.icmp_unsigned("<", following, ir.Constant(word, count)), loop, done)
+    builder.position_at_end(done)
+    return k.load(values, DType.F64), k.load(parities, DType.I64)
+
+
+def _reduce_huge(k: Algebra, x: Lanes, offset: float) -> tuple[Lanes, Lanes]:
+    """One f64 lane: x / pi modulo 2 to 140 bits, by a table of 2**(16 j) / pi modulo 2 in four parts.
+
+    x = y 2**(16 j) with y < 2**69, an integer if j > 0. Products are exact pairs; what is large in them is even.
+    """
+    exponent = k.and_(k.lshr(k.bitcast(x, DType.I64), 52), 0x7FF)
+    over = k.sub(exponent, 1023 + 52)
+    j = k.lshr(k.select(k.lt(over, 0), 0, over), 4)
+    y = k.mul(x, k.bitcast(k.shl(k.sub(1023, k.shl(j, 4)), 52), DType.F64))
+    table = _table_global(k)
+    parts = [k.gather(table, k.add(k.shl(j, 2), i), DType.F64) for i in range(4)]
+    (p0, e0), (p1, e1), (p2, e2) = (_exact_product(k, y, part) for part in parts[:3])
+    high, rest0 = _exact_sum(k, _modulo_2(k, p0), _modulo_2(k, e0))
+    high, rest1 = _exact_sum(k, high, _modulo_2(k, p1))
+    n = k.rint(k.sub(high, offset))
+    high, rest2 = _exact_sum(k, high, k.neg(k.add(n, offset)))
+    high, rest3 = _exact_sum(k, high, e1)
+    high, rest4 = _exact_sum(k, high, p2)
+    low, last = rest0, k.fma(y, parts[3], e2)
+    for rest in (rest1, rest2, rest3, rest4):
+        low, lost = _exact_sum(k, low, rest)
+        last = k.add(last, lost)
+    high, lost = _exact_sum(k, high, low)
+    high, low = _exact_sum(k, high, k.add(lost, last))
+    r, rest = _exact_product(k, high, k.const(F64.pi[0], DType.F64))
+    return k.add(r, k.fma(low, F64.pi[0], k.fma(high, F64.pi[1], rest))), k.convert(n, DType.I64)
+
+
+def _exact_sum(k: Algebra, a: Lanes, b: Lanes) -> tuple[Lanes, Lanes]:
+    """(a + b rounded, what the rounding left out), whichever is larger (Knuth)."""
+    total = k.add(a, b)
+    b_part = k.sub(total, a)
+    return total, k.add(k.sub(a, k.sub(total, b_part)), k.sub(b, b_part))
+
+
+def _exact_product(k: Algebra, a: Lanes, b: Lanes) -> tuple[Lanes, Lanes]:
+    """(a * b rounded, what the rounding left out)."""
+    product = k.mul(a, b)
+    return product, k.fma(a, b, k.neg(product))
+
+
+def _modulo_2(k: Algebra, x: Lanes) -> Lanes:
+    """x minus the nearest even number, exactly."""
+    return k.fma(k.rint(k.mul(x, 0.5)), -2.0, x)
+
+
+def _table_global(k: Algebra) -> Any:
+    """Pointer to the table of 2**(16 j) / pi modulo 2, a constant of the module."""
+    module, name = k.builder.module, "pto.powers_over_pi"
+    if name not in module.globals:
+        kind = ir.ArrayType(ir.DoubleType(), len(powers_over_pi()))
+        table = ir.GlobalVariable(module, kind, name)
+        table.linkage, table.global_constant = "internal", True
+        table.initializer = ir.Constant(kind, list(powers_over_pi()))
+        _untyped(table)
+    return module.globals[name]
+
+
+def _untyped(pointer: Any) -> Any:
+    """llvmlite remembers what a pointer was made for; LLVM's own have no element type."""
+    pointer.type = ir.PointerType()
+    return pointer
+
+
+@cache
+def powers_over_pi() -> tuple[float, ...]:
+    """2**(16 j) / pi modulo 2 for j = 0 .. 60, each as the exact sum of four doubles that drops less than 2**-200."""
+    bits = 1400
+
+    def arctan_of_inverse(n: int) -> int:
+        total, power, i = 0, (1 << bits + 64) // n, 0
+        while power:
+            total += (-1) ** i * (power // (2 * i + 1))
+            power, i = power // (n * n), i + 1
+        return total
+
+    pi = 16 * arctan_of_inverse(5) - 4 * arctan_of_inverse(239)  # Machin
+    inverse = (1 << 2 * bits + 64) // pi
+    return tuple(part for j in range(61) for part in _four_parts((inverse << 16 * j) % (2 << bits), bits))
+
+
+def _four_parts(value: int, bits: int) -> list[float]:
+    """value / 2**bits, cut into pieces of 53 bits."""
+    parts = []
+    for _ in range(4):
+        drop = max(value.bit_length() - 53, 0)
+        parts.append(ldexp(value >> drop, drop - bits))
+        value -= value >> drop << drop
+    return parts
 
 
 # ---- parts -------------------------------------------------------------------------------------------------------
