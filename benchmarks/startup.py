@@ -1,6 +1,6 @@
 """How long until the first result: import, and the quick start in a fresh process with an empty and a full cache.
 
-Claims: import under 300 ms; the quick start compiles in under 300 ms with an empty cache and under 30 ms with a full one.
+Claims: import under 300 ms; the quick start compiles under 300 ms with an empty cache, under 30 ms with a full one.
 """
 
 import os

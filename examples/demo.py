@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     x, weights = vectors[tokens_of(text)], llama_block.random_weights(1)
 
     steps, y = llama_block.block(x, weights)
-    program = steps.named("llama_block").dispatch(DispatchPolicy.round_robin(8)).compile(target="cpu_sim")
+    program = steps.named("llama_block").dispatch(DispatchPolicy.round_robin(24)).compile(target="cpu_sim")
     program.execute()
     program.synchronize()
     print(f"\ntransformer block over {text.name}, {llama_block.S} tokens, hidden size {llama_block.HIDDEN}")

@@ -320,9 +320,9 @@ def test_matmul_reads_its_parameters_where_it_stands():
     assert np.all(o == 4 * 36) and cycles == 16 + 16 + 16 + (16 + 16 + 64) + 16
 
 
-def test_an_out_parameter_can_be_read():
+def test_an_inout_parameter_reads_its_old_content():
     @kernel
-    def increase(o: Out[Tile[2, 8, F32]]):
+    def increase(o: InOut[Tile[2, 8, F32]]):
         pto.store(o, pto.add(o, 1.0))
 
     o = np.full((2, 8), 41, np.float32)
