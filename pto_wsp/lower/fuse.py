@@ -12,6 +12,7 @@ from pto_wsp.lower.loops import Buffer, Hazard, LoopProgram, RowNest, Snapshot, 
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce, Rule, Whole
 from pto_wsp.trace.extents import Extent, extents_of
 from pto_wsp.trace.graph import KernelGraph, Node
+from pto_wsp.types import DType
 
 CHEAP = 1                       # a Map of at most this cost is computed again rather than kept in memory …
 CHEAP_DEPTH = 2                 # … together with at most this many levels of operands
@@ -64,7 +65,7 @@ class _Planner:
     # ---- nests ------------------------------------------------------------------------------------------------------
 
     def _assign_nests(self) -> None:
-        last_store = -1
+        last_store, floor = -1, 0                           # floor: a store stays behind the loads that precede it
         for node in self.graph.nodes:
             rule, name = rule_of(node), node.op.name
             if name in ("param", "add_cycles") or (not node.is_tile and name != "store"):
@@ -73,6 +74,7 @@ class _Planner:
                 self.position[id(node)] = last_store + 1
                 if node.attrs["at"] == "entry":
                     self.position[id(node)] = 0
+                floor = max(floor, self.position[id(node)])
                 continue
             if isinstance(rule, Leaf) and not any(self._reads_memory(u) for u in self.users[id(node)]):
                 continue
@@ -82,20 +84,20 @@ class _Planner:
                 self._join(node, len(self.nests))
                 continue
             if name == "store":
-                last_store = self._place_store(node, last_store)
+                last_store = self._place_store(node, max(last_store, floor))
             else:
                 self._join(node, self._choose(node, self._earliest(node)))
 
-    def _place_store(self, store: Node, last_store: int) -> int:
-        """Stores keep their order. The store of a fresh product belongs to the product's own nest."""
+    def _place_store(self, store: Node, earliest: int) -> int:
+        """Stores keep their order, from nest `earliest` on. The store of a fresh product belongs to the product's own nest."""
         src = store.operands[1]
-        if src.op.name == "matmul" and len(self.users[id(src)]) == 1 and self.home[id(src)] >= last_store:
+        if src.op.name == "matmul" and len(self.users[id(src)]) == 1 and self.home[id(src)] >= earliest:
             nest = self.nests[self.home[id(src)]]
             assert isinstance(nest, WholeNest)
             nest.store = store
             self.home[id(store)] = self.home[id(src)]
             return self.home[id(store)]
-        self._join(store, self._choose(store, max(self._earliest(store), last_store)))
+        self._join(store, self._choose(store, max(self._earliest(store), earliest)))
         return self.home[id(store)]
 
     def _reads_memory(self, user: Node) -> bool:
@@ -146,7 +148,7 @@ class _Planner:
 
     def _assign_stages(self, index: int, nest: RowNest) -> None:
         members = self.members[index]
-        nest.flipped = nest.rows.static > 1 and all(
+        nest.flipped = not self.tail and nest.rows.static > 1 and all(
             isinstance(rule_of(n), (Map, Leaf)) and all(o.tile.cols == 1 for o in (n, *n.operands) if o.is_tile) for n in members)
         stages: list[Stage] = []
         last_store: dict[int, int] = {}
@@ -342,11 +344,12 @@ class _Planner:
         for store in self.graph.stores:
             dst, home = store.operands[0].tile, self.home[id(store)]
             staging[id(store)] = buffer("out", store, dst.dtype, dst.rows, dst.cols, home, home)
+        live.append((Buffer("void", DType.U64, 1, 1), 0, len(self.nests)))      # for row scalars of tiles without columns
         placed, total = _place(live)
         return LoopProgram(
             self.graph, self.extents, list(self.nests), {k: placed[i] for k, i in buffers.items()},
             {k: placed[i] for k, i in rows.items()}, {k: Snapshot(n, placed[i], h, lanes) for k, (n, i, h, lanes) in snapshots.items()},
-            {k: placed[i] for k, i in staging.items()}, total)
+            {k: placed[i] for k, i in staging.items()}, placed[-1], total)
 
     def _last_use(self, user: Node) -> int:
         """The last nest that reads an operand of `user`: its own, or that of users which compute it again."""
