@@ -21,7 +21,8 @@ f16, bf16 and small integers are widened exactly first. (Which NaN comes out of 
 
 How: `_micro_kernel` keeps a few rows by a few vectors of sums in registers while it walks one K block. The function of
 a spec cuts m x n into such blocks. Operands that the micro-kernel cannot read in place (another dtype, columns apart,
-run-time extents) are first copied to scratch by `_packer`. Micro-kernels and packers are shared by a module's specs.
+run-time extents) or reads slowly there (crowded rows) are first copied to scratch by `_packer`. Micro-kernels and
+packers are shared by a module's specs. The IR is explicit: it needs instruction combining, no loop optimiser.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Target:
         has = {word[1:] for word in features.split(",") if word.startswith("+")}
         if triple.startswith(("aarch64", "arm64")):
             return Target(128, 32, features=frozenset({"fma", "f16c"}))
-        known = frozenset(has & {"fma", "f16c"})
+        known = frozenset(has & {"fma", "f16c", "avx512f"})
         if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= has:
             return Target(512, 32, masks=True, pair_dot=True, features=known)
         if {"avx2", "fma"} <= has:
