@@ -190,7 +190,7 @@ class LinearLayout:
 
     def kernel(self) -> Matrix:
         """A basis of the inputs that map to 0."""
-        return f2_kernel(self.matrix)
+        return f2_kernel(self.matrix or [(0,) * self.total_in_bits])
 
     def is_injective(self) -> bool:
         """Do different inputs have different outputs?"""

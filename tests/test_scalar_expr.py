@@ -300,8 +300,7 @@ def linear(draw, depth=3):
     """(expression, coefficient of i, coefficient of j, constant)."""
     if depth == 0:
         return draw(
-            st.sampled_from([(i, 1, 0, 0), (j, 0, 1, 0)])
-            | st.integers(-20, 20).map(lambda n: (as_expr(n), 0, 0, n))
+            st.sampled_from([(i, 1, 0, 0), (j, 0, 1, 0)]) | st.integers(-20, 20).map(lambda n: (as_expr(n), 0, 0, n))
         )
     e, *a = draw(linear(depth=depth - 1))
     if draw(st.booleans()):
