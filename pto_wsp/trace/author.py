@@ -7,7 +7,7 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, TypeVar, cast, overload
 
 from pto_wsp.csp import Channel
 from pto_wsp.errors import SourceLine, UsageError, show_user_frames
@@ -43,7 +43,7 @@ def workload(func: Callable[..., Any] | None = None, /, *, type_check: bool = Tr
     fail_on_type_error  raise TypeError with the list already when the workload is built
     """
     if func is None:
-        return lambda f: workload(f, type_check=type_check, fail_on_type_error=fail_on_type_error)  # type: ignore[call-overload]
+        return lambda f: workload(f, type_check=type_check, fail_on_type_error=fail_on_type_error)
     if not callable(func):
         raise UsageError(f"@workload decorates a function; got {func!r}.").at(where())
 
@@ -88,6 +88,18 @@ def _warn_of_loose(recorder: Recorder) -> None:
             "workload from functions, outside @workload.", UserWarning, node.line.file, node.line.line)
 
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _entry(function: _Function) -> _Function:
+    """A function that users call: errors leave it without our frames."""
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with show_user_frames():
+            return function(*args, **kwargs)
+    return cast(_Function, call)
+
+
 # ---- P --------------------------------------------------------------------------------------------------------------
 
 class _Loop:
@@ -97,7 +109,8 @@ class _Loop:
         self.kind, self.axes, self.names, self.line = kind, axes, names, line
 
     def __iter__(self) -> Iterator[Any]:
-        recorder = record.require(f"P{_METHOD[self.kind]}(...)")
+        with show_user_frames():
+            recorder = record.require(f"P{_METHOD[self.kind]}(...)", self.line)
         vars = tuple(LoopVar(n, axis, i) for i, (n, axis) in enumerate(zip(self.names, self.axes, strict=True)))
         return _Iteration(self, recorder, vars)
 
@@ -121,7 +134,8 @@ class _Iteration:
             title = f"P{_METHOD[loop.kind]}({', '.join(v.name for v in self.vars)})"
             self.frame = self.recorder.open(Frame(title, loop.line, self.vars))
             return self.vars[0] if len(self.vars) == 1 else self.vars
-        body = together(self.recorder.close(self.frame), ordered=loop.kind == "for_each")
+        with show_user_frames():
+            body = together(self.recorder.close(self.frame), ordered=loop.kind == "for_each")
         for var in reversed(self.vars):
             body = Workload(loop.kind, **{"sparse" if loop.kind == "select" else "axis": var.axis},
                             body=body, var_name=var.name, var=var)
@@ -148,6 +162,7 @@ class _Choice:
 class Loops:
     """`P`: the loops and choices of a @workload body. A body runs once; it records what every iteration does."""
 
+    @_entry
     def __call__(self, *axes: Any, names: Any = None) -> _Loop:
         """Iterations that are independent of each other: `for b in P(batch)`, `for i, j in P(rows, cols)`.
 
@@ -171,16 +186,19 @@ class Loops:
         """The same as P(...)."""
         return self(*axes, names=names)
 
+    @_entry
     def seq(self, axis: Any, name: str = "i") -> _Loop:
         """Iterations in order: each waits for the one before, and so do the statements of the body."""
         line = where()
         return _Loop("for_each", (as_axis(axis, False, line),), (_loop_name(name, line),), line)
 
+    @_entry
     def sel(self, sparse: Any, name: str = "e") -> _Loop:
         """The column ids of a Sparse axis, or the ints of a list; iterations are independent."""
         line = where()
         return _Loop("select", (as_axis(sparse, True, line),), (_loop_name(name, line),), line)
 
+    @_entry
     def when(self, predicate: Any) -> _Choice:
         """`with P.when(axis("b") > 2):` the tasks of the block, where the predicate holds."""
         recorder, line = record.require("P.when(...)"), where()
@@ -192,6 +210,7 @@ class Loops:
             recorder.frames[-1].choice = recorder.add(node)
         return _Choice("P.when", recorder, done)
 
+    @_entry
     def otherwise(self) -> _Choice:
         """`with P.otherwise():` directly after a `with P.when(...)` block: the tasks where its predicate does not hold."""
         recorder = record.require("P.otherwise()")
@@ -206,6 +225,7 @@ class Loops:
             frame.nodes[-1], frame.choice = made, None
         return _Choice("P.otherwise", recorder, done)
 
+    @_entry
     def pipe(self) -> _Choice:
         """`with P.pipe():` stages that run side by side."""
         recorder = record.require("P.pipe()")
@@ -231,26 +251,31 @@ def _loop_name(name: Any, line: SourceLine) -> str:
 
 # ---- functional primitives ------------------------------------------------------------------------------------------
 
+@_entry
 def parallel_for(axis: Any, body: Any) -> Workload:
     """`body(index)` for every index of the axis, independent of each other."""
     return Workload("parallel_for", axis=as_axis(axis, False, where()), body=body, var_name="i")
 
 
+@_entry
 def for_each(axis: Any, body: Any) -> Workload:
     """`body(index)` for every index of the axis, each after the one before."""
     return Workload("for_each", axis=as_axis(axis, False, where()), body=body, var_name="i")
 
 
+@_entry
 def select(sparse: Any, body: Any) -> Workload:
     """`body(index)` for every column id of a Sparse axis, or every int of a list."""
     return Workload("select", sparse=as_axis(sparse, True, where()), body=body)
 
 
+@_entry
 def cond(predicate: Any, then_workload: Workload, else_workload: Workload | None = None) -> Workload:
     """One workload or the other. A Python bool decides when the workload is compiled, an expression when it runs."""
     return Workload("cond", predicate=as_predicate(predicate, where()), then_workload=then_workload, else_workload=else_workload)
 
 
+@_entry
 def task(kernel: Any, params: Any, resources: Any) -> Workload:
     """A kernel call as a node: axis values, and arguments by name. Inside @workload it also becomes part of it.
 
@@ -276,11 +301,13 @@ class ArgumentTypeError(UsageError, TypeError):
     """An argument of a wrong type."""
 
 
+@_entry
 def combine(*workloads: Workload) -> Workload:
     """Several workloads, unordered in time."""
     return _several("combine", workloads)
 
 
+@_entry
 def sequential(*workloads: Workload) -> Workload:
     """Several workloads, each after the one before."""
     return _several("sequential", workloads)
@@ -295,11 +322,13 @@ def _several(kind: str, workloads: tuple[Any, ...]) -> Workload:
     return Workload(kind, workloads=list(workloads))
 
 
+@_entry
 def slot_set_u64(slot: int, value: int) -> Workload:
     """slots[slot] = value modulo 2^64, when the program gets there."""
     return _recorded(Workload("slot_set_u64", slot=slot_number(slot, where()), value=operator.index(value) % (1 << 64)))
 
 
+@_entry
 def slot_load_u64(slot: int, tensor: Any, row: Any = 0, col: Any = 0) -> Workload:
     """slots[slot] = element (row, col) of a tensor view of rank 2 or more, when the program gets there."""
     return _recorded(Workload("slot_load_u64", slot=slot_number(slot, where()), tensor=tensor, row=row, col=col))

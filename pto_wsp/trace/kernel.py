@@ -15,6 +15,7 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, overload
 
 from pto_wsp.errors import CompileError, OperandError, SourceLine, TypeCheckError, UsageError, show_user_frames
@@ -173,11 +174,11 @@ def _visible_names(func: Callable[..., Any]) -> Mapping[str, Any]:
     closure = inspect.getclosurevars(func).nonlocals if hasattr(func, "__closure__") else {}
     module = getattr(func, "__globals__", {})
     around = []
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_globals is module and frame.f_locals is not module:
             around.append(frame.f_locals)
-        frame = frame.f_back    # type: ignore[assignment]
+        frame = frame.f_back
     return ChainMap(dict(closure), *around, module, vars(builtins))
 
 
@@ -385,11 +386,7 @@ class Kernel:
                                f"function as well: @kernel(..., cpu=function).").at(self.line)
         constexprs = self._constexprs(values)
         key = tuple((name, type(v), v) for name, v in constexprs.items())
-        try:
-            found = self._graphs.get(key)
-        except TypeError:
-            raise ArgumentError(f"kernel {self.name}: a constexpr value has to be hashable (a tuple, not a list); got {constexprs}.").at(
-                self.line) from None
+        found = self._graphs.get(key)
         if found is None:
             found = self._graphs[key] = self._trace(constexprs)
             if not found.stores:
@@ -563,9 +560,17 @@ def _constexpr(param: KernelParam, value: Any) -> Any:
     if isinstance(value, (LoopVar, Expr, Symbol, tile.Value)):
         raise OperandError(f"{param.name} is Constexpr: its value has to be known when the kernel is compiled; got {value!r}. "
                            "For a value per task declare it Scalar[...].")
-    if isinstance(param.inner_type, type) and param.inner_type in (int, float, bool, str) and not isinstance(value, param.inner_type):
-        if not (param.inner_type in (int, float) and isinstance(value, (int, float)) or hasattr(value, "__index__")):
-            raise OperandError(f"{param.name} is Constexpr[{param.inner_type.__name__}]; got {value!r} ({type(value).__name__}).")
+    wanted = param.inner_type if param.inner_type in (int, float, bool, str) else None
+    if wanted is int and hasattr(value, "__index__") and not isinstance(value, bool):
+        return value.__index__()
+    if wanted is float and isinstance(value, (int, float)) or wanted is bool and type(value).__name__ == "bool_":
+        return wanted(value)                        # the wanted type, whichever number was written
+    if wanted is not None and not isinstance(value, wanted):
+        raise OperandError(f"{param.name} is Constexpr[{wanted.__name__}]; got {value!r} ({type(value).__name__}).")
+    try:
+        hash(value)
+    except TypeError:
+        raise OperandError(f"{param.name} is Constexpr, so its value has to be hashable (a tuple, not a list); got {value!r}.") from None
     return value
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from pto_wsp.errors import OperandError, UsageError, show_user_frames
+from pto_wsp.scalar_expr import task_param
 from pto_wsp.trace import c_expr, tile
 from pto_wsp.trace.graph import KernelGraph, Node, Param, build, number_as
 from pto_wsp.trace.kernel import Kernel
 from pto_wsp.trace.ops import OPS
 from pto_wsp.trace.source import where
-from pto_wsp.trace.tile import TileUseError, Tracer, Value
+from pto_wsp.trace.tile import TileUseError, Tracer, UnknownOperationError, Value
 from pto_wsp.types import DType, ScalarType, TileType
 
 __all__ = ["IsaKernel", "ScalarParam", "TileParam", "ptoisa", "ptoisa_kernel"]
@@ -157,8 +158,9 @@ class Instructions:
             old = build(OPS["load"], (dst.node,), {"at": "here"}, line)[-1]
             tracer.append(old)
             chosen = tracer.operation(OPS["lt"], [_emit(name, "iota_u32", [], {"cols": spec.cols}), k], {}, line)
-            indices = tracer.operation(OPS["select"], [chosen, indices, Value(tracer, old)], {}, line)
-        tracer.store(param.value, indices, line)
+            tracer.store(param.value, tracer.operation(OPS["select"], [chosen, indices, Value(tracer, old)], {}, line), line)
+        else:
+            tracer.store(param.value, indices, line)
         _add_cycles(tracer, -_static_cycles(tracer.body[first:]))
 
     def cpu_sim_add_cycles(self, cycles: Any) -> None:
@@ -169,7 +171,7 @@ class Instructions:
         if isinstance(cycles, str):
             leaves = {p.name: p for p in tracer.params if isinstance(p.type, ScalarType) and p.type.dtype.is_int}
             try:
-                c_expr.to_expr(c_expr.parse(cycles), {name: c_expr.task_param(0) for name in leaves})
+                c_expr.to_expr(c_expr.parse(cycles), {name: task_param(0) for name in leaves})
             except OperandError as error:
                 raise error.at(line)
         elif isinstance(cycles, bool) or not hasattr(cycles, "__index__") or cycles.__index__() < 0:
@@ -178,7 +180,11 @@ class Instructions:
 
     def __getattr__(self, name: str) -> Any:
         close = difflib.get_close_matches(name, dir(self), 1)
-        raise AttributeError(f"ptoisa has no instruction {name!r}." + (f" Did you mean ptoisa.{close[0]}?" if close else ""))
+        if name.startswith("__"):
+            raise AttributeError(name)
+        with show_user_frames():
+            raise UnknownOperationError(f"ptoisa has no instruction {name!r}."
+                                        + (f" Did you mean ptoisa.{close[0]}?" if close else "")).at(where())
 
     def __dir__(self) -> list[str]:
         return [n for n in (*vars(type(self)), *vars(self)) if not n.startswith("_")]

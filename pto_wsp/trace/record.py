@@ -122,7 +122,7 @@ def current() -> Recorder | None:
     return _current.get()
 
 
-def require(what: str) -> Recorder:
+def require(what: str, line: SourceLine | None = None) -> Recorder:
     """The recorder of the running @workload body.
 
     raises UsageError when none is running
@@ -130,7 +130,7 @@ def require(what: str) -> Recorder:
     recorder = current()
     if recorder is None:
         raise UsageError(f"{what} belongs inside a @workload function: it records a loop or a choice there. For a plain "
-                         "Python loop use range(...).").at(where())
+                         "Python loop use range(...).").at(line or where())
     return recorder
 
 

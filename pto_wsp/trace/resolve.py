@@ -219,7 +219,7 @@ def as_axis(axis: Any, selecting: bool, line: SourceLine) -> Any:
         checked = loop_axis(axis)
     except AxisError as error:
         hint = " To run over a list of indices use P.sel(...)." if isinstance(axis, (list, tuple, range)) else ""
-        raise AxisError(error.message + hint).at(line) from None
+        raise AxisError(f"{error.message.rstrip('.')}.{hint}").at(line) from None
     if selecting != isinstance(checked, (Sparse, SparseRow)):
         if selecting:
             raise AxisError(f"a selection runs over a Sparse or a list of ints; got {axis!r}. For a dense loop use P(...).").at(line)

@@ -32,8 +32,8 @@ def where() -> SourceLine:
         users = _files.get(file)
         if users is None:
             users = _files[file] = is_user_file(file)
-        if users:
-            return _line_of(frame)
+        if users and not (file[0] == "<" and frame.f_globals.get("__name__", "").startswith("pto_wsp.")):
+            return _line_of(frame)                              # "<string>": code that a dataclass of ours generated
         frame = frame.f_back
     return SourceLine("<unknown>", 0, 0, None, None, "<unknown>")
 
@@ -75,4 +75,6 @@ def _line_of(frame: FrameType) -> SourceLine:
 
 def _columns(code: CodeType) -> list[Columns]:
     """Line, end line, column and end column of each instruction; Python 3.10 knows lines only and gets an empty list."""
-    return list(code.co_positions()) if sys.version_info >= (3, 11) else []
+    if sys.version_info >= (3, 11):
+        return list(code.co_positions())
+    return []

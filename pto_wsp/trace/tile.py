@@ -337,14 +337,12 @@ class TileUseError(TypeCheckError, TypeError):
 
 _NO_NUMBER = ("A scalar that the Python code has to know is a Constexpr[...] parameter.")
 _NO_LOGIC = "Masks are u8 tiles of 0 and 1: pto.minimum(a, b) is and, pto.maximum(a, b) is or, pto.eq(a, 0) is not."
-_UFUNCS: dict[Any, Op] = {op.reference: op for op in OPS.values() if isinstance(op.reference, np.ufunc)}
+_UFUNCS: dict[Any, Op] = {op.reference: op for op in reversed(OPS.values()) if isinstance(op.reference, np.ufunc)}
 _UFUNCS |= {np.divide: OPS["div"], np.maximum: OPS["maximum"], np.minimum: OPS["minimum"], np.reciprocal: OPS["reciprocal"]}
 
 
 def _operator(op: Op, swap: bool = False) -> Callable[..., Any]:
     def method(self: Value, *others: Any) -> Any:
-        if others and isinstance(others[0], (str, list, tuple, dict)):
-            return NotImplemented
         with show_user_frames():
             return _operate(op, [*others, self] if swap else [self, *others], {})
     return method
@@ -367,10 +365,15 @@ class Namespace:
             raise AttributeError(name)
         close = difflib.get_close_matches(name, list(self.__dict__), 1)
         hint = _INSTEAD.get(name) or (f"Did you mean pto.{close[0]}?" if close else "help(pto) lists them.")
-        raise AttributeError(f"pto has no operation {name!r}. {hint}")
+        with show_user_frames():
+            raise UnknownOperationError(f"pto has no operation {name!r}. {hint}").at(where())
 
     def __dir__(self) -> list[str]:
         return sorted(self.__dict__)
+
+
+class UnknownOperationError(TypeCheckError, AttributeError):
+    """An operation that does not exist."""
 
 
 _INSTEAD = {

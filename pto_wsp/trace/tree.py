@@ -6,18 +6,19 @@ workload but this tree and its schedule. `str(tree)` prints it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Iterator, Union
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pto_wsp.csp import Channel
     from pto_wsp.errors import SourceLine
     from pto_wsp.scalar_expr import Expr, LoopVar
     from pto_wsp.trace.kernel import Kernel
-    from pto_wsp.types import Dense, DenseDyn, Ragged, Sparse, Symbol, Tensor
+    from pto_wsp.types import Dense, DenseDyn, Ragged, Sparse, SparseRow, Symbol, Tensor
 
-    Axis = Union[int, Dense, DenseDyn, Ragged, Sparse, tuple[int, ...]]
-    Argument = Union[Tensor, int, float, bool, Symbol, Expr]
+    Axis = int | Dense | DenseDyn | Ragged | Sparse | SparseRow | tuple[int, ...]
+    Argument = Tensor | int | float | bool | Symbol | Expr
 
 
 # ---- the tree ----------------------------------------------------------------------------------------------------
@@ -121,7 +122,7 @@ class Connect:
     line: SourceLine | None = None
 
 
-TreeNode = Union[TaskCall, Block, Loop, Cond, SlotSet, SlotLoad, Send, Consume, Connect]
+TreeNode = TaskCall | Block | Loop | Cond | SlotSet | SlotLoad | Send | Consume | Connect
 
 
 @dataclass(frozen=True, eq=False)

@@ -139,6 +139,7 @@ class Workload:
 
     def dispatch(self, policy: DispatchPolicy) -> Workload:
         """Which worker a task goes to, see DispatchPolicy."""
+        _given("dispatch", policy, DispatchPolicy)
         return self._scheduled("dispatch", dispatch=policy)
 
     def streams(self, count: int) -> Workload:
@@ -151,6 +152,7 @@ class Workload:
 
     def timing(self, policy: TimingPolicy) -> Workload:
         """When ready tasks may start, see TimingPolicy."""
+        _given("timing", policy, TimingPolicy)
         return self._scheduled("timing", timing=policy)
 
     def spatial_map(self, grid: Any) -> Workload:
@@ -218,6 +220,11 @@ class Workload:
     def __repr__(self) -> str:
         called = self.name or self.title
         return f"Workload({self.kind}{f', {called}' if called else ''})"
+
+
+def _given(method: str, policy: Any, kind: type) -> None:
+    if not isinstance(policy, kind):
+        raise TypeError(f"{method}() takes a {kind.__name__}; got {policy!r}.")
 
 
 def part(node: Workload, name: str, default: Any = ...) -> Any:
