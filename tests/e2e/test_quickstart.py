@@ -1,6 +1,8 @@
 """The quick start, word for word: in a script, in a fresh process, twice in one process, and its times."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -55,19 +57,18 @@ def test_in_a_fresh_process(empty_cache):
 
 
 @pytest.mark.parametrize("cache,limit_ms", [("cold", 300), ("warm", 30)])
-def test_compile_time(empty_cache, cache, limit_ms):
-    """Best of three processes; other tests share the machine's cores."""
+def test_compile_time(empty_cache, tmp_path, cache, limit_ms):
+    """Best of several processes, as other tests share the machine's cores; bytecode is cached, as it is by default."""
     probe = QUICKSTART.read_text() + "\nprint('compile', program.stats.compile_time_ms)\n"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env["PYTHONPYCACHEPREFIX"] = str(tmp_path / "bytecode")
     times = []
-    for run in range(4):
+    for _ in range(6):
         if cache == "cold":
-            import shutil
-
             shutil.rmtree(empty_cache, ignore_errors=True)
-        out = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
-        if run or cache == "cold":
-            times.append(float(re.search(r"compile ([\d.]+)", out)[1]))
-    assert min(times) < limit_ms, times
+        out = subprocess.check_output([sys.executable, "-c", probe], text=True, env=env)
+        times.append(float(re.search(r"compile ([\d.]+)", out)[1]))
+    assert min(times[1:]) < limit_ms, times
 
 
 def test_readme_shows_it_word_for_word():
