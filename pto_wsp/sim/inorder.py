@@ -23,9 +23,9 @@ from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT
 __all__ = ["Counters", "InOrderEngine", "Starts", "Wait"]
 
 # Slots of the state array.
-(CLOCK, DEPTH, TURN, IN_FLIGHT, TASKS, WORK, MAKESPAN, OVERLAPPED,
+(CLOCK, DEPTH, TURN, IN_FLIGHT, BUSY_LANES, TASKS, WORK, MAKESPAN, OVERLAPPED,
  WINDOW_STALLS, WINDOW_CYCLES, DEPENDENCY_STALLS, DEPENDENCY_CYCLES,
- SEQUENTIAL, READY, DONE, PATH_READY, PATH_DONE, STATE_SIZE) = range(18)  # fmt: skip
+ SEQUENTIAL, READY, DONE, PATH_READY, PATH_DONE, STATE_SIZE) = range(19)  # fmt: skip
 
 
 class Wait(IntEnum):
@@ -45,7 +45,8 @@ class Wait(IntEnum):
 
 def play(
     row: int, count: int, kernel: Any, cycles: Any, assigned: Any, keyed: bool, window: int,
-    state: Any, free: Any, tasks: Any, busy: Any, flight: Any, frames: Any,
+    state: Any, free: Any, tasks: Any, busy: Any, head: Any, tail: Any, heap: Any, ends: Any, later: Any,
+    frames: Any,
     recording: bool, start: Any, worker: Any, wait: Any,
 ) -> int:  # fmt: skip
     """Issue the rows [row, count) of one chunk in order; the row that could not be played, or `count`.
@@ -54,13 +55,15 @@ def play(
     cycles    i64[rows]  duration of each task
     assigned  i64[rows]  worker of each task, read when `keyed`; else workers take turns
     window    at most so many tasks are issued and not yet ended; 0: no limit
-    state     i64[STATE_SIZE] scalars kept between calls; free, tasks, busy i64[W]: per worker, free again at
-              cycle, tasks run, cycles run; flight i64[window]: heap of end times of the tasks in flight
-    frames    i64[depth * 5] what the enclosing blocks have saved; a full stack ends the call early
+    state     i64[STATE_SIZE] scalars kept between calls
+    free, tasks, busy  i64[W] per worker: free again at this cycle, tasks run, cycles run
+    frames    i64[5 * depth] what the enclosing blocks have saved; a full stack ends the call early
     start, worker, wait  written per row when `recording`
 
-    A task that ended is dropped from the heap only when its place is needed: it can't hold up an issue, since
-    the clock has passed it. So a full heap needs one replacement of its root per task and nothing else.
+    Tasks in flight have a slot each, i64[window]: `ends`, and `later`, the slot of the next one on the same worker,
+    which cannot end before it. So each worker has a queue in order of end, `head` and `tail` i64[W], -1 when empty,
+    and the workers that have one form a heap by the end of their head, `heap` i64[W]. A task leaves its slot
+    only when the slot is needed: once it has ended it cannot hold up an issue, since the clock has passed it.
     """
     clock, turn, in_flight, makespan = state[CLOCK], state[TURN], state[IN_FLIGHT], state[MAKESPAN]
     depth, sequential = state[DEPTH], state[SEQUENTIAL]
@@ -68,7 +71,7 @@ def play(
     issued, work, overlapped = state[TASKS], state[WORK], state[OVERLAPPED]
     window_stalls, window_cycles = state[WINDOW_STALLS], state[WINDOW_CYCLES]
     dependency_stalls, dependency_cycles = state[DEPENDENCY_STALLS], state[DEPENDENCY_CYCLES]
-    lanes, deepest = len(free), len(frames)
+    lanes, deepest, first, busy_lanes = len(free), len(frames), 0, state[BUSY_LANES]
 
     while row < count:
         what = kernel[row]
@@ -87,11 +90,15 @@ def play(
                 dependency_stalls += 1
                 dependency_cycles += ready - clock
                 clock = ready
+            slot = in_flight
             full = window > 0 and in_flight == window
-            if full and clock < flight[0]:
-                window_stalls += 1
-                window_cycles += flight[0] - clock
-                clock = flight[0]
+            if full:
+                first = heap[0]
+                slot = head[first]
+                if clock < ends[slot]:
+                    window_stalls += 1
+                    window_cycles += ends[slot] - clock
+                    clock = ends[slot]
             begin = free[lane]
             if begin < clock:
                 begin = clock
@@ -125,24 +132,41 @@ def play(
                 else:
                     wait[row] = 4
 
-            if full:  # put `end` in place of the root and sift it down
-                place, child = 0, 1
-                while child < window:
-                    if child + 1 < window and flight[child + 1] < flight[child]:
-                        child += 1
-                    if end <= flight[child]:
-                        break
-                    flight[place] = flight[child]
-                    place = child
-                    child = 2 * place + 1
-                flight[place] = end
-            elif window > 0:  # append `end` and sift it up
-                place = in_flight
-                in_flight += 1
-                while place > 0 and end < flight[(place - 1) >> 1]:
-                    flight[place] = flight[(place - 1) >> 1]
-                    place = (place - 1) >> 1
-                flight[place] = end
+            if (
+                full
+            ):  # the task in `slot` leaves: its lane moves down the heap, or out of it when it has no other
+                following = later[slot]
+                head[first] = following
+                if following < 0:
+                    busy_lanes -= 1
+                    first = heap[busy_lanes]
+                if busy_lanes > 0:
+                    until = ends[head[first]]
+                    place, child = 0, 1
+                    while child < busy_lanes:
+                        if child + 1 < busy_lanes and ends[head[heap[child + 1]]] < ends[head[heap[child]]]:
+                            child += 1
+                        if until <= ends[head[heap[child]]]:
+                            break
+                        heap[place] = heap[child]
+                        place = child
+                        child = 2 * place + 1
+                    heap[place] = first
+            if window > 0:  # the new task enters behind the others of its lane
+                if not full:
+                    in_flight += 1
+                ends[slot], later[slot] = end, -1
+                if head[lane] >= 0:
+                    later[tail[lane]] = slot
+                else:
+                    head[lane] = slot
+                    place = busy_lanes
+                    busy_lanes += 1
+                    while place > 0 and end < ends[head[heap[(place - 1) >> 1]]]:
+                        heap[place] = heap[(place - 1) >> 1]
+                        place = (place - 1) >> 1
+                    heap[place] = lane
+                tail[lane] = slot
             if sequential != 0:
                 ready, path_ready = done, path_done
         elif what == EXIT:
@@ -165,7 +189,7 @@ def play(
         row += 1
 
     state[CLOCK], state[TURN], state[IN_FLIGHT], state[MAKESPAN] = clock, turn, in_flight, makespan
-    state[DEPTH], state[SEQUENTIAL] = depth, sequential
+    state[DEPTH], state[SEQUENTIAL], state[BUSY_LANES] = depth, sequential, busy_lanes
     state[READY], state[DONE], state[PATH_READY], state[PATH_DONE] = ready, done, path_ready, path_done
     state[TASKS], state[WORK], state[OVERLAPPED] = issued, work, overlapped
     state[WINDOW_STALLS], state[WINDOW_CYCLES] = window_stalls, window_cycles
@@ -218,7 +242,8 @@ class InOrderEngine:
         self.workers, self.window, self.keyed = workers, window, keyed
         self._state = np.zeros(STATE_SIZE, np.int64)
         self._free, self._tasks, self._busy = (np.zeros(workers, np.int64) for _ in range(3))
-        self._flight = np.zeros(min(window, 64), np.int64)
+        self._head, self._tail, self._heap = (np.full(workers, -1, np.int64) for _ in range(3))
+        self._ends, self._later = (np.zeros(min(window, 64), np.int64) for _ in range(2))
         self._frames = np.zeros(5 * 16, np.int64)
 
     def play(
@@ -237,9 +262,10 @@ class InOrderEngine:
             assigned = (key % np.uint64(self.workers)).astype(np.int64)
         else:
             assigned = np.zeros(0, np.int64)
-        places = min(self.window, int(self._state[IN_FLIGHT]) + count)
-        if places > len(self._flight):
-            self._flight = _grown(self._flight, max(places, min(self.window, 2 * len(self._flight))))
+        slots = min(self.window, int(self._state[IN_FLIGHT]) + count)
+        if slots > len(self._ends):
+            slots = max(slots, min(self.window, 2 * len(self._ends)))
+            self._ends, self._later = _grown(self._ends, slots), _grown(self._later, slots)
         rows = count if record else 0
         starts = Starts(np.zeros(rows, np.int64), np.zeros(rows, np.int32), np.zeros(rows, np.uint8))
 
@@ -248,7 +274,8 @@ class InOrderEngine:
         while True:
             row = run(
                 row, count, kernel, cycles, assigned, self.keyed, self.window,
-                self._state, self._free, self._tasks, self._busy, self._flight, self._frames,
+                self._state, self._free, self._tasks, self._busy,
+                self._head, self._tail, self._heap, self._ends, self._later, self._frames,
                 record, starts.start, starts.worker, starts.wait,
             )  # fmt: skip
             if row == count:
