@@ -243,7 +243,7 @@ def _gate(k: Algebra, c: Format, x: Lanes, v: Lanes, z: Lanes, low: Lanes | None
     far = 2.0**c.half_range
     power = k.bitcast(k.shl(shifted, c.fraction), x.dtype)
     quotient = _over_one_plus(k, numerator, k.mul(power, 1 / far), t)
-    return k.mul(k.mul(quotient, k.select(negative, power, far)), 1 / far)
+    return k.mul(k.mul(quotient, k.select(negative, power, 1.0)), k.select(negative, k.const(1 / far, x.dtype), 1.0))
 
 
 def _over_one_plus(k: Algebra, numerator: Lanes, s: Lanes, t: Lanes) -> Lanes:

@@ -1,11 +1,12 @@
-"""Compiles a lane function into a NumPy-callable loop, for the tests of the algebra and of the maths."""
+"""Compiles lane functions into loops over NumPy arrays, for the tests of the algebra and of the maths."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
@@ -13,53 +14,71 @@ from pto_wsp.lower import jit
 from pto_wsp.lower.algebra import Algebra, Lanes
 from pto_wsp.types import DType
 
-CPUS = {
-    "generic": ("x86-64", ()),
-    "avx2": ("x86-64-v3", ("f16c",)),
-    "avx512": ("x86-64-v4", ("f16c", "avx512f")),
-}
+Body = Callable[..., Lanes]
 POINTER, I64 = ir.PointerType(), ir.IntType(64)
+CPUS = {"generic": "x86-64", "avx2": "x86-64-v3", "avx512": "x86-64-v4"}
 
 
-def loop_ir(body: Callable[..., Lanes], inputs: Sequence[DType], output: DType, lanes: int, features: Sequence[str]) -> str:
-    """void f(out, in..., count): count is a multiple of lanes."""
-    module = ir.Module("test")
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER] * (1 + len(inputs)) + [I64]), "f")
-    entry, loop, end = (function.append_basic_block(name) for name in ("entry", "loop", "end"))
-    ir.IRBuilder(entry).branch(loop)
-    builder = ir.IRBuilder(loop)
-    k = Algebra(builder, lanes, features)
+def features_of(cpu: str) -> frozenset[str]:
+    """LLVM feature names that code for one of CPUS may use."""
+    _, text = jit.cpu_features(jit.Target(cpu=CPUS[cpu]))
+    return frozenset(word[1:] for word in text.split(",") if word.startswith("+"))
+
+
+def cpus_here() -> list[str]:
+    """Those of CPUS whose code this machine can run."""
+    if not llvm.get_default_triple().startswith("x86_64"):
+        return []
+    host = llvm.get_host_cpu_features()
+    return [cpu for cpu in CPUS if all(host.get(feature) for feature in features_of(cpu))]
+
+
+def loop(module: ir.Module, name: str, body: Body, inputs: Sequence[DType], output: DType, lanes: int, cpu: str) -> None:
+    """Adds void name(out, in..., count) to the module; count is a multiple of lanes."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER] * (1 + len(inputs)) + [I64]), name)
+    entry, head, end = (function.append_basic_block(block) for block in ("entry", "loop", "end"))
+    ir.IRBuilder(entry).branch(head)
+    builder = ir.IRBuilder(head)
+    k = Algebra(builder, lanes, features_of(cpu))
     i = builder.phi(I64)
     i.add_incoming(ir.Constant(I64, 0), entry)
     out, *sources, count = function.args
-    values = [k.load(builder.gep(p, [i], source_etype=k.element(d)), d) for p, d in zip(sources, inputs)]
+    values = [k.load(builder.gep(p, [i], source_etype=k.element(d)), d) for p, d in zip(sources, inputs, strict=True)]
     k.store(body(k, *values), builder.gep(out, [i], source_etype=k.element(output)))
     following = builder.add(i, ir.Constant(I64, lanes))
     i.add_incoming(following, builder.block)
-    builder.cbranch(builder.icmp_unsigned("<", following, count), loop, end)
+    builder.cbranch(builder.icmp_unsigned("<", following, count), head, end)
     ir.IRBuilder(end).ret_void()
-    return str(module)
+
+
+def compile_loops(
+    bodies: Mapping[str, Body], inputs: Sequence[DType], output: DType, lanes: int = 16, cpu: str = "generic"
+) -> dict[str, Callable[..., Any]]:
+    """One f(arrays...) -> array for each body; arrays of any one length."""
+    module = ir.Module("elementwise")
+    for name, body in bodies.items():
+        loop(module, name, body, inputs, output, lanes, cpu)
+    code = jit.load(str(module), target=jit.Target(cpu=CPUS[cpu]))
+    return {name: _callable(code, name, inputs, output, lanes) for name in bodies}
 
 
 def compile_loop(
-    body: Callable[..., Lanes],
-    inputs: Sequence[DType] = (DType.F32,),
-    output: DType = DType.F32,
-    lanes: int = 16,
-    cpu: str = "avx512",
+    body: Body, inputs: Sequence[DType] = (DType.F32,), output: DType = DType.F32, lanes: int = 16, cpu: str = "generic"
 ) -> Callable[..., Any]:
-    """f(arrays...) -> array, any length."""
-    name, features = CPUS[cpu]
-    code = jit.load(loop_ir(body, inputs, output, lanes, features), target=jit.Target(cpu=name))
-    native = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (1 + len(inputs)), ctypes.c_int64)(code.address("f"))
+    """compile_loops() of one."""
+    return compile_loops({"f": body}, inputs, output, lanes, cpu)["f"]
+
+
+def _callable(code: jit.Code, name: str, inputs: Sequence[DType], output: DType, lanes: int) -> Callable[..., Any]:
+    native = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (1 + len(inputs)), ctypes.c_int64)(code.address(name))
 
     def call(*arrays: Any) -> Any:
         size = -(-len(arrays[0]) // lanes) * lanes
         padded = [np.concatenate([a, np.zeros(size - len(a), a.dtype)]) for a in arrays]
-        assert all(a.dtype == d.numpy for a, d in zip(padded, inputs))
+        assert [a.dtype for a in padded] == [d.numpy for d in inputs]
         result = np.empty(size, output.numpy)
         native(result.ctypes.data, *[a.ctypes.data for a in padded], size)
         return result[: len(arrays[0])]
 
-    call.code, call.native = code, native  # type: ignore[attr-defined]
+    call.code, call.native = code, native  # type: ignore[attr-defined]  # keeps the code alive
     return call

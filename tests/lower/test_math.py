@@ -1,0 +1,135 @@
+"""Elementary functions: within 2 ULP of the correctly rounded result everywhere, the same bits on every CPU."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from pto_wsp.lower import math
+from pto_wsp.trace.ops import OPS
+from pto_wsp.types import DType
+from tests.lower.elementwise import compile_loop, compile_loops, cpus_here
+
+FUNCTIONS = {name: getattr(math, name) for name in math.__all__}
+EXTENDED = np.finfo(np.longdouble).nmant > 60  # the reference of f64 needs more than f64
+
+
+def f32_inputs() -> np.ndarray:
+    """Every exponent with both signs and many significands, the ranges where results vary, and special values."""
+    rng = np.random.default_rng(32)
+    significands = np.concatenate([[0, 1, 2, 0x7FFFFF, 0x7FFFFE, 0x400000], rng.integers(0, 1 << 23, 150)])
+    bits = (np.arange(512, dtype=np.uint64)[:, None] << 23) + significands.astype(np.uint64)
+    ranges = [rng.uniform(-r, r, 15_000) for r in (0.1, 1, 10, 110, 1e4)]
+    near_one = 1 + rng.normal(0, 1, 10_000) * 10.0 ** rng.uniform(-7, 0, 10_000)
+    multiples_of_half_pi = np.arange(-20_000, 20_000, 3) * (np.pi / 2)
+    edges = [88.72283, 88.72284, 88.722839, -103.97208, -103.97207, -87.33655, 48000, 48000.004, 0.55, 0.9277, 8388608.5]
+    return np.concatenate([bits.astype(np.uint32).ravel().view(np.float32),
+                           np.concatenate([*ranges, near_one, multiples_of_half_pi, edges]).astype(np.float32)])  # fmt: skip
+
+
+def f64_inputs(count: int) -> np.ndarray:
+    rng = np.random.default_rng(64)
+    with np.errstate(over="ignore"):
+        any_bits = rng.integers(0, 1 << 64, count, dtype=np.uint64).view(np.float64)
+        ranges = [rng.uniform(-r, r, count) for r in (1, 30, 800)]
+        tiny = np.exp(rng.uniform(-60, 5, count)) * rng.choice([-1, 1], count)
+        near_one = 1 + rng.normal(0, 1, count) * 10.0 ** rng.uniform(-16, 0, count)
+        multiples_of_half_pi = np.rint(rng.uniform(0, 1e6, count)) * (np.pi / 2)
+    subnormal = rng.integers(0, 1 << 52, count // 4, dtype=np.uint64).view(np.float64)
+    edges = [0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, -5e-324, 1.7e308, -1.7e308, 1e8, 1e8 + 1e-7, 709.8, -745.2]
+    return np.concatenate([any_bits, *ranges, tiny, near_one, multiples_of_half_pi, subnormal, edges])
+
+
+def steps(got: np.ndarray, want: np.ndarray) -> np.ndarray:
+    """How many floats lie between the two; NaN meets only NaN, and a zero only the zero of its sign."""
+    bits = np.int32 if got.dtype == np.float32 else np.int64
+
+    def ordered(x: np.ndarray) -> np.ndarray:
+        i = x.view(bits)
+        return np.where(i < 0, np.iinfo(bits).min - i, i).astype(object if bits is np.int64 else np.int64)
+
+    distance = np.abs(ordered(got) - ordered(want)).astype(np.float64)
+    wrong_zero = (got == 0) & (want == 0) & (np.signbit(got) != np.signbit(want))
+    nan = np.isnan(got) | np.isnan(want)
+    distance[nan] = np.where(np.isnan(got) & np.isnan(want), 0, np.inf)[nan]
+    return np.where(wrong_zero, np.inf, distance)
+
+
+def check(name: str, x: np.ndarray, got: np.ndarray, wider: type) -> None:
+    with np.errstate(all="ignore"):
+        want = np.asarray(OPS[name].reference(x.astype(wider))).astype(x.dtype)
+    distance = steps(got, want)
+    worst = np.argmax(distance)
+    assert distance[worst] <= 2, f"{name}({x[worst]!r}) = {got[worst]!r}, not {want[worst]!r}: {distance[worst]} ULP"
+
+
+@pytest.mark.parametrize("cpu", cpus_here())
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_f32_is_within_two_ulp(name, cpu):
+    x = f32_inputs()
+    check(name, x, compile_loop(FUNCTIONS[name], cpu=cpu)(x), np.float64)
+
+
+@pytest.mark.skipif(not EXTENDED, reason="long double is no wider than f64 here")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_f64_is_within_two_ulp(name):
+    x = f64_inputs(1000 if name == "erf" else 10_000)
+    check(name, x, compile_loop(FUNCTIONS[name], (DType.F64,), DType.F64, cpu=cpus_here()[-1])(x), np.longdouble)
+
+
+@pytest.mark.parametrize("dtype", (DType.F32, DType.F64), ids=lambda d: d.value)
+def test_same_bits_on_every_cpu_and_width(dtype):
+    x = f32_inputs().astype(dtype.numpy) if dtype is DType.F32 else f64_inputs(1000)
+    found = {}
+    for cpu in cpus_here():
+        for lanes in (1, 4, 16):
+            loops = compile_loops(FUNCTIONS, (dtype,), dtype, lanes, cpu)
+            for name, f in loops.items():
+                y = f(x)
+                y[np.isnan(y)] = np.nan  # the sign and payload of a NaN are not promised
+                found.setdefault(name, set()).add(hashlib.sha256(y.tobytes()).hexdigest())
+    assert {name for name, digests in found.items() if len(digests) > 1} == set()
+
+
+@pytest.mark.parametrize("dtype", (DType.F32, DType.F64), ids=lambda d: d.value)
+@pytest.mark.parametrize(
+    ("name", "x", "y"),
+    [
+        ("exp", 0.0, 1.0), ("exp", -0.0, 1.0), ("exp", -np.inf, 0.0), ("exp", np.inf, np.inf), ("exp", 1e4, np.inf),
+        ("log", 1.0, 0.0), ("log", 0.0, -np.inf), ("log", -0.0, -np.inf), ("log", -1.0, np.nan), ("log", np.inf, np.inf),
+        ("sin", 0.0, 0.0), ("sin", -0.0, -0.0), ("sin", np.inf, np.nan), ("cos", 0.0, 1.0), ("cos", -0.0, 1.0),
+        ("cos", -np.inf, np.nan), ("tanh", -0.0, -0.0), ("tanh", np.inf, 1.0), ("tanh", -50.0, -1.0), ("erf", -0.0, -0.0),
+        ("erf", np.inf, 1.0), ("erf", -np.inf, -1.0), ("sigmoid", 0.0, 0.5), ("sigmoid", np.inf, 1.0),
+        ("sigmoid", -np.inf, 0.0), ("silu", -0.0, -0.0), ("silu", np.inf, np.inf), ("silu", -np.inf, -0.0),
+        ("gelu", -0.0, -0.0), ("gelu", np.inf, np.inf), ("gelu", -np.inf, -0.0), ("gelu", 1e30, 1e30), ("rsqrt", 4.0, 0.5),
+        ("rsqrt", 0.0, np.inf), ("rsqrt", -0.0, -np.inf), ("rsqrt", -1.0, np.nan), ("reciprocal", -0.0, -np.inf),
+    ],
+)  # fmt: skip
+def test_exact_values(name, x, y, dtype):
+    (got,) = compile_loop(FUNCTIONS[name], (dtype,), dtype, lanes=1)(np.array([x], dtype.numpy))
+    want = dtype.numpy.type(y)
+    assert np.array_equal(got, want, equal_nan=True) and (np.isnan(got) or np.signbit(got) == np.signbit(want))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_nan_stays_nan(name):
+    x = np.array([np.nan, 1.0], np.float32)
+    assert np.isnan(compile_loop(FUNCTIONS[name])(x)).tolist() == [True, False]
+
+
+def test_table_of_powers_over_pi():
+    """Its first entry is 1 / pi; the entry of 2**(16 j) is 2**16 times the one before, modulo 2."""
+    from fractions import Fraction
+
+    table = math.powers_over_pi()
+    sums = [sum(map(Fraction, table[i : i + 4])) for i in range(0, len(table), 4)]
+    assert float(sums[0]) == 1 / np.pi
+    assert all(abs(b - a * 2**16 % 2) < Fraction(1, 1 << 180) for a, b in zip(sums, sums[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_half_types_have_to_be_widened(name):
+    with pytest.raises(TypeError, match="convert"):
+        compile_loop(FUNCTIONS[name], (DType.F16,), DType.F16)
