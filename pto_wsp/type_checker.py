@@ -371,7 +371,7 @@ def _tile_extents(view: Tensor, tile: TileType) -> tuple[int, int] | None:
 def _direction_errors(kernel: str, param: _Param, view: Tensor) -> Findings:
     """Can an output be written?"""
     array = view.base.data
-    if param.direction not in ("out", "inout") or array is None:
+    if param.direction not in ("out", "inout") or array is None or not array.size:
         return
     why = None if array.flags.writeable else "read-only"
     if any(n > 1 and stride == 0 for n, stride in zip(array.shape, array.strides, strict=True)):

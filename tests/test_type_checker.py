@@ -178,6 +178,8 @@ def test_outputs_can_be_written():
     data.flags.writeable = False
     read_only = Tensor(data, (4, 8), F32)
     repeated = Tensor(np.lib.stride_tricks.as_strided(np.zeros(8, np.float32), (4, 8), (0, 4)), (4, 8), F32)
+    empty = Tensor(np.zeros((0, 2, 8), np.float32), (0, 2, 8), F32)
+    assert kinds(add, a=tensor(4, 8), b=tensor(4, 8), out=empty[LoopVar("i", 0)]) == []
     for bad, word in ((read_only, "read-only"), (repeated, "broadcast")):
         assert kinds(add, a=bad, b=bad, out=tensor(4, 8)) == []
         (error,) = check_kernel_call(add, [], {**fitting(), "out": bad})
