@@ -51,6 +51,7 @@ class _Planner:
 
     def plan(self) -> LoopProgram:
         self._assign_nests()
+        self._sink_to_users()
         for index, nest in enumerate(self.nests):
             if isinstance(nest, RowNest):
                 self._assign_stages(index, nest)
@@ -143,6 +144,27 @@ class _Planner:
             self.members.append([])
         self.members[index].append(node)
         self.home[id(node)] = index
+
+    def _sink_to_users(self) -> None:
+        """Compute a tile where it is used when only a later nest uses it and it is made of parameters and row scalars:
+        those are less to keep in memory than the tile."""
+        order = {id(n): i for i, n in enumerate(self.graph.nodes)}
+        for node in reversed(self.graph.nodes):
+            home, users = self.home.get(id(node)), self.users[id(node)]
+            if home is None or not users or not isinstance(rule_of(node), Map) or node.op.name == "store" or node.tile.cols == 1:
+                continue
+            homes = {self.home.get(id(u)) for u in users}
+            target = homes.pop()
+            if homes or target is None or target <= home:
+                continue
+            here, there = self.nests[home], self.nests[target]
+            if not (isinstance(here, RowNest) and isinstance(there, RowNest) and here.rows == there.rows):
+                continue
+            if all(not o.is_tile or o.op.name == "load" or o.tile.cols == 1 for o in node.operands):
+                self.members[home].remove(node)
+                self.members[target].append(node)
+                self.members[target].sort(key=lambda n: order[id(n)])
+                self.home[id(node)] = target
 
     # ---- stages -----------------------------------------------------------------------------------------------------
 
@@ -284,13 +306,9 @@ class _Planner:
                 self.in_scalars(operand, nest) or self._is_row_result(operand))
             if operand.op.name == "load" and self.position[id(operand)] > self.home.get(id(value), 0):
                 return False
-            if not (leaf or here or self._cheap(operand, index, depth - 1)):
+            if not (leaf or here or id(operand) in self.buffers or self._cheap(operand, index, depth - 1)):
                 return False
         return True
-
-    def recomputed(self, value: Node, index: int) -> bool:
-        """Whether `llvm.py` computes `value` again in nest `index`; it has memory otherwise."""
-        return id(value) not in self.buffers and id(value) not in self.row_buffers
 
     def _demand_row(self, value: Node, index: int, at: int) -> None:
         """A Halve in stage `at` of nest `index` reads `value` from memory."""
