@@ -47,6 +47,7 @@ from llvmlite import ir
 from pto_wsp.types import DType
 
 Number = int | float | bool
+Operand = Any  # Lanes, or a Number, which adopts the dtype of the other operands
 
 I1 = ir.IntType(1)
 IR_TYPES: dict[DType, ir.Type] = {
@@ -64,8 +65,8 @@ INT_OF_WIDTH = {8: DType.I8, 16: DType.I16, 32: DType.I32, 64: DType.I64}
 class Lanes:
     """One value a lane. dtype None: a mask."""
 
-    ir: Any  # ir.Value; llvmlite has no types of its own
-    dtype: DType | None
+    ir: Any  # ir.Value; llvmlite has no annotations
+    dtype: Any  # DType, or None
 
     def __str__(self) -> str:
         return f"{self.dtype.value if self.dtype else 'mask'} {self.ir}"
@@ -151,23 +152,23 @@ class Algebra:
 
     # ---- arithmetic ---------------------------------------------------------------------------------------------
 
-    def add(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def add(self, x: Operand, y: Operand) -> Lanes:
         return self._binary("add", x, y)
 
-    def sub(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def sub(self, x: Operand, y: Operand) -> Lanes:
         return self._binary("sub", x, y)
 
-    def mul(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def mul(self, x: Operand, y: Operand) -> Lanes:
         return self._binary("mul", x, y)
 
-    def div(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def div(self, x: Operand, y: Operand) -> Lanes:
         """Floats: IEEE. Ints: truncated; x/0 is 0 and MIN/-1 is MIN."""
         x, y = self._numbers("div", x, y)
         if x.dtype.is_float:
             return Lanes(self.builder.fdiv(x.ir, y.ir), x.dtype)
         return self._int_div(x, y)
 
-    def rem(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def rem(self, x: Operand, y: Operand) -> Lanes:
         """Remainder of div() for ints: the sign of x; x%0 is 0 and MIN%-1 is 0."""
         x, y = self._numbers("rem", x, y)
         if x.dtype.is_float:
@@ -203,7 +204,7 @@ class Algebra:
             return self.select(self.lt(x, 0.0), self.convert(x, DType.I32), self.bitcast(wide, DType.I32))
         return self.convert(x, dtype)
 
-    def fma(self, x: Lanes | Number, y: Lanes | Number, z: Lanes | Number) -> Lanes:
+    def fma(self, x: Operand, y: Operand, z: Operand) -> Lanes:
         """x*y + z with one rounding; ints wrap."""
         x, y, z = self._numbers("fma", x, y, z)
         if x.dtype.is_int:
@@ -224,12 +225,12 @@ class Algebra:
     def sqrt(self, x: Lanes) -> Lanes:
         return self._float_intrinsic("llvm.sqrt", x)
 
-    def copysign(self, x: Lanes | Number, sign: Lanes | Number) -> Lanes:
+    def copysign(self, x: Operand, sign: Operand) -> Lanes:
         """|x| with the sign bit of `sign`."""
         x, sign = self._numbers("copysign", x, sign)
         return self._intrinsic("llvm.copysign", x.dtype, x, sign)
 
-    def maximum(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def maximum(self, x: Operand, y: Operand) -> Lanes:
         """The larger; NaN if either is NaN; -0 < +0."""
         x, y = self._numbers("maximum", x, y)
         if x.dtype.is_int:
@@ -241,7 +242,7 @@ class Algebra:
         either, both = self.or_(a, b), self.and_(a, b)
         return self.bitcast(self.or_(self.and_(either, self.const(sign - 1, bits)), both), x.dtype)
 
-    def minimum(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def minimum(self, x: Operand, y: Operand) -> Lanes:
         """The smaller; NaN if either is NaN; -0 < +0."""
         x, y = self._numbers("minimum", x, y)
         if x.dtype.is_int:
@@ -257,29 +258,29 @@ class Algebra:
 
     # ---- comparison ---------------------------------------------------------------------------------------------
 
-    def lt(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def lt(self, x: Operand, y: Operand) -> Lanes:
         return self._compare("<", x, y)
 
-    def le(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def le(self, x: Operand, y: Operand) -> Lanes:
         return self._compare("<=", x, y)
 
-    def gt(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def gt(self, x: Operand, y: Operand) -> Lanes:
         return self._compare(">", x, y)
 
-    def ge(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def ge(self, x: Operand, y: Operand) -> Lanes:
         return self._compare(">=", x, y)
 
-    def eq(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def eq(self, x: Operand, y: Operand) -> Lanes:
         return self._compare("==", x, y)
 
-    def ne(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def ne(self, x: Operand, y: Operand) -> Lanes:
         return self._compare("!=", x, y)
 
     def isnan(self, x: Lanes) -> Lanes:
         (x,) = self._numbers("isnan", x)
         return Lanes(self.builder.fcmp_unordered("uno", x.ir, x.ir), None)
 
-    def _compare(self, operator: str, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def _compare(self, operator: str, x: Operand, y: Operand) -> Lanes:
         x, y = self._numbers(operator, x, y)
         if x.dtype.is_int:
             compare = self.builder.icmp_signed if x.dtype.is_signed else self.builder.icmp_unsigned
@@ -289,15 +290,15 @@ class Algebra:
 
     # ---- masks and bits -----------------------------------------------------------------------------------------
 
-    def and_(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def and_(self, x: Operand, y: Operand) -> Lanes:
         x, y = self._bits("and", x, y)
         return Lanes(self.builder.and_(x.ir, y.ir), x.dtype)
 
-    def or_(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def or_(self, x: Operand, y: Operand) -> Lanes:
         x, y = self._bits("or", x, y)
         return Lanes(self.builder.or_(x.ir, y.ir), x.dtype)
 
-    def xor(self, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def xor(self, x: Operand, y: Operand) -> Lanes:
         x, y = self._bits("xor", x, y)
         return Lanes(self.builder.xor(x.ir, y.ir), x.dtype)
 
@@ -305,7 +306,7 @@ class Algebra:
         ones = self.mask(True) if x.dtype is None else self.const(-1, x.dtype)
         return self.xor(x, ones)
 
-    def select(self, mask: Lanes, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def select(self, mask: Lanes, x: Operand, y: Operand) -> Lanes:
         """x where the mask is true, else y. Any dtype, masks and storage-only f16 included."""
         if mask.dtype is not None:
             raise TypeError(f"select needs a mask first, got {mask.dtype.value}; compare it with 0")
@@ -324,16 +325,16 @@ class Algebra:
         vector = self.ir_type(None)
         return self.builder.call(self.declare(f"{name}.{_suffix(vector)}", I1, [vector]), [mask.ir])
 
-    def shl(self, x: Lanes, count: Lanes | int) -> Lanes:
+    def shl(self, x: Lanes, count: Operand) -> Lanes:
         return self._shift(self.builder.shl, x, count)
 
-    def lshr(self, x: Lanes, count: Lanes | int) -> Lanes:
+    def lshr(self, x: Lanes, count: Operand) -> Lanes:
         return self._shift(self.builder.lshr, x, count)
 
-    def ashr(self, x: Lanes, count: Lanes | int) -> Lanes:
+    def ashr(self, x: Lanes, count: Operand) -> Lanes:
         return self._shift(self.builder.ashr, x, count)
 
-    def _shift(self, instruction: Any, x: Lanes, count: Lanes | int) -> Lanes:
+    def _shift(self, instruction: Any, x: Lanes, count: Operand) -> Lanes:
         """LLVM leaves counts of the width and above undefined; here they shift everything out."""
         x, count = self._bits("shift", x, count)
         bits, zero = x.dtype.bits, self.const(0, x.dtype)
@@ -370,7 +371,7 @@ class Algebra:
     # ---- conversion ---------------------------------------------------------------------------------------------
 
     def convert(self, x: Lanes, dtype: DType) -> Lanes:
-        """x as dtype. Float -> int truncates, saturates, NaN -> 0; int -> int wraps; the rest rounds to nearest even."""
+        """x as dtype: float -> int truncates, saturates, NaN -> 0; int -> int wraps; else rounded to nearest even."""
         if x.dtype is None:
             return self.select(x, self.const(1, dtype), self.const(0, dtype))
         if x.dtype == dtype:
@@ -418,7 +419,7 @@ class Algebra:
         return self._narrow_bf16(x) if dtype == DType.BF16 else self._narrow_f16(x)
 
     def _to_f32_odd(self, x: Lanes) -> Lanes:
-        """f64 or int as f32 rounded to odd, so that the second rounding to 8 or 11 bits is as if it were the only one."""
+        """f64 or int as f32, rounded to odd: rounding that to 8 or 11 bits is as if it were the only rounding."""
         if x.dtype.is_int and x.dtype.bits <= 16:
             return self.convert(x, DType.F32)
         if x.dtype.is_int:
@@ -433,7 +434,7 @@ class Algebra:
         return self.bitcast(self.select(inexact, self.or_(toward_zero, 1), bits), DType.F32)
 
     def _sticky_53(self, x: Lanes) -> Lanes:
-        """A 64-bit int with its low 11 bits or-ed into bit 11: exact in f64, and still rounds the same way further down."""
+        """A 64-bit int, its low 11 bits merged into bit 11: exact in f64, and it rounds the same way further down."""
         low = self.and_(x, 0x7FF)
         sticky = self.or_(self.sub(x, low), self.select(self.ne(low, 0), self.const(0x800, x.dtype), 0))
         limit = 1 << 53
@@ -489,12 +490,12 @@ class Algebra:
 
     # ---- machinery ----------------------------------------------------------------------------------------------
 
-    def _binary(self, name: str, x: Lanes | Number, y: Lanes | Number) -> Lanes:
+    def _binary(self, name: str, x: Operand, y: Operand) -> Lanes:
         x, y = self._numbers(name, x, y)
         instruction = getattr(self.builder, f"f{name}" if x.dtype.is_float else name)
         return Lanes(instruction(x.ir, y.ir), x.dtype)
 
-    def _same(self, name: str, *operands: Lanes | Number) -> list[Any]:
+    def _same(self, name: str, *operands: Operand) -> list[Any]:
         """Operands as Lanes of one dtype; Python numbers adopt it."""
         lanes = [x for x in operands if isinstance(x, Lanes)]
         if not lanes:
@@ -506,13 +507,13 @@ class Algebra:
             return [x if isinstance(x, Lanes) else self.mask(bool(x)) for x in operands]
         return [x if isinstance(x, Lanes) else self.const(x, dtype) for x in operands]
 
-    def _numbers(self, name: str, *operands: Lanes | Number) -> list[Any]:
+    def _numbers(self, name: str, *operands: Operand) -> list[Any]:
         same = self._same(name, *operands)
         if same[0].dtype is None or same[0].dtype in STORAGE_ONLY:
             raise TypeError(f"{name} cannot compute with {same[0].dtype or 'masks'}; convert or widen it first")
         return same
 
-    def _bits(self, name: str, *operands: Lanes | Number) -> list[Any]:
+    def _bits(self, name: str, *operands: Operand) -> list[Any]:
         same = self._same(name, *operands)
         if same[0].dtype is not None and same[0].dtype.is_float:
             raise TypeError(f"{name} needs ints or masks, got {same[0].dtype.value}; bitcast it first")

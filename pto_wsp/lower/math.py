@@ -31,7 +31,6 @@ __all__ = ["exp", "log", "sin", "cos", "tanh", "erf", "sigmoid", "silu", "gelu",
 
 LOG2_E = 1.4426950408889634
 ONE_OVER_PI = 0.3183098861837907
-SQRT_HALF_PI_TWICE = 1.5957691216057308  # 2 * sqrt(2 / pi)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Format:
     gelu_lowest: float  # likewise
     tanh: tuple[float, ...]  # (tanh(x) / x - 1) / x**2 over x**2, for |x| < 0.55
     tanh_is_one: float  # tanh(x / 2) rounds to 1 above
-    gelu: tuple[float, float, float, float]  # 2 sqrt(2/pi), with few bits, and its rest; 0.044715 times that, and its rest
+    gelu: tuple[float, float, float, float]  # a = 2 sqrt(2/pi), with few bits, and its rest; 0.044715 a and its rest
     sin: tuple[float, ...]  # (sin(r) / r - 1) / r**2 over r**2, for |r| <= pi / 2
     sin_fast: float  # larger arguments are reduced exactly
     erf_split: float
@@ -62,6 +61,7 @@ class Format:
     def half_range(self) -> int:
         """Exponents reach from about -2 * half_range to 2 * half_range."""
         return (self.bias + 1) // 2
+
 
 F32 = Format(
     bits=DType.I32,
@@ -258,7 +258,7 @@ def _over_one_plus(k: Algebra, numerator: Lanes, s: Lanes, t: Lanes) -> Lanes:
 
 
 def erf(k: Algebra, x: Lanes) -> Lanes:
-    """Small |x|: x + x P(x**2). Large: 1 - e**z with z = log(erfc(|x|)) = G(|x|) - x**2; both are made, one is chosen."""
+    """Small |x|: x + x P(x**2). Large: 1 - e**z with z = log(erfc(|x|)) = G(|x|) - x**2. Both are made."""
     c = _format(x)
     size = _at_most(k, k.abs(x), c.erf_is_one)
     square = k.mul(size, size)
@@ -338,7 +338,6 @@ def cos(k: Algebra, x: Lanes) -> Lanes:
 
 def _with_sign(k: Algebra, c: Format, x: Lanes, sign: Lanes) -> Lanes:
     """x, negated where the sign bit is set."""
-    assert x.dtype is not None
     return k.bitcast(k.xor(k.bitcast(x, c.bits), sign), x.dtype)
 
 
@@ -353,7 +352,6 @@ def _reduce_by_pi(k: Algebra, c: Format, size: Lanes, offset: float) -> tuple[La
 
     Of the three fused steps the first is exact, because pi's first part is short, so cancellation costs nothing.
     """
-    assert size.dtype is not None
     magic = 1.5 * 2.0**c.fraction
     shifted = k.add(k.fma(size, ONE_OVER_PI, -offset), magic)
     n = k.add(k.sub(shifted, magic), offset)
@@ -365,7 +363,8 @@ def _reduce_by_pi(k: Algebra, c: Format, size: Lanes, offset: float) -> tuple[La
     before = k.builder.block
     with k.builder.if_then(k.any_(huge), likely=False):
         r_huge, odd_huge = _reduce_each_by_pi(k, size, offset)
-        r_huge, odd_huge = k.select(huge, k.convert(r_huge, size.dtype), r), k.select(huge, k.convert(odd_huge, c.bits), odd)
+        r_huge = k.select(huge, k.convert(r_huge, size.dtype), r)
+        odd_huge = k.select(huge, k.convert(odd_huge, c.bits), odd)
         after = k.builder.block
     results = []
     for plain, exact in ((r, r_huge), (odd, odd_huge)):
@@ -391,7 +390,8 @@ def _reduce_each_by_pi(k: Algebra, size: Lanes, offset: float) -> tuple[Lanes, L
     lane = builder.phi(word)
     lane.add_incoming(ir.Constant(word, 0), start)
     one = Algebra(builder, 1, k.features)
-    value, parity = (builder.gep(array, [lane], source_etype=kind) for array, kind in ((values, ir.DoubleType()), (parities, word)))
+    value = builder.gep(values, [lane], source_etype=ir.DoubleType())
+    parity = builder.gep(parities, [lane], source_etype=word)
     r, odd = _reduce_huge(one, one.load(value, DType.F64), offset)
     one.store(r, value)
     one.store(odd, parity)
@@ -498,7 +498,7 @@ def _four_parts(value: int, bits: int) -> list[float]:
 
 def _polynomial(k: Algebra, x: Lanes, coefficients: Sequence[float]) -> Lanes:
     """Horner's rule, lowest power first."""
-    *rest, result = (k.const(value, x.dtype) for value in coefficients)  # type: ignore[arg-type]
+    *rest, result = (k.const(value, x.dtype) for value in coefficients)
     for coefficient in reversed(rest):
         result = k.fma(result, x, coefficient)
     return result
@@ -516,13 +516,11 @@ def _at_most(k: Algebra, x: Lanes, limit: float) -> Lanes:
 
 def _has_scalef(k: Algebra, x: Lanes) -> bool:
     """AVX-512 can multiply by 2**n for any n in one instruction, rounding once: the bits are those of the long way."""
-    assert x.dtype is not None
     return "avx512f" in k.features and k.lanes * x.dtype.bits in (512, 1024)
 
 
 def _scalef(k: Algebra, x: Lanes, n: Lanes) -> Lanes:
     """x * 2**n by AVX-512's vscalef; f64 lanes in two halves."""
-    assert x.dtype is not None
     element, width = ("ps", 16) if x.dtype == DType.F32 else ("pd", 8)
     vector = ir.VectorType(k.element(x.dtype), width)
     mask, mode = ir.IntType(width), ir.IntType(32)

@@ -33,7 +33,9 @@ def cpus_here() -> list[str]:
     return [cpu for cpu in CPUS if all(host.get(feature) for feature in features_of(cpu))]
 
 
-def loop(module: ir.Module, name: str, body: Body, inputs: Sequence[DType], output: DType, lanes: int, cpu: str) -> None:
+def loop(
+    module: ir.Module, name: str, body: Body, inputs: Sequence[DType], output: DType, lanes: int, cpu: str
+) -> None:
     """Adds void name(out, in..., count) to the module; count is a multiple of lanes."""
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER] * (1 + len(inputs)) + [I64]), name)
     entry, head, end = (function.append_basic_block(block) for block in ("entry", "loop", "end"))

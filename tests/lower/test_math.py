@@ -24,9 +24,9 @@ def f32_inputs() -> np.ndarray:
     ranges = [rng.uniform(-r, r, 15_000) for r in (0.1, 1, 10, 110, 1e4)]
     near_one = 1 + rng.normal(0, 1, 10_000) * 10.0 ** rng.uniform(-7, 0, 10_000)
     multiples_of_half_pi = np.arange(-20_000, 20_000, 3) * (np.pi / 2)
-    edges = [88.72283, 88.72284, 88.722839, -103.97208, -103.97207, -87.33655, 48000, 48000.004, 0.55, 0.9277, 8388608.5]
-    return np.concatenate([bits.astype(np.uint32).ravel().view(np.float32),
-                           np.concatenate([*ranges, near_one, multiples_of_half_pi, edges]).astype(np.float32)])  # fmt: skip
+    edges = [88.72283, 88.72284, 88.722839, -103.97208, -103.97207, -87.33655, 48000, 48000.004, 0.55, 0.9277]
+    values = np.concatenate([*ranges, near_one, multiples_of_half_pi, edges]).astype(np.float32)
+    return np.concatenate([bits.astype(np.uint32).ravel().view(np.float32), values])
 
 
 def f64_inputs(count: int) -> np.ndarray:
@@ -97,14 +97,16 @@ def test_same_bits_on_every_cpu_and_width(dtype):
 @pytest.mark.parametrize(
     ("name", "x", "y"),
     [
-        ("exp", 0.0, 1.0), ("exp", -0.0, 1.0), ("exp", -np.inf, 0.0), ("exp", np.inf, np.inf), ("exp", 1e4, np.inf),
-        ("log", 1.0, 0.0), ("log", 0.0, -np.inf), ("log", -0.0, -np.inf), ("log", -1.0, np.nan), ("log", np.inf, np.inf),
-        ("sin", 0.0, 0.0), ("sin", -0.0, -0.0), ("sin", np.inf, np.nan), ("cos", 0.0, 1.0), ("cos", -0.0, 1.0),
-        ("cos", -np.inf, np.nan), ("tanh", -0.0, -0.0), ("tanh", np.inf, 1.0), ("tanh", -50.0, -1.0), ("erf", -0.0, -0.0),
+        ("exp", 0.0, 1.0), ("exp", -0.0, 1.0), ("exp", -np.inf, 0.0), ("exp", np.inf, np.inf),
+        ("exp", 1e4, np.inf), ("log", 1.0, 0.0), ("log", 0.0, -np.inf), ("log", -0.0, -np.inf),
+        ("log", -1.0, np.nan), ("log", np.inf, np.inf), ("sin", 0.0, 0.0), ("sin", -0.0, -0.0),
+        ("sin", np.inf, np.nan), ("cos", 0.0, 1.0), ("cos", -0.0, 1.0), ("cos", -np.inf, np.nan),
+        ("tanh", -0.0, -0.0), ("tanh", np.inf, 1.0), ("tanh", -50.0, -1.0), ("erf", -0.0, -0.0),
         ("erf", np.inf, 1.0), ("erf", -np.inf, -1.0), ("sigmoid", 0.0, 0.5), ("sigmoid", np.inf, 1.0),
         ("sigmoid", -np.inf, 0.0), ("silu", -0.0, -0.0), ("silu", np.inf, np.inf), ("silu", -np.inf, -0.0),
-        ("gelu", -0.0, -0.0), ("gelu", np.inf, np.inf), ("gelu", -np.inf, -0.0), ("gelu", 1e30, 1e30), ("rsqrt", 4.0, 0.5),
-        ("rsqrt", 0.0, np.inf), ("rsqrt", -0.0, -np.inf), ("rsqrt", -1.0, np.nan), ("reciprocal", -0.0, -np.inf),
+        ("gelu", -0.0, -0.0), ("gelu", np.inf, np.inf), ("gelu", -np.inf, -0.0), ("gelu", 1e30, 1e30),
+        ("rsqrt", 4.0, 0.5), ("rsqrt", 0.0, np.inf), ("rsqrt", -0.0, -np.inf), ("rsqrt", -1.0, np.nan),
+        ("reciprocal", -0.0, -np.inf),
     ],
 )  # fmt: skip
 def test_exact_values(name, x, y, dtype):
