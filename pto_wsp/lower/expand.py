@@ -288,10 +288,10 @@ class _Emitter:
         raise CompileError(f"{construct} is not supported yet on cpu_sim.").at(node.line)
 
     def block(self, node: tree.Block, scope: Scope, sequential: bool) -> Piece:
-        if len(node.children) == 1:
-            return self.node(node.children[0], scope, sequential)
-        pieces = [self.node(child, scope, not node.parallel) for child in node.children]
-        pieces = [p for p in pieces if p.text]
+        children = [child for child in node.children if not _is_empty(child)]
+        if len(children) == 1:
+            return self.node(children[0], scope, sequential)
+        pieces = [self.node(child, scope, not node.parallel) for child in children]
         out = Lines()
         for piece, repeats in _runs(pieces):
             if len(repeats) < 4:
@@ -299,7 +299,7 @@ class _Emitter:
                     out.add(Piece(piece.text, data))
             else:
                 self._repeat(out, piece, repeats)
-        return self._nested(out.piece(), len(pieces) > 1, node.parallel, sequential)
+        return self._nested(out.piece(), node.parallel, sequential)
 
     def _repeat(self, out: Lines, piece: Piece, repeats: list[tuple[int, ...]]) -> None:
         """One native loop over equal nodes, their numbers in a table."""
@@ -328,9 +328,9 @@ class _Emitter:
         self.constants.extend(numbers)
         return first
 
-    def _nested(self, body: Piece, several: bool, parallel: bool, sequential: bool) -> Piece:
-        """The body, between events when it has several parts and another order than its surroundings."""
-        if not body.text or not several or parallel is not sequential:
+    def _nested(self, body: Piece, parallel: bool, sequential: bool) -> Piece:
+        """A body of several parts, between events when their order is not that of the surroundings."""
+        if not body.text or parallel is not sequential:
             return body
         out = Lines()
         self._event(out, ENTER_PARALLEL if parallel else ENTER_SEQUENTIAL)
@@ -339,6 +339,8 @@ class _Emitter:
         return out.piece()
 
     def loop(self, node: tree.Loop, scope: Scope, sequential: bool) -> Piece:
+        if _is_empty(node):
+            return Piece()
         depth = len(scope.loops)
         self.depth = max(self.depth, depth + 1)
         axis, values = node.axis, ""
@@ -349,18 +351,16 @@ class _Emitter:
         elif isinstance(axis, tuple):
             most = len(axis)
             values, count = out.datum(self._constants(axis)), out.datum(most)
-            low, high = min(axis, default=0), max(axis, default=0)
+            low, high = min(axis), max(axis)
         elif isinstance(axis, (int, Dense)):
-            most = max(axis if isinstance(axis, int) else axis.size, 0)
-            count, low, high = out.datum(most), 0, max(most - 1, 0)
+            most = _size(axis)
+            count, low, high = out.datum(most), 0, most - 1
         else:
             raise CompileError(f"{type(axis).__name__} axes are not supported yet on cpu_sim.").at(node.line)
         variable = Variable(node.var, f"%var{depth}", low, high)
         body = self.node(node.body, scope.inside(variable), sequential if most == 1 else not node.parallel)
-        if not body.text or not most:
-            return Piece()
         self._iterate(out, depth, count, values, body)
-        return self._nested(out.piece(), most > 1, node.parallel, sequential)
+        return self._nested(out.piece(), node.parallel, sequential) if most > 1 else out.piece()
 
     def _iterate(self, out: Lines, depth: int, count: str, values: str, body: Piece) -> None:
         head, check, inside, done = out.label(), out.label(), out.label(), out.label()
@@ -603,6 +603,19 @@ def graph_of(call: tree.TaskCall) -> KernelGraph:
     return call.kernel.graph_for(dict(call.args))
 
 
+def _is_empty(node: tree.TreeNode) -> bool:
+    """Can it be seen without running that the node has no tasks?"""
+    if isinstance(node, tree.Loop):
+        axis = node.axis
+        none = _size(axis) <= 0 if isinstance(axis, (int, Dense)) else axis == ()
+        return none or _is_empty(node.body)
+    return isinstance(node, tree.Block) and all(map(_is_empty, node.children))
+
+
+def _size(axis: int | Dense) -> int:
+    return axis if isinstance(axis, int) else axis.size
+
+
 def _runs(pieces: list[Piece]) -> Iterator[tuple[Piece, list[tuple[int, ...]]]]:
     """Neighbours of equal text, with the data of each."""
     for _, group in itertools.groupby(pieces, key=lambda piece: piece.text):
@@ -654,8 +667,7 @@ def _axis_word(out: Lines, value: Any, scope: Scope) -> str:
     if isinstance(value, (Expr, LoopVar)):
         found = expressions.emit(out, value, scope)
         return out.value(f"zext i1 {found.name} to i64") if found.type == "bool" else found.name
-    word = (fnv1a_64(value) if isinstance(value, str) else int(value)) & ((1 << 64) - 1)
-    return out.datum(word - (1 << 64) if word >> 63 else word)
+    return out.datum(_signed(fnv1a_64(value) if isinstance(value, str) else int(value)))
 
 
 def _scaled(out: Lines, source: Source, valid: Sequence[str]) -> str:
@@ -711,4 +723,6 @@ def _checked_size(loop: tree.Loop, size: int) -> int:
 
 
 def _signed(word: int) -> int:
+    """The low 64 bits, read as a signed number."""
+    word &= (1 << 64) - 1
     return word - (1 << 64) if word >> 63 else word
