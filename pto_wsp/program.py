@@ -24,20 +24,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import CompileError, ExecutionError, PtoError, ScheduleError, UsageError, show_user_frames
+from pto_wsp.lower.expand import Expansion, expand
+from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.schedule import Schedule
+from pto_wsp.sim.execute import Executor
+from pto_wsp.sim.inorder import InOrderEngine, Starts
+from pto_wsp.sim.interpreted import Interpreter
+from pto_wsp.sim.progress import Progress, someone_watches
 from pto_wsp.sim.settings import Settings, settle
 from pto_wsp.sim.stats import ExecutionTrace, ProgramStats, TraceEvent, TraceLevel
+from pto_wsp.sim.timeline import Recorder, Timeline
 from pto_wsp.trace.tree import Loop, WorkloadTree, walk
+from pto_wsp.types import DenseDyn, Tensor
 
 if TYPE_CHECKING:
-    from pto_wsp.lower.expand import Expansion
-    from pto_wsp.lower.tasks import TaskTable
-    from pto_wsp.sim.execute import Executor
-    from pto_wsp.sim.inorder import InOrderEngine, Starts
-    from pto_wsp.sim.interpreted import Interpreter
-    from pto_wsp.sim.timeline import Timeline
     from pto_wsp.trace.workload import Workload
-    from pto_wsp.types import DenseDyn, Tensor
 
 __all__ = ["ExecutionTrace", "Program", "ProgramStats", "Simulation", "TraceEvent", "TraceLevel"]
 
@@ -94,8 +95,6 @@ class Program:
                 raise CompileError(f"compile() has no option {name!r}. There are: {known}.")
         if self.workload.spatial_grid is not None:
             raise ScheduleError("spatial_map is not supported yet: tasks have no place on a grid", "spatial_map")
-        from pto_wsp.lower.expand import expand
-
         self.schedule: Settings = settle(self.workload.schedule.with_(task_graph=self.workload.task_graph_config))
         self._tree: WorkloadTree = self.workload.tree()
         self._expansion = expand(self._tree, self.schedule.key)
@@ -141,8 +140,6 @@ class Program:
 
     def _wait(self, run: _Run, timeout: float | None) -> bool:
         """Has the run ended within `timeout` seconds? Draws the progress bar meanwhile."""
-        from pto_wsp.sim.progress import Progress, someone_watches
-
         wanted = self.options.get("progress")
         if not (someone_watches() if wanted is None else wanted) or run.finished.is_set():
             return run.finished.wait(timeout)
@@ -177,8 +174,6 @@ class Program:
                 raise UsageError(f"simulate() needs a Schedule(DispatchPolicy..., ...); got {schedule!r}")
             settings = settle(schedule)
         if settings.key is not None and settings.key is not self.schedule.key:
-            from pto_wsp.lower.expand import expand
-
             expansion = expand(self._tree, settings.key)
         _, inputs = self._bind(expansion)
         begin = time.perf_counter_ns()
@@ -223,8 +218,6 @@ class Program:
 
     def bind(self, what: DenseDyn | Tensor, value: Any) -> None:
         """Replace the data of an axis (its size) or of a tensor (its array) for the runs to come."""
-        from pto_wsp.types import DenseDyn, Tensor
-
         if isinstance(what, Tensor):
             what.data = value
         elif isinstance(what, DenseDyn):
@@ -311,8 +304,6 @@ class _Replay:
     symbols: dict[str, int]
 
     def timeline(self) -> Timeline:
-        from pto_wsp.sim.timeline import Recorder
-
         engine, recorder = _engine(self.settings), Recorder()
 
         def record(table: TaskTable) -> None:
@@ -415,8 +406,6 @@ class _Run:
 
 
 def _engine(settings: Settings) -> InOrderEngine:
-    from pto_wsp.sim.inorder import InOrderEngine
-
     return InOrderEngine(settings.workers, settings.window, keyed=settings.key is not None)
 
 
@@ -450,13 +439,7 @@ def _trip_count(loop: Loop, size: Any) -> int:
 
 
 def _executor(target: str, expansion: Expansion, threads: int | None) -> Executor | Interpreter:
-    if target == "numpy":
-        from pto_wsp.sim.interpreted import Interpreter
-
-        return Interpreter(expansion)
-    from pto_wsp.sim.execute import Executor
-
-    return Executor(expansion, threads)
+    return Interpreter(expansion) if target == "numpy" else Executor(expansion, threads)
 
 
 # ---- errors

@@ -12,7 +12,6 @@ import os
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,8 @@ from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.sim.inorder import Starts, Wait
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -223,6 +224,8 @@ class Timeline:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the timeline: `.json` for a trace viewer, `.txt` as text, anything else as a picture."""
+        from pathlib import Path
+
         path = Path(path)
         if path.suffix == ".json":
             path.write_text(json.dumps(self.to_chrome_trace()))
