@@ -373,13 +373,17 @@ class Kernel:
     def graph(self) -> KernelGraph:
         """The graph, with the defaults of constexpr parameters; traced once."""
         with show_user_frames():
-            return self.graph_for({})
+            return self._graph_for({})
 
     def graph_for(self, values: Mapping[str, Any]) -> KernelGraph:
         """The graph under these constexpr values (other names are ignored, missing ones take their default); traced once.
 
         raises CompileError for kernels that cannot be compiled for the CPU, and whatever the body raises
         """
+        with show_user_frames():
+            return self._graph_for(values)
+
+    def _graph_for(self, values: Mapping[str, Any]) -> KernelGraph:
         self.require_compilable()
         if self.is_cpp:
             raise CompileError(f"kernel {self.name} has a C++ body, which runs on the NPU only. To run it on the CPU give it a numba "

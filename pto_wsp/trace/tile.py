@@ -105,7 +105,9 @@ class Tracer:
         if isinstance(value, Value):
             self.own(value, line)
             return self.read(value.param, at, line) if value.param is not None and value.param.is_tile else value.node
-        if isinstance(value, (bool, int, float)) or (isinstance(value, (np.number, np.bool_, np.ndarray)) and np.ndim(value) == 0):
+        if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+            value = value.item() if value.dtype.kind in "biuf" else float(value)
+        if isinstance(value, (bool, int, float)):
             return value
         raise TypeCheckError(f"{op.name} needs a tile, scalar or number as {op.operand_names[index]}; got {_describe(value)}."
                              f"{_hint(value)}").at(line)
