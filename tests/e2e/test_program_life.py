@@ -1,0 +1,314 @@
+"""The life of a program: background runs, threads, interrupts, repeated runs, several programs, what is freed."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+from pto_wsp import (
+    Dense,
+    DispatchPolicy,
+    DType,
+    In,
+    InOut,
+    Out,
+    P,
+    Tile,
+    TraceLevel,
+    kernel,
+    parallel_for,
+    pto,
+    task,
+    workload,
+)
+from tests.e2e.programs import f32, run, tensor
+
+F32 = DType.F32
+
+
+@kernel
+def slow(x: InOut[Tile[64, 64, F32]]):
+    y = x
+    for _ in range(8):
+        y = pto.tanh(pto.matmul(y, y))
+    pto.store(x, y)
+
+
+def long_program(tasks, **options):
+    """Every task updates the same tile, so that they run one after the other."""
+    X = tensor(f32(64, 64) / 8)
+
+    @workload
+    def chain():
+        for _ in P(tasks):
+            slow(x=X)
+
+    return chain().compile(**options)
+
+
+def test_execute_returns_at_once_and_refuses_a_second_run():
+    program = long_program(3000)
+    begin = time.perf_counter()
+    program.execute()
+    assert time.perf_counter() - begin < 0.5
+    assert not program.is_complete()
+    with pytest.raises(RuntimeError, match="running"):
+        program.execute()
+    program.synchronize()
+    assert program.is_complete() and program.stats.task_count == 3000
+    assert program.stats.execute_time_ms > 50
+
+
+def test_other_python_threads_go_on_during_a_run():
+    program = long_program(3000)
+    ticks = []
+    program.execute()
+    while not program.is_complete():
+        ticks.append(time.perf_counter())
+        time.sleep(0.002)
+    gaps = np.diff(ticks)
+    assert len(ticks) > 10 and gaps.max() < 0.25
+    program.synchronize()
+
+
+def test_synchronize_with_a_timeout():
+    program = long_program(3000)
+    program.execute()
+    with pytest.raises(TimeoutError):
+        program.synchronize(timeout=0.001)
+    program.synchronize()
+    assert program.is_complete()
+
+
+def test_interrupt_stops_a_long_run_and_leaves_the_process_usable():
+    code = textwrap.dedent("""
+        import time
+        from tests.e2e.test_program_life import long_program
+        program = long_program(100_000_000)
+        program.execute()
+        print("running", flush=True)
+        begin = time.perf_counter()
+        try:
+            program.synchronize()
+        except KeyboardInterrupt:
+            print("stopped", flush=True)
+        small = long_program(3)
+        small.execute()
+        small.synchronize()
+        print("usable", small.stats.task_count, flush=True)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout.readline() == "running\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    begin = time.perf_counter()
+    rest, _ = process.communicate(timeout=60)
+    assert rest == "stopped\nusable 3\n"
+    assert time.perf_counter() - begin < 10 and process.returncode == 0
+
+
+def test_leaving_python_during_a_run():
+    """A process that ends while a run goes on neither hangs nor crashes."""
+    code = (
+        "from tests.e2e.test_program_life import long_program; "
+        "program = long_program(100_000_000); program.execute(); print('left')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "left\n" and done.returncode == 0, done
+
+
+@kernel
+def polynomial(x: In[Tile[8, 64, F32]], out: Out[Tile[8, 64, F32]], total: InOut[Tile[8, 1, F32]]):
+    y = pto.exp(x * 0.5) + pto.sin(x)
+    pto.store(out, y / pto.rowsum(pto.abs(y)))
+    pto.store(total, total * 0.5 + pto.rowmean(y))
+
+
+def polynomials(threads):
+    x, out, total = f32(300, 8, 64), np.zeros((300, 8, 64), np.float32), np.zeros((7, 8, 1), np.float32)
+    X, OUT, TOTAL = tensor(x), tensor(out), tensor(total)
+    work = parallel_for(
+        Dense[43](),
+        lambda i: parallel_for(
+            Dense[6](),
+            lambda j: task(polynomial, [i, j], {"x": X[i * 6 + j], "out": OUT[i * 6 + j], "total": TOTAL[j]}),
+        ),
+    )
+    stats = run(work.dispatch(DispatchPolicy.round_robin(5)), threads=threads)
+    return out.tobytes(), total.tobytes(), stats.total_cycles
+
+
+def test_the_same_bits_and_cycles_for_any_number_of_threads():
+    first = polynomials(1)
+    assert first[0] != bytes(len(first[0]))
+    for threads in (2, 3, 16):
+        assert polynomials(threads) == first
+
+
+def test_programs_from_several_threads():
+    results, errors = {}, []
+
+    def work(n):
+        try:
+            results[n] = polynomials(1 + n % 2)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors and len({results[n] for n in range(4)}) == 1
+
+
+def test_repeated_runs_accumulate():
+    x, out, total = f32(1, 8, 64), np.zeros((1, 8, 64), np.float32), np.zeros((1, 8, 1), np.float32)
+    X, OUT, TOTAL = tensor(x), tensor(out), tensor(total)
+
+    @workload
+    def one():
+        polynomial(x=X[0], out=OUT[0], total=TOTAL[0])
+
+    program = one().compile()
+    seen = []
+    for _ in range(3):
+        run(program)
+        seen.append(total.copy())
+    np.testing.assert_allclose(seen[1], seen[0] * 1.5, rtol=1e-6)
+    np.testing.assert_allclose(seen[2], seen[0] * 1.75, rtol=1e-6)
+
+
+def test_programs_are_independent():
+    x = np.zeros((1, 64, 64), np.float32)
+    X = tensor(x)
+
+    def adding(amount):
+        @kernel
+        def add(x: InOut[Tile[64, 64, F32]]):
+            pto.store(x, x + amount)
+
+        @workload
+        def once():
+            add(x=X[0])
+
+        return once().compile()
+
+    one, ten = adding(1.0), adding(10.0)
+    run(one), run(ten), run(one)
+    assert (x == 12).all()
+
+
+def test_programs_and_their_code_are_freed():
+    x = tensor(f32(64, 64))
+
+    @workload
+    def once():
+        slow(x=x)
+
+    program = once().compile()
+    run(program)
+    alive = weakref.ref(program)
+    del program
+    gc.collect()
+    assert alive() is None
+
+
+def test_many_programs_do_not_pile_up():
+    """Machine code is freed with the programs that own it: memory stays flat over hundreds of programs."""
+    resource = pytest.importorskip("resource")
+
+    def cycle(amount):
+        x = tensor(np.zeros((4, 4), np.float32))
+
+        @kernel
+        def add(x: InOut[Tile[4, 4, F32]]):
+            pto.store(x, x + amount)
+
+        @workload
+        def once():
+            add(x=x)
+
+        run(once())
+
+    def resident():
+        gc.collect()
+        with open(f"/proc/{os.getpid()}/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("needs /proc")
+    for amount in range(20):
+        cycle(float(amount))
+    before = resident()
+    for amount in range(150):
+        cycle(float(amount % 20))
+    assert resident() - before < 30e6
+
+
+def test_tracing_records_wall_clock_time():
+    x = tensor(f32(64, 64))
+
+    @workload
+    def once():
+        for i in P(3):
+            slow[i](x=x)
+
+    program = once().compile()
+    assert program.enable_tracing(TraceLevel.FULL) is program
+    run(program)
+    trace = program.trace
+    assert len(trace.get_task_events()) == 3 and trace.total_time_ms() > 0
+    assert trace.summary()["task_count"] == 3
+    program.clear_trace()
+    assert program.trace.events == []
+    assert program.disable_tracing() is program
+
+
+def test_simulate_does_not_run_the_kernels():
+    from pto_wsp import Schedule, TaskGraphConfig, TaskWindow, WindowMode
+
+    x, out, total = f32(12, 8, 64), np.zeros((12, 8, 64), np.float32), np.zeros((12, 8, 1), np.float32)
+    X, OUT, TOTAL = tensor(x), tensor(out), tensor(total)
+
+    @workload
+    def twelve():
+        for i in P(12):
+            polynomial[i](x=X[i], out=OUT[i], total=TOTAL[i])
+
+    program = twelve().compile()
+    one = program.simulate().total_cycles // 12
+    assert not out.any()
+    for workers in (1, 2, 5, 12):
+        schedule = Schedule(DispatchPolicy.round_robin(workers))
+        assert program.simulate(schedule=schedule).total_cycles == -(-12 // workers) * one
+    window = TaskGraphConfig(window=TaskWindow(1, "tasks", WindowMode.STALL))
+    serial = Schedule(DispatchPolicy.round_robin(12), task_graph=window)
+    assert program.simulate(schedule=serial).total_cycles == 12 * one
+    assert not out.any() and run(program).total_cycles == 12 * one
+
+
+def test_a_million_tasks_in_bounded_memory():
+    x = np.zeros((1, 1), np.int64)
+    X = tensor(x)
+
+    @kernel
+    def count(x: InOut[Tile[1, 1, DType.I64]]):
+        pto.store(x, x + 1)
+
+    @workload
+    def many():
+        for _ in P(Dense[1000](), Dense[1000]()):
+            count(x=X)
+
+    stats = run(many().dispatch(DispatchPolicy.round_robin(8)))
+    assert x[0, 0] == 1_000_000 and stats.task_count == 1_000_000
+    assert stats.total_cycles == 125_000 * 3
