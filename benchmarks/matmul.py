@@ -3,7 +3,7 @@
 Claims: f32 from 16 to 256 cubed at 85 % of BLAS or more; f16 and bf16 summed in f32 at 70 % of f32 BLAS; i8 summed in
 i32 at f32's rate. Both are measured in turns in one process; the ratio is the median of the turns' ratios. "x f32"
 compares with our own f32 product of the same shape, "middle" is the range of the middle half of our times,
-"compile" what LLVM took without the code cache.
+"compile" what LLVM took (shown once for cases that share code).
 
     python -m benchmarks.matmul [--cpu x86-64-v3] [--seconds 0.1]
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import math
 import os
 import statistics
 import subprocess
@@ -78,13 +79,14 @@ def main() -> None:
         work = 2e-9 * case.m * case.n * case.k
         relative = f"{own_f32[shape] / mine:6.2f}" if shape in own_f32 else ""
         ratio = statistics.median(theirs / own for own, theirs in zip(times, peers))
+        compiled = "" if math.isnan(compile_ms) else f"{compile_ms:.1f} ms"
         low, *_, high = statistics.quantiles(times, n=4)
         print(f"{str(case):<38}{work / mine:9.1f}{work / peer:10.1f}{'':>9}{ratio:7.2f}{relative:>7}"
-              f"{(high - low) / mine:8.0%}{compile_ms:7.1f} ms", flush=True)
+              f"{(high - low) / mine:8.0%}{compiled:>10}", flush=True)
 
 
 def prepare(case: Case, cpu: str) -> tuple[Callable[[int], Any], float]:
-    """(a call that runs the product so many times in native code, milliseconds that LLVM took)"""
+    """(a call that runs the product so many times in native code, milliseconds that LLVM took or NaN for cached code)"""
     import numpy as np
 
     from pto_wsp.lower import jit, matmul
@@ -117,7 +119,7 @@ def prepare(case: Case, cpu: str) -> tuple[Callable[[int], Any], float]:
     run(1)
     wide = np.float64 if dtype.is_float else np.int64
     assert np.allclose(c, (a.astype(wide) @ b.astype(wide)).astype(c.dtype), rtol=1e-4, atol=1e-3), case
-    return run, compile_ms
+    return run, math.nan if code.cached else compile_ms
 
 
 def repeated(spec: Any, machine: Any) -> str:
