@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pto_wsp.type_checker as names
 from pto_wsp.errors import TypeCheckError
 from pto_wsp.layout import LayoutIncompatibleError, TensorLayout, TensorReplicate, TensorShard
 from pto_wsp.scalar_expr import LoopVar, axis
-from pto_wsp.trace.kernel import Constexpr, In, InOut, Out, Scalar, Tile, kernel
+from pto_wsp.trace.kernel import Constexpr, In, InOut, KernelParam, Out, Scalar, Tile, kernel
+from pto_wsp.trace.ops import OPS
 from pto_wsp.trace.tile import pto
 from pto_wsp.type_checker import (
     TypeCheckContext,
@@ -19,6 +22,7 @@ from pto_wsp.type_checker import (
     validate_axis_index,
 )
 from pto_wsp.types import Dense, DenseDyn, DType, Symbol, Tensor
+from tests.strategies import graphs
 
 F32, F16 = DType.F32, DType.F16
 R, S = TensorReplicate(), TensorShard
@@ -371,3 +375,45 @@ def test_identities():
     assert names.LayoutCompatibilityError is LayoutIncompatibleError and issubclass(
         LayoutIncompatibleError, TypeCheckError
     )
+
+
+# ---- random kernels
+
+
+class Drawn:
+    """A kernel made of a random graph."""
+
+    name = "drawn"
+
+    def __init__(self, graph):
+        self.graph = graph
+        self.params = [KernelParam(p.name, p.direction, p.type) for p in graph.params]
+
+    def graph_for(self, values):
+        return self.graph
+
+
+def tensors_for(graph, dists):
+    return {
+        p.name: Tensor(None, p.type.shape, p.type.dtype, layout=TensorLayout(dist))
+        for p, dist in zip(graph.tile_params, dists)
+    }
+
+
+STRAIGHT = tuple(op for op in OPS.values() if op.reference is not None and op.name not in ("matmul", "transpose"))
+sharding = st.sampled_from([(R, R), (S(0), R), (R, S(0)), (S(1), R), (R, S(1)), (S(0), S(1)), (S(1), S(0))])
+
+
+@given(graphs(ops=STRAIGHT), sharding, st.data())
+def test_one_layout_for_all_fits_any_kernel_without_transposition(graph, dist, data):
+    """Tensors that are all distributed alike, or not at all, can be combined in any way."""
+    dists = [dist if data.draw(st.booleans()) else (R, R) for _ in graph.tile_params]
+    scalars = {p.name: 1 for p in graph.scalar_params}
+    assert kinds(Drawn(graph), **tensors_for(graph, dists), **scalars) == []
+
+
+@given(graphs(), st.data())
+def test_any_layouts_are_judged(graph, data):
+    dists = [data.draw(sharding) for _ in graph.tile_params]
+    scalars = {p.name: 1 for p in graph.scalar_params}
+    assert set(kinds(Drawn(graph), **tensors_for(graph, dists), **scalars)) <= {K.LAYOUT_INCOMPATIBLE}
