@@ -352,11 +352,13 @@ def random_arguments(graph: KernelGraph, rng: np.random.Generator, tail: bool = 
 def valid_shapes(graph: KernelGraph, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Valid extents of the tile parameters that satisfy the kernel's constraints."""
     full = [[p.node.tile.rows, p.node.tile.cols] for p in graph.tile_params]
-    groups = extents_of(graph).constraints()
+    groups, needed = extents_of(graph).constraints(), extents_of(graph).needed()
     for attempt in range(20):
+        nothing = 0.3 if rng.random() < 0.15 else 0             # how often a tile has no rows or no columns
         shapes = [[int(rng.integers(1, n + 1)) if rng.random() < 0.7 else n for n in shape] for shape in full]
         if attempt % 2:
             shapes = [[max(1, n - n % 2) for n in shape] for shape in shapes]
+        shapes = [[0 if rng.random() < nothing else n for n in shape] for shape in shapes]
         for _ in range(8):                                  # extents that have to be equal take the smallest
             for group in groups:
                 least = min(s.value(shapes[s.param][s.axis]) for s in group)
@@ -365,7 +367,8 @@ def valid_shapes(graph: KernelGraph, rng: np.random.Generator) -> list[tuple[int
                         fitting = [n for n in range(full[s.param][s.axis] + 1) if s.value(n) == least]
                         if fitting:
                             shapes[s.param][s.axis] = fitting[-1]
-        if all(len({s.value(shapes[s.param][s.axis]) for s in group}) == 1 for group in groups):
+        if all(s.value(shapes[s.param][s.axis]) for s in needed) and \
+                all(len({s.value(shapes[s.param][s.axis]) for s in group}) == 1 for group in groups):
             return [(a, b) for a, b in shapes]
     return [(a, b) for a, b in full]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from pto_wsp.trace import ops
 from pto_wsp.trace.graph import KernelGraph, Node
@@ -209,9 +210,14 @@ RULES: dict[ops.Infer, Callable[[Extents, Node], None]] = {
 }
 
 
+_known: WeakKeyDictionary[KernelGraph, Extents] = WeakKeyDictionary()
+
+
 def extents_of(graph: KernelGraph) -> Extents:
-    """The extents of all tile values of `graph`."""
-    return Extents(graph)
+    """The extents of all tile values of `graph`; worked out once."""
+    if graph not in _known:
+        _known[graph] = Extents(graph)
+    return _known[graph]
 
 
 def cycles_of(graph: KernelGraph) -> tuple[CostTerm, ...]:

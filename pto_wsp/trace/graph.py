@@ -264,11 +264,22 @@ def check_node(node: Node, seen: Container[int], directions: Mapping[int, str]) 
         raise OperandError("it is no parameter of this kernel.")
     if op.name == "constant" and repr(attrs["value"]) != repr(number_as(attrs["value"], attrs["dtype"])):
         raise OperandError(f"{attrs['value']!r} is no {attrs['dtype']}.")
+    if op.name == "add_cycles":
+        _check_cycles(attrs["cycles"])
     for position, operand in enumerate(node.operands):
         if (operand.op.name == "param") != (position == 0 and op.name in ("load", "store")):
             raise OperandError("load reads, and store writes, a tile parameter; other ops use values that load gives.")
     if op.name == "store" and directions[id(node.operands[0])] == "in":
         raise OperandError("it writes to an In parameter.")
+
+
+def _check_cycles(cycles: Any) -> None:
+    """A count, or a C expression of scalar parameters."""
+    if isinstance(cycles, str):
+        from pto_wsp.trace import c_expr
+        c_expr.parse(cycles)
+    elif isinstance(cycles, bool) or not isinstance(cycles, int) or abs(cycles) >= 1 << 62:
+        raise OperandError(f"cycles is an int or a C expression; got {cycles!r}.")
 
 
 CHOICES = {"at": ("entry", "here", "operand"), "by": ("user", "promotion", "store")}   # attributes that are one word
