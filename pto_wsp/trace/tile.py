@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -52,11 +53,9 @@ class Tracer:
         if at == "entry" and id(param.node) in self.entry:
             return self.entry[id(param.node)]
         if param.direction == "out" and (at == "entry" or id(param.node) not in self.stored):
-            raise TypeCheckError(
-                f"DIRECTION_VIOLATION: {param.name} is Out, so what it holds when the kernel starts is not an input. Declare it "
-                f"InOut[...] to read it" + (f", or read back what was stored with pto.load({param.name})."
-                                            if at == "entry" and id(param.node) in self.stored else "."),
-                expected="In or InOut", actual="Out").at(line)
+            warnings.warn_explicit(                        # execution.md 1.6: it reads what is there; so do old programs
+                f"DIRECTION_VIOLATION: {param.name} is Out, but the kernel reads what it held when the kernel started. Declare it "
+                f"InOut[...] if that is meant; pto.load({param.name}) reads back what was stored.", UserWarning, line.file, line.line)
         node = build(OPS["load"], (param.node,), {"at": at}, line)[-1]
         if at == "entry":
             self.entry[id(param.node)] = node
