@@ -100,8 +100,10 @@ class Executor:
             run.serial(0, table.count)
             return
         row, each = run.probe()
+        run.report()
         left = table.count - row
-        if each * left < _WORTH or each * (1 - 1 / self.threads) < _PER_TASK or not run.parallel(row, each):
+        worth = left > 0 and each * left >= _WORTH and each * (1 - 1 / self.threads) >= _PER_TASK
+        if not worth or not run.parallel(row, each):
             run.serial(row, table.count)
 
     def found_parallel(self, found: bool) -> None:
@@ -210,6 +212,8 @@ class _Run:
         """Run the rows from `begin` on all threads; False, and nothing done, when they are one long chain."""
         executor, table = self.executor, self.table
         rows = np.flatnonzero(table.kernel[begin : table.count] >= 0) + begin
+        if not len(rows):
+            return True
         graph = _Graph.of(table, rows, regions.accesses_of(table, rows, executor.uses))
         executor.found_parallel(graph.parallelism >= 1.2)
         if graph.parallelism < 1.2:

@@ -36,8 +36,10 @@ def cpus_here() -> list[str]:
 def loop(
     module: ir.Module, name: str, body: Body, inputs: Sequence[DType], output: DType, lanes: int, cpu: str
 ) -> None:
-    """Adds void name(out, in..., count) to the module; count is a multiple of lanes."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER] * (1 + len(inputs)) + [I64]), name)
+    """Adds void lanes.name(out, in..., count) to the module; count is a multiple of lanes."""
+    function = ir.Function(
+        module, ir.FunctionType(ir.VoidType(), [POINTER] * (1 + len(inputs)) + [I64]), f"test.{name}"
+    )
     entry, head, end = (function.append_basic_block(block) for block in ("entry", "loop", "end"))
     ir.IRBuilder(entry).branch(head)
     builder = ir.IRBuilder(head)
@@ -72,7 +74,9 @@ def compile_loop(
 
 
 def _callable(code: jit.Code, name: str, inputs: Sequence[DType], output: DType, lanes: int) -> Callable[..., Any]:
-    native = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (1 + len(inputs)), ctypes.c_int64)(code.address(name))
+    native = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (1 + len(inputs)), ctypes.c_int64)(
+        code.address(f"test.{name}")
+    )
 
     def call(*arrays: Any) -> Any:
         size = -(-len(arrays[0]) // lanes) * lanes

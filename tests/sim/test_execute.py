@@ -1,0 +1,324 @@
+"""Execution: the arrays end up as if tasks had run one after another, for any number of threads."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pto_wsp import DType, In, InOut, Out, Tensor, Tile, kernel, pto
+from pto_wsp.errors import ExecutionError
+from pto_wsp.lower.expand import expand
+from pto_wsp.scalar_expr import LoopVar, as_expr
+from pto_wsp.sim import execute, native
+from pto_wsp.sim.execute import Executor, host_threads
+from pto_wsp.trace.tree import Block, Loop, TaskCall, WorkloadTree
+
+
+@kernel
+def mix(x: In[Tile[4, 8, DType.I64]], out: InOut[Tile[4, 8, DType.I64]]):
+    pto.store(out, x * 3 + out * 5 + 1)
+
+
+@kernel
+def single(x: In[Tile[1, 1, DType.I64]], out: InOut[Tile[1, 1, DType.I64]]):
+    pto.store(out, x * 3 + out * 5 + 1)
+
+
+@kernel
+def heavy(x: In[Tile[64, 64, DType.F32]], out: Out[Tile[64, 64, DType.F32]]):
+    y = x
+    for _ in range(8):
+        y = pto.exp(pto.sin(y))
+    pto.store(out, y)
+
+
+def tensor(array):
+    return Tensor(array, array.shape, DType.I64 if array.dtype == np.int64 else DType.F32)
+
+
+def call(k, x, out, *axes):
+    return TaskCall(k, tuple(map(as_expr, axes)), (("x", x), ("out", out)))
+
+
+def loop(size, body, name="i", parallel=True):
+    var = LoopVar(name, size)
+    return Loop(var, size, parallel, body(var))
+
+
+class Counted:
+    """Progress reports."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, tasks):
+        self.calls.append(tasks)
+
+
+def run(root, threads, capacity=None, stop=None, executor=None, done=None):
+    """Run a tree; the number of tasks finished."""
+    if executor is None:
+        executor = Executor(expand(WorkloadTree("w", root)), threads)
+    expansion = executor.expansion
+    arrays = [t.array() for t in expansion.tensors]
+    executor.bind(arrays)
+    table = expansion.table() if capacity is None else expansion.table_of(capacity)
+    stop = np.zeros(1, np.int64) if stop is None else stop
+    done = done or Counted()
+    inputs = expansion.inputs(arrays, {n: n.axis.size for n in expansion.loops}, {})
+    expansion.run(inputs, table, lambda t: executor.run(t, stop, done), stop)
+    return sum(done.calls)
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Threads are used for the smallest workloads, too."""
+    for name in ("_PROBE", "_WORTH", "_PER_TASK"):
+        monkeypatch.setattr(execute, name, 0.0)
+
+
+def in_order(tasks):
+    """The plain way: one task after another, by NumPy."""
+    for x, out in tasks:
+        out[...] = x.copy() * 3 + out * 5 + 1
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("capacity", [None, 7])
+def test_every_task_runs_once(eager, threads, capacity):
+    x, out = np.arange(200 * 32).reshape(200, 4, 8), np.zeros((200, 4, 8), np.int64)
+    a, b = tensor(x), tensor(out)
+    assert run(loop(200, lambda i: call(mix, a[i], b[i], i)), threads, capacity) == 200
+    assert (out == x * 3 + 1).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_accumulation_keeps_its_order(eager, threads):
+    x, out, expected = np.arange(60 * 32).reshape(60, 4, 8), *np.zeros((2, 4, 4, 8), np.int64)
+    a, b = tensor(x), tensor(out)
+    run(loop(60, lambda i: call(mix, a[i], b[i % 4])), threads)
+    in_order([(x[i], expected[i % 4]) for i in range(60)])
+    assert (out == expected).all()
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_a_long_chain(eager, threads):
+    out, expected = np.zeros((2, 300, 1, 1), np.int64)
+    b = tensor(out)
+    run(loop(299, lambda i: call(single, b[i], b[i + 1])), threads)
+    in_order([(expected[i], expected[i + 1]) for i in range(299)])
+    assert (out == expected).all()
+
+
+def test_whole_matrix_read_after_its_tiles_were_written(eager):
+    """Row tiles, column tiles and the whole of one matrix, one after the other."""
+    @kernel
+    def whole(x: In[Tile[32, 32, DType.I64]], out: InOut[Tile[32, 32, DType.I64]]):
+        pto.store(out, x * 3 + out * 5 + 1)
+
+    results = []
+    for threads in (1, 4):
+        m, other = np.arange(32 * 32).reshape(32, 32), np.ones((32, 32), np.int64)
+        a, b = tensor(m), tensor(other)
+        tiles = lambda x, y: loop(8, lambda i: loop(4, lambda j: call(  # noqa: E731
+            mix, x[i * 4 : i * 4 + 4, j * 8 : j * 8 + 8], y[i * 4 : i * 4 + 4, j * 8 : j * 8 + 8]), "j"))  # fmt: skip
+        run(Block((tiles(a, b), call(whole, b, a), tiles(a, b), tiles(b, a), call(whole, a, b))), threads)
+        results.append((m, other))
+    assert (results[0][0] == results[1][0]).all() and (results[0][1] == results[1][1]).all()
+
+
+@st.composite
+def workloads(draw):
+    """A list of (view of x, view of out) over a few aliasing arrays of odd strides."""
+    memory = np.arange(1200, dtype=np.int64)
+    bases = [memory.reshape(30, 40), memory.reshape(40, 30).T, memory[::-1].reshape(30, 40), memory[100:1060].reshape(24, 40)]
+    used = draw(st.lists(st.sampled_from(bases), min_size=1, max_size=3))
+    tiles = []
+    for _ in range(draw(st.integers(1, 24))):
+        pair = []
+        for _ in range(2):
+            base = draw(st.integers(0, len(used) - 1))
+            rows, cols = used[base].shape
+            aligned = draw(st.booleans())
+            r = draw(st.integers(0, rows // 4 - 1)) * 4 if aligned else draw(st.integers(0, rows - 4))
+            c = draw(st.integers(0, cols // 8 - 1)) * 8 if aligned else draw(st.integers(0, cols - 8))
+            pair.append((base, r, c))
+        tiles.append(tuple(pair))
+    return memory, used, tiles
+
+
+@given(workloads(), st.sampled_from([None, 5]))
+@settings(max_examples=100)
+def test_overlapping_tiles_in_program_order(workload, capacity):
+    memory, used, tiles = workload
+    start = memory.copy()
+    tensors = [tensor(a) for a in used]
+
+    def view(things, place):
+        base, r, c = place
+        return things[base][r : r + 4, c : c + 8]
+
+    root = Block(tuple(call(mix, view(tensors, x), view(tensors, out)) for x, out in tiles))
+    in_order([(view(used, x), view(used, out)) for x, out in tiles])
+    expected = memory.copy()
+    constants = {name: getattr(execute, name) for name in ("_PROBE", "_WORTH", "_PER_TASK")}
+    try:
+        for threads, eager in ((1, False), (3, True)):
+            memory[:] = start
+            for name, value in constants.items():
+                setattr(execute, name, 0.0 if eager else value)
+            assert run(root, threads, capacity) == len(tiles)
+            assert (memory == expected).all()
+    finally:
+        for name, value in constants.items():
+            setattr(execute, name, value)
+
+
+def test_partial_tiles(eager):
+    x, out = np.arange(10 * 8).reshape(10, 8), np.zeros((10, 8), np.int64)
+    a, b = tensor(x), tensor(out)
+    root = loop(3, lambda i: call(mix, a[i * 4 : i * 4 + 4], b[i * 4 : i * 4 + 4]))
+    executor = Executor(expand(WorkloadTree("w", root)), 2)
+    assert sorted(executor._codes) == [0]  # code for partial tiles is made when there are some
+    run(root, 2, executor=executor)
+    assert sorted(executor._codes) == [0, 1]
+    assert (out == x * 3 + 1).all()
+
+
+def test_many_threads_many_times_same_bits(eager):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 64, 64)).astype(np.float32)
+    results = []
+    for threads in (1, 2, 3, 8):
+        out = np.zeros((8, 64, 64), np.float32)
+        a, b = tensor(x), tensor(out)
+        run(loop(40, lambda i, a=a, b=b: call(heavy, a[i], b[i % 8])), threads)
+        results.append(out)
+    assert all((r.view(np.uint32) == results[0].view(np.uint32)).all() for r in results)
+
+
+def test_two_programs_at_once(eager):
+    """They share the threads."""
+    x = np.random.default_rng(0).standard_normal((60, 64, 64)).astype(np.float32)
+    outs = [np.zeros_like(x) for _ in range(4)]
+
+    def work(out):
+        a, b = tensor(x), tensor(out)
+        for _ in range(3):
+            assert run(loop(60, lambda i: call(heavy, a[i], b[i])), 3) == 60
+
+    threads = [threading.Thread(target=work, args=(out,)) for out in outs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all((out == outs[0]).all() for out in outs)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_stop_ends_a_long_run(threads):
+    x = np.zeros((64, 64), np.float32)
+    out = np.zeros((2, 64, 64), np.float32)
+    a, b = tensor(x), tensor(out)
+    root = loop(60000, lambda i: call(heavy, a, b[i % 2]))
+    executor = Executor(expand(WorkloadTree("w", root)), threads)
+    stop = np.zeros(1, np.int64)
+    threading.Timer(0.2, lambda: stop.__setitem__(0, 1)).start()
+    begun = time.perf_counter()
+    from pto_wsp.lower.expand import Stopped
+
+    try:
+        finished = run(root, threads, stop=stop, executor=executor)
+    except Stopped:
+        finished = -1
+    assert time.perf_counter() - begun < 10
+    assert finished < 60000
+    stop[0] = 0
+    small = loop(2, lambda i: call(heavy, a, b[i]))
+    assert run(small, threads) == 2  # and all is well afterwards
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_progress_is_reported_while_it_runs(threads, monkeypatch):
+    monkeypatch.setattr(execute, "_REPORT", 0.01)
+    x = np.zeros((64, 64), np.float32)
+    out = np.zeros((16, 64, 64), np.float32)
+    a, b = tensor(x), tensor(out)
+    done = Counted()
+    assert run(loop(2000, lambda i: call(heavy, a, b[i % 16])), threads, done=done) == 2000
+    assert len(done.calls) > 3
+
+
+def test_read_only_arrays():
+    x, out = np.zeros((4, 8), np.int64), np.zeros((4, 8), np.int64)
+    x.flags.writeable = False
+    assert run(call(mix, tensor(x), tensor(out)), 1) == 1
+    out.flags.writeable = False
+    with pytest.raises(ExecutionError, match="mix writes to out, whose array is read-only"):
+        run(call(mix, tensor(x), tensor(out)), 1)
+
+
+def test_outputs_that_overlap_themselves():
+    x = np.zeros((4, 8), np.int64)
+    from numpy.lib.stride_tricks import as_strided
+
+    assert run(call(mix, tensor(as_strided(x, (4, 8), (0, 8))), tensor(x)), 1) == 1
+    with pytest.raises(ExecutionError, match="share memory"):
+        run(call(mix, tensor(x), tensor(as_strided(np.zeros(100, np.int64), (4, 8), (8, 8)))), 1)
+
+
+def test_threads_setting(monkeypatch):
+    monkeypatch.setenv("PTO_WSP_THREADS", "3")
+    assert host_threads() == 3
+    assert host_threads(2) == 2
+    assert host_threads(0) == 1
+    monkeypatch.setenv("PTO_WSP_THREADS", "many")
+    assert host_threads() >= 1
+    monkeypatch.delenv("PTO_WSP_THREADS")
+    assert host_threads() >= 1
+
+
+def test_flushed_denormals_of_the_caller_do_not_matter():
+    """A library built with -ffast-math may have switched denormals off in this thread."""
+    if "enter" not in native._X86_MODE or "ldmxcsr" not in native._text(native._RUN_ROWS):
+        pytest.skip("x86 only")
+    import ctypes
+
+    from pto_wsp.lower import jit
+
+    text = """
+    declare void @llvm.x86.sse.stmxcsr(ptr)
+    declare void @llvm.x86.sse.ldmxcsr(ptr)
+    define void @get(ptr %p) {
+      call void @llvm.x86.sse.stmxcsr(ptr %p)
+      ret void
+    }
+    define void @set(ptr %p) {
+      call void @llvm.x86.sse.ldmxcsr(ptr %p)
+      ret void
+    }"""
+    code = jit.load(text)
+    pointer = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    get, put = pointer(code.address("get")), pointer(code.address("set"))
+    mode, flushed = np.zeros(1, np.uint32), np.array([0x1F80 | 0x8040], np.uint32)
+
+    @kernel
+    def double(x: In[Tile[1, 8, DType.F32]], out: Out[Tile[1, 8, DType.F32]]):
+        pto.store(out, x + x)
+
+    x, out = np.full((1, 8), 1e-40, np.float32), np.zeros((1, 8), np.float32)
+    root = call(double, tensor(x), tensor(out))
+    expected = x + x
+    get(mode.ctypes.data)
+    put(flushed.ctypes.data)
+    try:
+        run(root, 1)
+        seen = np.zeros(1, np.uint32)
+        get(seen.ctypes.data)
+    finally:
+        put(mode.ctypes.data)
+    assert (out.view(np.uint32) == expected.view(np.uint32)).all() and (expected > 0).all()
+    assert seen[0] & 0x8040 == 0x8040  # and the caller finds its mode again
