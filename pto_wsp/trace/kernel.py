@@ -171,7 +171,12 @@ def extract_kernel_params(func: Callable[..., Any]) -> list[KernelParam]:
 
 def _visible_names(func: Callable[..., Any]) -> Mapping[str, Any]:
     """What a name in an annotation may mean: closure, the functions around (their frames are still running), module."""
-    closure = inspect.getclosurevars(func).nonlocals if hasattr(func, "__closure__") else {}
+    closure = {}
+    for name, cell in zip(getattr(getattr(func, "__code__", None), "co_freevars", ()), getattr(func, "__closure__", None) or ()):
+        try:
+            closure[name] = cell.cell_contents
+        except ValueError:                          # not bound yet: the function's own name, or a later variable
+            continue
     module = getattr(func, "__globals__", {})
     around = []
     frame: FrameType | None = sys._getframe(1)
@@ -179,7 +184,7 @@ def _visible_names(func: Callable[..., Any]) -> Mapping[str, Any]:
         if frame.f_globals is module and frame.f_locals is not module:
             around.append(frame.f_locals)
         frame = frame.f_back
-    return ChainMap(dict(closure), *around, module, vars(builtins))
+    return ChainMap(closure, *around, module, vars(builtins))
 
 
 def _evaluated(hint: Any, names: Mapping[str, Any]) -> Any:
