@@ -9,12 +9,14 @@ one chunk, they are expanded once. Start reading at `Program`, then `_Run`.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import math
 import operator
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -330,9 +332,10 @@ class _Run:
         self.error: BaseException | None = None
         self.done = self.total = 0
         self._stop = np.zeros(1, np.int64)
-        self._thread = threading.Thread(target=self._main, name=f"pto_wsp {program.name}")
+        self._thread = threading.Thread(target=self._main, name=f"pto_wsp {program.name}", daemon=True)
 
     def start(self) -> None:
+        _RUNNING.add(self)
         self._thread.start()
 
     def stop(self) -> None:
@@ -400,6 +403,18 @@ class _Run:
             more = {"axes": task.axes[0, : len(call.task.axes)].tolist(), "cycles": int(task.cycles[0])}
         event = TraceEvent(call.name, "kernel", begin, end, task.first_task, threading.get_ident(), more)
         program.trace.add_event(event)
+
+
+_RUNNING: weakref.WeakSet[_Run] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Python is about to exit: nothing may write to arrays that it is about to free."""
+    for run in list(_RUNNING):
+        if not run.finished.is_set():
+            warnings.warn(f"{run.program.name} was still running at exit and has been stopped", stacklevel=1)
+            run.stop()
 
 
 # ---- the pieces of a run

@@ -470,7 +470,8 @@ class Schedule(_Policy):
     """How a workload is run. Change one with `schedule.with_(dispatch=...)`.
 
     dispatch     None: one worker, or one per stream
-    streams      number of in-order queues, 1 or more
+    streams      number of in-order queues, 1 or more; `Schedule(policy, window)` is short for a task graph that
+                 has this window
     stream_by    key of the stream that a task belongs to
     timing       None: immediate
     task_graph   None: no window
@@ -487,6 +488,9 @@ class Schedule(_Policy):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
                 raise PolicyError(f"{name} of a schedule is a {kind.__name__}; got {value!r}")
+        window: Any = self.streams
+        if isinstance(window, TaskWindow):
+            _set(self, streams=1, task_graph=TaskGraphConfig(window=window))
         _set(self, streams=_count(self.streams, "streams of a schedule", 1))
         if self.stream_by is not None:
             _check_key(self.stream_by, "stream_by of a schedule")

@@ -557,6 +557,8 @@ def test_simulate_other_schedules_without_running_again() -> None:
     assert program.simulate(keyed).tasks_per_worker == (4, 2)
     one_by_one = Schedule(DispatchPolicy.round_robin(3), task_graph=TaskGraphConfig(window=TaskWindow(1)))
     assert program.simulate(one_by_one).total_cycles == 6 * DOUBLE_CYCLES
+    short = Schedule(DispatchPolicy.round_robin(3), TaskWindow(1, "tasks", WindowMode.STALL))  # type: ignore[arg-type]
+    assert short == one_by_one
     with pytest.raises(ScheduleError):
         program.simulate(Schedule(DispatchPolicy.work_steal()))
     with pytest.raises(UsageError, match="Schedule"):
@@ -703,6 +705,29 @@ def test_the_first_compile_imports_no_numba() -> None:
         print((b == 1).all(), [m for m in ("numba", "matplotlib", "tqdm", "ml_dtypes") if m in sys.modules])
     """)
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "True []"
+
+
+def test_a_run_at_the_end_of_the_process_is_stopped_and_says_so() -> None:
+    code = textwrap.dedent("""
+        import numpy as np
+        from pto_wsp import *
+
+        @kernel
+        def grow(x: InOut[Tile[64, 64, DType.F32]]):
+            pto.store(x, pto.exp(pto.load(x)))
+
+        X = Tensor(data=np.ones((64, 64), np.float32), shape=(64, 64), dtype=DType.F32)
+
+        @workload
+        def endless():
+            for i in P(100_000_000):
+                grow(x=X)
+
+        endless().compile().execute()
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "endless was still running at exit" in done.stderr
 
 
 def test_threads_do_not_pile_up() -> None:
