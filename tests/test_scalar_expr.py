@@ -172,6 +172,15 @@ def test_c_division_and_the_corners():
     assert (as_expr(1).cast_u64() << 64).evaluate(Oracle()) == 1
 
 
+def test_mixed_arithmetic_reads_the_unsigned_side_as_signed():
+    n = symbol_u64("n")
+    assert value(i // n, loops={i: -6}, symbols={"n": 2}) == -3 and (i // n).type == "i64"
+    assert value(i // n, loops={i: 6}, symbols={"n": 2**64 - 2}) == -3
+    assert value(n // i, loops={i: 2}, symbols={"n": 2**64 - 6}) == 2**64 - 3 and (n // i).type == "u64"
+    assert value(n % i, loops={i: 4}, symbols={"n": 2**64 - 6}) == 2**64 - 2
+    assert value(n * i, loops={i: -1}, symbols={"n": 5}) == 2**64 - 5
+
+
 def test_comparison_is_mathematical():
     n = symbol_u64("n")
     assert value(i - 4 < n, loops={i: 0}, symbols={"n": 0}) is True

@@ -268,6 +268,14 @@ def test_a_reduced_or_broadcast_dimension_says_nothing():
     def flip(x: In[Tile[4, 8, F32]], out: Out[Tile[8, 4, F32]]):
         pto.store(out, pto.transpose(x))
 
+    @kernel
+    def shift(x: In[Tile[4, 8, F32]], y: In[Tile[4, 8, F32]], out: Out[Tile[4, 8, F32]]):
+        pto.store(out, pto.add(y, pto.rowsum(x)))
+
+    assert kinds(shift, tensor(4, 8, dist=(R, S(1))), tensor(4, 8, dist=(R, S(2))), tensor(4, 8)) == []
+    assert kinds(shift, tensor(4, 8, dist=(S(1), R)), tensor(4, 8, dist=(S(2), R)), tensor(4, 8)) == [
+        K.LAYOUT_INCOMPATIBLE
+    ]
     x = tensor(4, 8, dist=(S(0), S(1)))
     assert kinds(centre, x, tensor(8, dist=(S(1),)), tensor(4, 8)) == []
     assert kinds(centre, x, tensor(8, dist=(S(0),)), tensor(4, 8)) == [K.LAYOUT_INCOMPATIBLE]

@@ -428,6 +428,22 @@ def test_moving_window_in_a_moving_window_stays_inside_it(size, a, b, outer, inn
     np.testing.assert_array_equal(selected(view, At(i=a, j=b)), window[b : b + inner])
 
 
+@given(st.integers(8, 12), st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))
+def test_three_moving_windows(size, a, b, c):
+    """The innermost ends where the outermost does, also when the one between reaches further."""
+    view = tensor(size)[i : i + 4][j : j + 4][i + j : i + j + 2]
+    window = np.arange(size, dtype=np.float32)[a : a + 4][b : b + 4]
+    if b <= min(4, size - a) and a + b <= len(window):
+        np.testing.assert_array_equal(selected(view, At(i=a, j=b)), window[a + b : a + b + 2])
+
+
+def test_constant_part_of_a_moving_window():
+    """Rows 2 to 4 of a block of 4: in the last, partial block there are none beyond the narrower window."""
+    view = tensor(16)[0:10][i * 4 : i * 4 + 4][1:4]
+    for at, expected in ((0, [1, 2, 3]), (1, [5, 6, 7]), (2, [9])):
+        assert selected(view, At(i=at)).tolist() == expected
+
+
 def test_window_remembers_the_narrower_view():
     t = tensor(64, 8)
     assert t[0:32][i].window[0].within == (0, 32) and t[i].window[0].within is None
