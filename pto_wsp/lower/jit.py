@@ -35,6 +35,12 @@ class Target:
 
 HOST = Target()
 
+# Generated code is vectorised and unrolled already. Measured on five kernels: LLVM's -O1 takes 30 times as long to run
+# as this list and makes code that is as fast to within 3 % (f16 and i32 matmul: 5 %); code generation at level 2 takes
+# a third longer than at level 1, for nothing.
+PASSES = ("always_inliner", "sroa", "simplify_cfg", "instruction_combine")
+CODE_LEVEL = 1
+
 
 @dataclass(eq=False)
 class Code:
@@ -142,7 +148,7 @@ def _machine(target: Target) -> Any:
         found = llvm.Target.from_triple(target.triple or llvm.get_default_triple())
     except RuntimeError as error:
         raise CompileError(f"LLVM knows no target {target.triple}: {error}") from None
-    return found.create_target_machine(cpu=cpu, features=features, opt=2, reloc="pic", codemodel="small")
+    return found.create_target_machine(cpu=cpu, features=features, opt=CODE_LEVEL, reloc="pic", codemodel="small")
 
 
 def _parse(ir: str, machine: Any) -> Any:
@@ -159,10 +165,10 @@ def _parse(ir: str, machine: Any) -> Any:
 
 def _optimise(module: Any, machine: Any) -> Any:
     llvm = _llvm(False)
-    options = llvm.create_pipeline_tuning_options(speed_level=1)
-    options.loop_vectorization = options.slp_vectorization = False
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    passes = llvm.create_new_module_pass_manager()
+    for name in PASSES:
+        getattr(passes, f"add_{name}_pass")()
+    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=1)))
     return module
 
 
