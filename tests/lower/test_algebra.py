@@ -53,7 +53,8 @@ def assert_same(got: np.ndarray, want: np.ndarray, what: str, *operands: np.ndar
     bits = f"u{got.dtype.itemsize}"
     wrong = got.view(bits) != want.view(bits)
     if got.dtype.kind not in "iu":
-        wrong &= ~((got != got) & (want != want))
+        with np.errstate(invalid="ignore"):
+            wrong &= ~((got != got) & (want != want))
     i = np.argmax(wrong)
     assert not wrong.any(), f"{what}({', '.join(repr(x[i]) for x in operands)}) = {got[i]!r}, not {want[i]!r}"
 
