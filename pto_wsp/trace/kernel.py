@@ -335,7 +335,7 @@ class Kernel:
     def _not_inside_a_kernel(self) -> None:
         tracer = tile.current()
         if tracer is not None:
-            raise UsageError(f"kernel {self.name} is called inside kernel {tracer.name}: a task cannot start tasks. Put what they share "
+            raise UsageError(f"kernel {self.name} is used inside kernel {tracer.name}: a task cannot start tasks. Put what they share "
                              f"into a plain function without @kernel, and call that; {self.name}.func is {self.name}'s own.").at(where())
 
     # ---- arguments
@@ -426,6 +426,7 @@ class Kernel:
         return found
 
     def _trace(self, constexprs: Mapping[str, Any]) -> KernelGraph:
+        self._not_inside_a_kernel()
         tracer = tile.Tracer(self.name)
         self.run(tracer, constexprs)
         return tracer.graph()

@@ -262,7 +262,7 @@ def test_kernels_do_not_call_kernels():
     def through_func(x: In[F], out: Out[F]):
         copy.func(x, out)
     for k in (outer, outer_indexed):
-        with pytest.raises(RuntimeError, match="kernel copy is called inside kernel outer.*plain function") as caught:
+        with pytest.raises(RuntimeError, match="kernel copy is used inside kernel outer.*plain function") as caught:
             k.graph  # noqa: B018
         assert caught.value.line.file == __file__
     with pytest.raises(PtoError, match="inside kernel itself"):
