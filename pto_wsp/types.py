@@ -720,7 +720,9 @@ class Tensor:
             raise TensorError(f"the tensor was given the shape {store.shape}, its data has {store.data.shape}")
         if self.is_root:
             return store.data
-        return store.data[(*(_numpy_item(entry, self) for entry in self.window), ...)]
+        items = tuple(_numpy_item(entry, self) for entry in self.window)
+        part: npt.NDArray[Any] = store.data[items + (...,)]  # the ... makes it an array, also for a single element
+        return part
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         array = self.array()
