@@ -34,7 +34,7 @@ def reference(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def errors(got: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(error in ULP against the exact value, steps from the correctly rounded one); inf where NaN or a zero is wrong."""
+    """(ULP from the exact value, floats from the correctly rounded one); inf where NaN or a zero is wrong."""
     want = exact.astype(np.float32)
     ulp = np.spacing(np.minimum(np.abs(want), np.float32(3e38))).astype(np.float64)
     error = np.abs(got.astype(np.float64) - exact) / ulp
