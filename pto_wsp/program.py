@@ -18,9 +18,9 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +37,8 @@ from pto_wsp.sim.settings import Settings, settle
 from pto_wsp.sim.stats import ExecutionTrace, ProgramStats, TraceEvent, TraceLevel
 from pto_wsp.sim.timeline import Recorder, Timeline
 from pto_wsp.trace.tree import Loop, WorkloadTree, walk
+from pto_wsp.trace.workload import Workload
 from pto_wsp.types import DenseDyn, Tensor
-
-if TYPE_CHECKING:
-    from pto_wsp.trace.workload import Workload
 
 __all__ = ["ExecutionTrace", "Program", "ProgramStats", "Simulation", "TraceEvent", "TraceLevel"]
 
@@ -73,6 +71,7 @@ class Program:
 
     @show_user_frames()
     def __init__(self, workload: Workload, target: str = "cpu_sim", options: Mapping[str, Any] | None = None) -> None:
+        _check_workload(workload)
         self.workload, self.target, self.options = workload, target, dict(options or {})
         self.name: str = workload.name or workload.title or "main"
         self.trace = ExecutionTrace()
@@ -109,6 +108,9 @@ class Program:
     def execute(self) -> None:
         """Start a run in the background, on the arrays, sizes and symbols of this moment.
 
+        With target="numpy" the run is over when this returns: kernels run in the caller's thread, where a debugger
+        can be talked to. What goes wrong in a run is raised by synchronize() all the same.
+
         raises  UsageError while another run is going on; ExecutionError when an array does not fit
         """
         if self._run is not None and not self._run.finished.is_set():
@@ -118,7 +120,10 @@ class Program:
         arrays, inputs = self._bind(self._expansion)
         self._executor.bind(arrays)
         self._run = _Run(self, arrays, inputs)
-        self._run.start()
+        if TARGETS[self.target] == "numpy":
+            self._run.here(Progress(self.name) if self._watched() else None)
+        else:
+            self._run.start()
 
     @show_user_frames()
     def synchronize(self, timeout: float | None = None) -> None:
@@ -142,8 +147,7 @@ class Program:
 
     def _wait(self, run: _Run, timeout: float | None) -> bool:
         """Has the run ended within `timeout` seconds? Draws the progress bar meanwhile."""
-        wanted = self.options.get("progress")
-        if not (someone_watches() if wanted is None else wanted) or run.finished.is_set():
+        if run.finished.is_set() or not self._watched():
             return run.finished.wait(timeout)
         end = math.inf if timeout is None else time.perf_counter() + timeout
         with Progress(self.name) as progress:
@@ -152,6 +156,11 @@ class Program:
                     return False
                 progress.show(run.done, run.total)
         return True
+
+    def _watched(self) -> bool:
+        """Is a progress bar wanted?"""
+        wanted = self.options.get("progress")
+        return someone_watches() if wanted is None else bool(wanted)
 
     def is_complete(self) -> bool:
         """Has a run ended, and is none going on?"""
@@ -202,7 +211,7 @@ class Program:
                 names = sorted({loop.var.name for loop in self._loops()})
                 raise UsageError(f"no loop of {self.name} is called {axis!r}; there are {', '.join(names) or 'none'}")
             for loop in loops:
-                if loop not in self._expansion.loops:
+                if not isinstance(loop.axis, DenseDyn):
                     raise UsageError(f"loop {loop.var.name} has the fixed size {loop.axis}; DenseDyn(n) can be resized")
                 self._sizes[loop] = _trip_count(loop, size)
 
@@ -331,12 +340,20 @@ class _Run:
         self.finished = threading.Event()
         self.error: BaseException | None = None
         self.done = self.total = 0
+        self.progress: Progress | None = None
         self._stop = np.zeros(1, np.int64)
         self._thread = threading.Thread(target=self._main, name=f"pto_wsp {program.name}", daemon=True)
 
     def start(self) -> None:
+        """Run in the background."""
         _RUNNING.add(self)
         self._thread.start()
+
+    def here(self, progress: Progress | None) -> None:
+        """Run in this thread."""
+        self.progress = progress
+        with progress or nullcontext():
+            self._main()
 
     def stop(self) -> None:
         """End the run soon, and wait for that: nothing touches the arrays afterwards."""
@@ -349,6 +366,8 @@ class _Run:
             self._work()
         except PtoError as error:
             self.error = error
+        except KeyboardInterrupt:  # only where the run has the user's thread
+            raise
         except BaseException as error:
             self.error = ExecutionError(f"the run failed: {type(error).__name__}: {error}")
             self.error.__cause__ = error
@@ -393,6 +412,8 @@ class _Run:
 
     def _count(self, tasks: int) -> None:
         self.done += tasks
+        if self.progress is not None:
+            self.progress.show(self.done, self.total)
 
     def _trace(self, task: TaskTable, begin: int, end: int) -> None:
         """Note one task, which ran alone."""
@@ -436,6 +457,12 @@ def _expand(
     consume: Callable[[TaskTable], Any],
 ) -> None:
     expansion.run(inputs, expansion.table(), consume, symbols=symbols)
+
+
+def _check_workload(workload: Any) -> None:
+    if not isinstance(workload, Workload):
+        hint = "; call the @workload function first: f().compile()" if callable(workload) else ""
+        raise UsageError(f"a program is made from a workload; got {workload!r}{hint}")
 
 
 def _names(axis: Any, loop: Loop) -> bool:

@@ -163,18 +163,41 @@ def test_outputs_accumulate() -> None:
     assert (total == 6).all()
 
 
+@kernel
+def slow(x: In[Tile[64, 64, F32]], out: Out[Tile[64, 64, F32]]):
+    y = pto.load(x)
+    for _ in range(10):
+        y = pto.tanh(pto.sin(y))
+    pto.store(out, y)
+
+
+def slow_program(n: int = 2000) -> tuple[Tensor, np.ndarray[Any, Any], Program]:
+    """A run of some tenths of a second: every task does the same."""
+    X, out = tensor(numbers(64, 64)), np.zeros((64, 64), np.float32)
+    OUT = tensor(out)
+
+    @workload
+    def slowly():
+        for _ in P(n):
+            slow(x=X, out=OUT)
+
+    return X, out, slowly().compile()
+
+
 def test_arrays_outlive_a_rebinding_during_the_run() -> None:
-    work = Doubles(n=2000, planes=2000)
-    program = work.workload.compile(target="numpy")
+    X, out, program = slow_program(1)
+    run(program)
+    expected = out.copy()
+    out[:] = 0
+    X, out, program = slow_program()
     program.execute()
-    work.X.data = np.zeros_like(work.x)
+    X.data = np.zeros((64, 64), np.float32)
     program.synchronize()
-    work.check()
+    np.testing.assert_array_equal(out, expected)
 
 
 def test_another_thread_runs_meanwhile() -> None:
-    work = Doubles(n=300, planes=300)
-    program = work.workload.compile(target="numpy")
+    _, _, program = slow_program()
     program.execute()
     assert not program.is_complete()
     with pytest.raises(UsageError, match="still running"):
@@ -183,8 +206,31 @@ def test_another_thread_runs_meanwhile() -> None:
         program.execute()
     with pytest.raises(TimeoutError):
         program.synchronize(timeout=0.0)
+    assert program.stats.total_cycles == 0
     program.synchronize(timeout=60)
-    work.check()
+    assert program.stats.task_count == 2000
+
+
+def test_the_interpreter_runs_in_the_callers_thread() -> None:
+    threads = []
+
+    @kernel
+    def where(out: Out[Tile[2, 8, F32]]):
+        threads.append(threading.current_thread())
+        pto.store(out, pto.broadcast(pto.constant(1.0), (2, 8)))
+
+    OUT = tensor(numbers(2, 8))
+
+    @workload
+    def one():
+        where(out=OUT)
+
+    program = one().compile(target="numpy")
+    program.execute()
+    assert program.is_complete()
+    assert set(threads) == {threading.current_thread()}
+    program.synchronize()
+    assert program.stats.task_count == 1
 
 
 def test_several_programs_are_independent() -> None:
@@ -353,6 +399,39 @@ def test_print_works_inside_an_interpreted_kernel(capsys: pytest.CaptureFixture[
 
     run(one().compile(target="numpy"))
     assert "42" in capsys.readouterr().out
+
+
+def test_ctrl_c_in_an_interpreted_kernel_leaves_the_program_usable() -> None:
+    hits: list[int] = []
+
+    @kernel
+    def interrupted(x: In[Tile[2, 8, F32]], out: Out[Tile[2, 8, F32]]):
+        if hits:
+            hits.clear()
+            raise KeyboardInterrupt
+        pto.store(out, x)
+
+    work = Doubles()
+
+    @workload
+    def one():
+        interrupted(x=work.X[0], out=work.OUT[0])
+
+    program = one().compile(target="numpy")
+    hits.append(1)
+    with pytest.raises(KeyboardInterrupt):
+        program.execute()
+    run(program)
+    np.testing.assert_array_equal(work.out[0], work.x[0])
+
+
+def test_only_workloads_become_programs() -> None:
+    @workload
+    def forgotten():
+        pass
+
+    with pytest.raises(UsageError, match="call the @workload function"):
+        Program(forgotten)  # type: ignore[arg-type]
 
 
 def test_register_kernel_is_refused() -> None:
@@ -657,10 +736,15 @@ def test_progress_bar_is_shown_on_request(monkeypatch: pytest.MonkeyPatch, capsy
     from pto_wsp.sim import progress
 
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
-    Doubles(n=400, planes=400).workload.named("bars").compile(target="numpy", progress=False)
-    program = Doubles(n=2000, planes=2000).workload.named("bars").compile(target="numpy", progress=True)
+    run(Doubles(n=100, planes=100).workload.named("silent").compile(target="numpy", progress=False))
+    run(Doubles(n=100, planes=100).workload.named("interpreted").compile(target="numpy", progress=True))
+    _, _, program = slow_program()
+    program.options["progress"] = True
     run(program)
-    assert "bars" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "interpreted" in err
+    assert "slowly" in err
+    assert "silent" not in err
 
 
 def test_no_progress_bar_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
