@@ -315,11 +315,10 @@ class Kernel:
     def check_task(self, recorder: record.Recorder, node: Workload) -> None:
         """Type checks of a call that is being recorded; what they find is collected, except loop variables out of scope."""
         resources = node.fields["resources"]
-        if not recorder.detached:
-            for what, value in (*(("an axis value", v) for v in node.fields["params"]), *resources.items()):
-                for leaf in leaves(value):
-                    if leaf.kind == "loop_var" and not recorder.is_open(leaf.a):
-                        raise UsageError(outside_its_loop(leaf.a, f"{self.name}: {what}")).at(where())
+        for what, value in (*(("an axis value", v) for v in node.fields["params"]), *resources.items()):
+            for leaf in leaves(value):
+                if leaf.kind == "loop_var" and not recorder.is_open(leaf.a):
+                    raise UsageError(outside_its_loop(leaf.a, f"{self.name}: {what}")).at(where())
         if recorder.type_check:
             recorder.type_errors.extend(self._type_errors(tuple(node.fields["params"]), resources, recorder.name,
                                                           recorder.is_unconditional()))

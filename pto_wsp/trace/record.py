@@ -44,6 +44,7 @@ class Recorder:
         self.frames = [Frame("workload", where())]
         self.loose: dict[int, Workload] = {}        # built here but (so far) part of nothing
         self.added: dict[int, Workload] = {}        # recorded in some block
+        self.outer = current()                      # the body that calls this one
         self._axes = 0
         self._token: Token[Recorder | None] | None = None
 
@@ -93,12 +94,16 @@ class Recorder:
         return self.close(self.frames[0])
 
     def is_open(self, var: LoopVar) -> bool:
-        """Whether the loop of this variable is still being recorded."""
-        return any(v is var for frame in self.frames for v in frame.vars)
+        """Whether the loop of this variable is still being recorded, as far as that can be known."""
+        if self.detached or any(v is var for frame in self.frames for v in frame.vars):
+            return True
+        return self.outer is not None and self.outer.is_open(var)
 
     def is_unconditional(self) -> bool:
         """Whether what is recorded now is sure to become a task: no choice around it, and no loop that may be empty."""
-        return not self.detached and all(f.kind == "workload" or f.vars and runs(f.vars) for f in self.frames)
+        if self.detached or not all(f.kind == "workload" or f.vars and runs(f.vars) for f in self.frames):
+            return False
+        return self.outer is None or self.outer.is_unconditional()
 
     @staticmethod
     def _left_early(frame: Frame) -> UsageError:
