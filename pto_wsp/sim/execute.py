@@ -66,6 +66,7 @@ class Executor:
         self._scratch: dict[int, NDArray[np.uint8]] = {}  # by number of the thread within a run
         self._uses: regions.Uses | None = None
         self._skip, self._patience = 0, 1  # chunks for which not to look for parallel work, after finding none
+        native.run_rows()  # loaded now, not while the first tasks are being timed
         for kernel in range(len(expansion.kernels)):
             self._compile(kernel, tail=False)
 
@@ -141,7 +142,7 @@ class Executor:
         """Machine code for partial tiles, once there are some."""
         tails = (table.tail[: table.count] != 0) & (table.kernel[: table.count] >= 0)
         if tails.any():
-            for kernel in np.unique(table.kernel[: table.count][tails]).tolist():
+            for kernel in sorted(set(table.kernel[: table.count][tails].tolist())):
                 if 2 * kernel + 1 not in self._codes:
                     self._compile(kernel, tail=True)
 

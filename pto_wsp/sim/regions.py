@@ -92,11 +92,12 @@ def overlaps_itself(array: NDArray[Any]) -> bool:
 def accesses_of(table: TaskTable, rows: _Int, uses: Uses) -> Accesses:
     """The memory that the tasks in these rows touch, as far as some call writes to the same space."""
     leaf = table.leaf[rows]
-    written = np.unique(uses.space[uses.writes])
+    written = np.zeros(len(uses.origin) + 1, bool)  # the last entry is for parameters that do not exist, space -1
+    written[uses.space[uses.writes]] = True
     parts = []
     for p in range(uses.space.shape[1]):
         words = table.args[rows, TILE_WORDS * p : TILE_WORDS * (p + 1)]
-        hot = np.flatnonzero(np.isin(uses.space[leaf, p], written) & (words[:, 3] > 0) & (words[:, 4] > 0))
+        hot = np.flatnonzero(written[uses.space[leaf, p]] & (words[:, 3] > 0) & (words[:, 4] > 0))
         if len(hot):
             call = leaf[hot]
             bounds = _normal(words[hot], uses.itemsize[call, p].astype(np.int64))
@@ -128,9 +129,9 @@ def cells_of(tiles: Tiles, origin: _Int) -> tuple[_Int, _Int]:
             begin += int(runs.max()) + 1
         else:
             owners, cells = found
-            names, cells = np.unique(cells, return_inverse=True)
+            names, cells = _unique(cells)
             count[group] = np.bincount(owners, minlength=len(group))
-            parts.append((group, cells.reshape(-1) + begin))
+            parts.append((group, cells + begin))
             begin += len(names)
     first = np.concatenate([[0], np.cumsum(count)])
     result = np.empty(first[-1], np.int64)
@@ -172,10 +173,21 @@ def _distinct(columns: list[_Int]) -> tuple[Tiles, _Int]:
     for column in columns:
         mixed = (mixed ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)
-    _, first, which = np.unique(mixed, return_index=True, return_inverse=True)
-    if any((column[first][which] != column).any() for column in columns):  # two tiles with one hash
-        _, first, which = np.unique(np.stack(columns, 1), axis=0, return_index=True, return_inverse=True)
-    return Tiles(*(column[first] for column in columns)), which.reshape(-1)
+    one, which = _unique(mixed)
+    if any((column[one][which] != column).any() for column in columns):  # two tiles with one hash
+        _, one, which = np.unique(np.stack(columns, 1), axis=0, return_index=True, return_inverse=True)
+    return Tiles(*(column[one] for column in columns)), which.reshape(-1)
+
+
+def _unique(values: NDArray[Any]) -> tuple[_Int, _Int]:
+    """Where one of each distinct value is, and for each value the rank of its equals. (np.unique imports numpy.ma.)"""
+    order = np.argsort(values)
+    ordered = values[order]
+    new = np.ones(len(order), bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    which = np.empty(len(order), np.int64)
+    which[order] = np.cumsum(new) - 1
+    return order[new], which
 
 
 def _runs(low: _Int, high: _Int) -> _Int:
@@ -190,8 +202,8 @@ def _runs(low: _Int, high: _Int) -> _Int:
 
 def _grid(tiles: Tiles, origin: int) -> tuple[_Int, _Int] | None:
     """(tile, cell) pairs of one space, or None when its tiles do not lie on one row pitch or have too many cells."""
-    pitches = np.unique(tiles.pitch[tiles.rows > 1])
-    if len(pitches) > 1:
+    pitches = tiles.pitch[tiles.rows > 1]
+    if (pitches != pitches[:1]).any():
         return None
     if len(pitches):
         pitch = int(pitches[0])
@@ -217,7 +229,7 @@ def _grid(tiles: Tiles, origin: int) -> tuple[_Int, _Int] | None:
 
 def _cuts(begin: _Int, end: _Int) -> tuple[_Int, _Int]:
     """Positions of the ends in the sorted list of all ends."""
-    _, where = np.unique(np.concatenate([begin, end]), return_inverse=True)
+    _, where = _unique(np.concatenate([begin, end]))
     return where[: len(begin)], where[len(begin) :]
 
 
