@@ -318,6 +318,9 @@ class show_user_frames(ContextDecorator):
             error.full_traceback = trace  # type: ignore[attr-defined]
         # From Python 3.11 on, leaving __exit__ raises the error again with whatever traceback it holds now.
         error.__traceback__ = _user_frames(trace)
+        cause = error.__cause__
+        while isinstance(cause, PtoError):                  # the same failure, before it was wrapped
+            cause.__traceback__, cause = _user_frames(cause.__traceback__), cause.__cause__
         if sys.version_info < (3, 11):
             raise error
 
