@@ -145,7 +145,7 @@ def test_axes(given_axis):
     assert isinstance(loop.axis, int) or loop.axis is given_axis or isinstance(loop.axis, Dense)
 
 
-@pytest.mark.parametrize("wrong", [[0, 1, 2], "abc", None, 2.0, -1, range(3), np.arange(3), True, object()], ids=repr)
+@pytest.mark.parametrize("wrong", [[0, 1, 2], "abc", None, 2.0, -1, range(3), np.arange(3), True, object()], ids=lambda w: type(w).__name__)
 def test_what_is_no_axis(wrong):
     def w():
         for i in P(wrong):
@@ -351,7 +351,7 @@ def test_otherwise_follows_its_when(body):
     refused(body, "directly after", kind=RuntimeError, build=True)
 
 
-@pytest.mark.parametrize("wrong", ["b > 1", lambda: True, None, 2.5, Symbol("n")], ids=repr)
+@pytest.mark.parametrize("wrong", ["b > 1", lambda: True, None, 2.5, Symbol("n")], ids=lambda w: type(w).__name__)
 def test_what_is_no_predicate(wrong):
     def w():
         with P.when(wrong):
