@@ -6,15 +6,14 @@ they change. No row is written before each of its tiles is known to lie inside i
 then `_Emitter.task`.
 
 How the text is made: a node of the tree becomes a Piece, LLVM text in which every number that belongs to this node
-alone (a literal, the position of an input, the number of the call) is cut out. Neighbours whose text is then equal,
-such as the calls of an unrolled Python loop, become one native loop over a table of those numbers.
+alone (a literal, the position of an input, the number of the call) is cut out. Nodes of one block whose text is then
+equal, such as the calls of an unrolled Python loop, share that text: a native loop runs over a table of their numbers.
 """
 
 from __future__ import annotations
 
 import ctypes
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -293,18 +292,19 @@ class _Emitter:
             return self.node(children[0], scope, sequential)
         pieces = [self.node(child, scope, not node.parallel) for child in children]
         out = Lines()
-        for piece, repeats in _runs(pieces):
-            if len(repeats) < 4:
-                for data in repeats:
-                    out.add(Piece(piece.text, data))
-            else:
-                self._repeat(out, piece, repeats)
+        texts = list(dict.fromkeys(piece.text for piece in pieces))
+        if len(pieces) - len(texts) < 3:
+            for piece in pieces:
+                out.add(piece)
+        else:
+            self._repeat(out, pieces, texts)
         return self._nested(out.piece(), node.parallel, sequential)
 
-    def _repeat(self, out: Lines, piece: Piece, repeats: list[tuple[int, ...]]) -> None:
-        """One native loop over equal nodes, their numbers in a table."""
-        width = len(piece.data)
-        start, count = out.datum(self._constants(n for data in repeats for n in data)), out.datum(len(repeats))
+    def _repeat(self, out: Lines, pieces: list[Piece], texts: list[str]) -> None:
+        """One native loop over the pieces: a table says which text each has, and where its numbers are."""
+        which = {text: k for k, text in enumerate(texts)}
+        steps = [n for piece in pieces for n in (which[piece.text], self._constants(piece.data))]
+        start, count = out.datum(self._constants(steps)), out.datum(len(pieces))
         entry, body, latch, done = out.label(), out.label(), out.label(), out.label()
         following = out.fresh()
         out.jump(entry)
@@ -312,11 +312,19 @@ class _Emitter:
         out.jump(body)
         out.start(body)
         index = out.value(f"phi i64 [0, %{entry}], [{following}, %{latch}]")
-        place = out.value(f"add i64 {start}, {out.value(f'mul i64 {index}, {width}')}")
-        table = out.value(f"getelementptr i64, ptr @constants, i64 {place}")
-        cells = [out.value(f"getelementptr i64, ptr {table}, i64 {k}") for k in range(width)]
-        out.add_template(piece, [out.value(f"load i64, ptr {cell}") for cell in cells])
-        out.jump(latch)
+        place = out.value(f"add i64 {start}, {out.value(f'shl i64 {index}, 1')}")
+        step = out.value(f"getelementptr i64, ptr @constants, i64 {place}")
+        text = out.value(f"load i64, ptr {step}")
+        first = out.value(f"load i64, ptr {out.value(f'getelementptr i64, ptr {step}, i64 1')}")
+        numbers = out.value(f"getelementptr i64, ptr @constants, i64 {first}")
+        labels = [out.label() for _ in texts]
+        cases = " ".join(f"i64 {k}, label %{label}" for k, label in enumerate(labels[1:], 1))
+        out.put(f"switch i64 {text}, label %{labels[0]} [{cases}]")
+        for label, template in zip(labels, texts, strict=True):
+            out.start(label)
+            cells = [out.value(f"getelementptr i64, ptr {numbers}, i64 {k}") for k in range(template.count("§"))]
+            out.add_template(template, [out.value(f"load i64, ptr {cell}") for cell in cells])
+            out.jump(latch)
         out.start(latch)
         out.put(f"{following} = add i64 {index}, 1")
         out.branch(out.value(f"icmp ult i64 {following}, {count}"), body, done)
@@ -614,13 +622,6 @@ def _is_empty(node: tree.TreeNode) -> bool:
 
 def _size(axis: int | Dense) -> int:
     return axis if isinstance(axis, int) else axis.size
-
-
-def _runs(pieces: list[Piece]) -> Iterator[tuple[Piece, list[tuple[int, ...]]]]:
-    """Neighbours of equal text, with the data of each."""
-    for _, group in itertools.groupby(pieces, key=lambda piece: piece.text):
-        same = list(group)
-        yield same[0], [piece.data for piece in same]
 
 
 def _roles(view: Tensor, rows: int, cols: int) -> list[str] | None:

@@ -79,10 +79,10 @@ class Lines:
             self._text.append(piece.text.replace("~", f"~{self._names}."))
             self._data.extend(piece.data)
 
-    def add_template(self, piece: Piece, operands: Iterable[str]) -> None:
-        """A piece with values of this one in place of its data."""
+    def add_template(self, text: str, operands: Iterable[str]) -> None:
+        """The text of a piece with values of this one in place of its data."""
         self._names += 1
-        parts = piece.text.replace("~", f"~{self._names}.").split("§")
+        parts = text.replace("~", f"~{self._names}.").split("§")
         self._text.append("".join(_interleaved(parts, operands)))
 
     def piece(self) -> Piece:
