@@ -19,25 +19,38 @@ from pto_wsp.trace.source import where
 from pto_wsp.trace.workload import Workload
 
 __all__ = [
-    "P", "combine", "cond", "for_each", "parallel_for", "select", "sequential", "slot_load_u64", "slot_set_u64", "task",
+    "P",
+    "combine",
+    "cond",
+    "for_each",
+    "parallel_for",
+    "select",
+    "sequential",
+    "slot_load_u64",
+    "slot_set_u64",
+    "task",
     "workload",
 ]
 
 
-# ---- @workload ----------------------------------------------------------------------------------------------------
+# ---- @workload ---------------------------------------------------------------------------------------------------
+
 
 @overload
 def workload(func: Callable[..., Any], /) -> Callable[..., Workload]: ...
 @overload
-def workload(func: None = None, /, *, type_check: bool = True, fail_on_type_error: bool = False) \
-    -> Callable[[Callable[..., Any]], Callable[..., Workload]]: ...
+def workload(
+    func: None = None, /, *, type_check: bool = True, fail_on_type_error: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Workload]]: ...
 
 
-def workload(func: Callable[..., Any] | None = None, /, *, type_check: bool = True, fail_on_type_error: bool = False) -> Any:
+def workload(
+    func: Callable[..., Any] | None = None, /, *, type_check: bool = True, fail_on_type_error: bool = False
+) -> Any:
     """A function whose call records a workload: kernel calls are tasks, `for i in P(axis)` is a loop over tasks.
 
-    The body runs once per call. Its parameters are ordinary Python values; statements are unordered in time unless they
-    stand inside `P.seq` or `sequential`.
+    The body runs once per call. Its parameters are ordinary Python values. Statements are unordered in time unless
+    they stand inside `P.seq` or `sequential`.
 
     type_check          collect what does not fit in `w.type_errors`; compiling stops at the first of them in any case
     fail_on_type_error  raise TypeError with the list already when the workload is built
@@ -63,14 +76,14 @@ def _record(func: Callable[..., Any], args: Any, kwargs: Any, type_check: bool, 
         nodes = recorder.finish()
     _warn_of_loose(recorder)
     made = together(nodes)
-    if len(nodes) == 1:                             # a node of its own, with this function's name and findings
+    if len(nodes) == 1:  # a node of its own, with this function's name and findings
         made = made.titled(func.__name__)
     made.title = func.__name__
     made.type_errors = list(recorder.type_errors)
     if fail_on_type_error and made.type_errors:
         listed = "\n".join(str(e) for e in made.type_errors)
         raise TypeError(f"Type errors in workload '{func.__name__}':\n{listed}")
-    if outer is not None:                           # a workload called inside another becomes a part of it
+    if outer is not None:  # a workload called inside another becomes a part of it
         outer.type_errors.extend(made.type_errors)
         outer.add(made)
     return made
@@ -80,12 +93,16 @@ def _warn_of_loose(recorder: Recorder) -> None:
     """Nodes that were built in the body and became part of nothing do nothing: say so."""
     for node in recorder.loose.values():
         parts = node.fields.get("workloads", ()) if node.kind == "combine" else (None,)
-        if all(id(p) in recorder.added for p in parts):     # combine(...) of calls that are recorded anyway
+        if all(id(p) in recorder.added for p in parts):  # combine(...) of calls that are recorded anyway
             continue
         warnings.warn_explicit(
-            f"the {node.kind} node built here never became part of workload {recorder.name!r}, so it does nothing. Inside "
-            "@workload write loops as `for i in P(axis):` or `P.seq(axis)`, choices as `with P.when(...):`; or build the whole "
-            "workload from functions, outside @workload.", UserWarning, node.line.file, node.line.line)
+            f"the {node.kind} node built here never became part of workload {recorder.name!r}, so it does nothing."
+            " Inside @workload write loops as `for i in P(axis):` or `P.seq(axis)`, choices as `with P.when(...):`;"
+            " or build the whole workload from functions, outside @workload.",
+            UserWarning,
+            node.line.file,
+            node.line.line,
+        )
 
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -93,17 +110,20 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def _entry(function: _Function) -> _Function:
     """A function that users call: errors leave it without our frames."""
+
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         with show_user_frames():
             return function(*args, **kwargs)
+
     return cast(_Function, call)
 
 
-# ---- P --------------------------------------------------------------------------------------------------------------
+# ---- P -----------------------------------------------------------------------------------------------------------
+
 
 class _Loop:
-    """An iterable that is entered once: iterating yields the loop variables, and the end of the body closes the loop."""
+    """Iterating yields the loop variables once; the end of the body closes the loop."""
 
     def __init__(self, kind: str, axes: tuple[Any, ...], names: tuple[str, ...], line: SourceLine) -> None:
         self.kind, self.axes, self.names, self.line = kind, axes, names, line
@@ -137,8 +157,13 @@ class _Iteration:
         with show_user_frames():
             body = together(self.recorder.close(self.frame), ordered=loop.kind == "for_each")
         for var in reversed(self.vars):
-            body = Workload(loop.kind, **{"sparse" if loop.kind == "select" else "axis": var.axis},
-                            body=body, var_name=var.name, var=var)
+            body = Workload(
+                loop.kind,
+                **{"sparse" if loop.kind == "select" else "axis": var.axis},
+                body=body,
+                var_name=var.name,
+                var=var,
+            )
             body.line = loop.line
         self.recorder.add(body)
         raise StopIteration
@@ -154,7 +179,9 @@ class _Choice:
     def __enter__(self) -> None:
         self.recorder.open(self.frame)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is None:
             self.done(together(self.recorder.close(self.frame)))
 
@@ -167,8 +194,8 @@ class Loops:
         """Iterations that are independent of each other: `for b in P(batch)`, `for i, j in P(rows, cols)`.
 
         axes    int, Dense[n](), DenseDyn(n) or Ragged(...); the first is the outermost loop
-        names   one per axis, for axis("name"), key functions and set_axis_sizes; default b, h, s, d, i, j, k, l, m, n in
-                order of construction
+        names   one per axis, for axis("name"), key functions and set_axis_sizes; default b, h, s, d, i, j, k, l, m, n
+                in order of construction
         """
         recorder = record.require("P(...)")
         line = where()
@@ -177,7 +204,9 @@ class Loops:
         if isinstance(names, str):
             names = (names,)
         if names is not None and len(tuple(names)) != len(axes):
-            raise NamesError(f"P got {len(axes)} axes and {len(tuple(names))} names; give one name per axis.").at(line)
+            raise NamesError(f"P got {len(axes)} axes and {len(tuple(names))} names; give one name per axis.").at(
+                line
+            )
         defaults = [recorder.next_name() for _ in axes]
         chosen = tuple(_loop_name(n, line) for n in names) if names is not None else tuple(defaults)
         return _Loop("parallel_for", tuple(as_axis(a, False, line) for a in axes), chosen, line)
@@ -208,11 +237,12 @@ class Loops:
             node = Workload("cond", predicate=checked, then_workload=body, else_workload=None)
             node.line = line
             recorder.frames[-1].choice = recorder.add(node)
+
         return _Choice("P.when", recorder, done)
 
     @_entry
     def otherwise(self) -> _Choice:
-        """`with P.otherwise():` directly after a `with P.when(...)` block: the tasks where its predicate does not hold."""
+        """`with P.otherwise():` directly after a `with P.when(...)` block: the tasks where the predicate fails."""
         recorder = record.require("P.otherwise()")
         frame = recorder.frames[-1]
         last = frame.choice
@@ -223,6 +253,7 @@ class Loops:
             made = Workload("cond", **{**last.fields, "else_workload": body})
             made.line = last.line
             frame.nodes[-1], frame.choice = made, None
+
         return _Choice("P.otherwise", recorder, done)
 
     @_entry
@@ -231,8 +262,11 @@ class Loops:
         recorder = record.require("P.pipe()")
 
         def done(body: Workload) -> None:
-            stages = list(body.fields["workloads"]) if body.kind == "combine" else [body] if body.kind != "empty" else []
+            stages = (
+                list(body.fields["workloads"]) if body.kind == "combine" else [body] if body.kind != "empty" else []
+            )
             recorder.add(Workload("pipeline", stages=stages))
+
         return _Choice("P.pipe", recorder, done)
 
 
@@ -249,7 +283,8 @@ def _loop_name(name: Any, line: SourceLine) -> str:
     return name
 
 
-# ---- functional primitives ------------------------------------------------------------------------------------------
+# ---- functional primitives ---------------------------------------------------------------------------------------
+
 
 @_entry
 def parallel_for(axis: Any, body: Any) -> Workload:
@@ -272,7 +307,9 @@ def select(sparse: Any, body: Any) -> Workload:
 @_entry
 def cond(predicate: Any, then_workload: Workload, else_workload: Workload | None = None) -> Workload:
     """One workload or the other. A Python bool decides when the workload is compiled, an expression when it runs."""
-    return Workload("cond", predicate=as_predicate(predicate, where()), then_workload=then_workload, else_workload=else_workload)
+    return Workload(
+        "cond", predicate=as_predicate(predicate, where()), then_workload=then_workload, else_workload=else_workload
+    )
 
 
 @_entry
@@ -285,8 +322,10 @@ def task(kernel: Any, params: Any, resources: Any) -> Workload:
         if isinstance(resources, dict):
             resources = list(resources.values())
     elif not isinstance(resources, dict):
-        raise ArgumentTypeError(f"task() needs the arguments of {getattr(kernel, 'name', kernel)} by name, as a dict; got "
-                                f"{type(resources).__name__}.").at(where())
+        raise ArgumentTypeError(
+            f"task() needs the arguments of {getattr(kernel, 'name', kernel)} by name, as a dict; got "
+            f"{type(resources).__name__}."
+        ).at(where())
     params = list(params) if isinstance(params, (list, tuple)) else [params]
     node = Workload("task", kernel=kernel, params=params, resources=resources)
     recorder = record.current()
@@ -318,14 +357,18 @@ def _several(kind: str, workloads: tuple[Any, ...]) -> Workload:
         workloads = tuple(workloads[0])
     for w in workloads:
         if not isinstance(w, Workload):
-            raise ArgumentTypeError(f"{kind}() takes workloads, as task(...) or parallel_for(...) make; got {w!r}.").at(where())
+            raise ArgumentTypeError(
+                f"{kind}() takes workloads, as task(...) or parallel_for(...) make; got {w!r}."
+            ).at(where())
     return Workload(kind, workloads=list(workloads))
 
 
 @_entry
 def slot_set_u64(slot: int, value: int) -> Workload:
     """slots[slot] = value modulo 2^64, when the program gets there."""
-    return _recorded(Workload("slot_set_u64", slot=slot_number(slot, where()), value=operator.index(value) % (1 << 64)))
+    return _recorded(
+        Workload("slot_set_u64", slot=slot_number(slot, where()), value=operator.index(value) % (1 << 64))
+    )
 
 
 @_entry

@@ -15,14 +15,40 @@ from pto_wsp.scalar_expr import Expr, as_expr, task_param
 from pto_wsp.trace.graph import KernelGraph
 from pto_wsp.types import DType
 
-Tree = tuple[Any, ...]      # ("number", n, unsigned) ("name", n) ("cast", type, x) ("unary", op, x) ("binary", op, x, y) ("if", c, x, y)
+Tree = tuple[
+    Any, ...
+]  # ("number", n, unsigned) ("name", n) ("cast", type, x) ("unary", op, x) ("binary", op, x, y) ("if", c, x, y)
 
-_TOKEN = re.compile(r"\s*(?:(?P<number>\d+\.\d*(?:[eE][+-]?\d+)?|\.\d+|0[xX][0-9a-fA-F]+|\d+)(?P<suffix>[uUlLfF]*)(?!\w)"
-                    r"|(?P<name>[A-Za-z_]\w*(?:::\w+)*)|(?P<op><=|>=|==|!=|&&|\|\||[-+*/%()<>?:!]))")
-_BINDING = {"||": 1, "&&": 2, "==": 3, "!=": 3, "<": 4, "<=": 4, ">": 4, ">=": 4, "+": 5, "-": 5, "*": 6, "/": 6, "%": 6}
-_TYPES = {"int": "i32", "unsigned": "u32", "long": "i64", "float": "f32", "double": "f64", "bool": "bool", "size_t": "u64",
-          **{f"{u}int{n}_t": f"{'u' if u else 'i'}{n}" for u in ("", "u") for n in (8, 16, 32, 64)}}
-_DEEPEST = 100              # nesting of an expression
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>\d+\.\d*(?:[eE][+-]?\d+)?|\.\d+|0[xX][0-9a-fA-F]+|\d+)(?P<suffix>[uUlLfF]*)(?!\w)"
+    r"|(?P<name>[A-Za-z_]\w*(?:::\w+)*)|(?P<op><=|>=|==|!=|&&|\|\||[-+*/%()<>?:!]))"
+)
+_BINDING = {
+    "||": 1,
+    "&&": 2,
+    "==": 3,
+    "!=": 3,
+    "<": 4,
+    "<=": 4,
+    ">": 4,
+    ">=": 4,
+    "+": 5,
+    "-": 5,
+    "*": 6,
+    "/": 6,
+    "%": 6,
+}
+_TYPES = {
+    "int": "i32",
+    "unsigned": "u32",
+    "long": "i64",
+    "float": "f32",
+    "double": "f64",
+    "bool": "bool",
+    "size_t": "u64",
+    **{f"{u}int{n}_t": f"{'u' if u else 'i'}{n}" for u in ("", "u") for n in (8, 16, 32, 64)},
+}
+_DEEPEST = 100  # nesting of an expression
 
 
 def parse(text: str) -> Tree:
@@ -89,7 +115,11 @@ class _Parser:
         self.at += 1
         if kind == "number":
             fraction = "." in text or "f" in suffix.lower() and not text.lower().startswith("0x")
-            return ("number", float(text) if fraction else int(text, 0 if text[:2] in ("0x", "0X") else 10), "u" in suffix.lower())
+            return (
+                "number",
+                float(text) if fraction else int(text, 0 if text[:2] in ("0x", "0X") else 10),
+                "u" in suffix.lower(),
+            )
         if kind == "name":
             return ("name", text)
         raise self.error(f"{text!r} is not expected there")
@@ -120,8 +150,10 @@ class _Parser:
             raise self.error(f"{op!r} is missing")
 
     def error(self, why: str) -> OperandError:
-        return OperandError(f"{self.text!r} is not understood as a C expression: {why}. Use integers, scalar parameter names, "
-                            "casts, + - * / %, comparisons, && || ! and ?:.")
+        return OperandError(
+            f"{self.text!r} is not understood as a C expression: {why}. Use integers, scalar parameter names, "
+            "casts, + - * / %, comparisons, && || ! and ?:."
+        )
 
     def _split(self, text: str) -> list[tuple[str, str, str]]:
         found, end = [], 0
@@ -144,7 +176,8 @@ def names(tree: Tree) -> list[str]:
     return [n for part in tree if isinstance(part, tuple) for n in names(part)]
 
 
-# ---- run-time cycles -----------------------------------------------------------------------------------------------
+# ---- run-time cycles ---------------------------------------------------------------------------------------------
+
 
 def added_cycles(graph: KernelGraph, first_scalar: int) -> Expr | None:
     """What the `add_cycles` nodes of a graph add for a task, beside plain numbers; None when there is none.
@@ -181,7 +214,9 @@ def _number(tree: Tree, leaves: Mapping[str, Expr]) -> Expr:
 
 def _name(tree: Tree, leaves: Mapping[str, Expr]) -> Expr:
     if tree[1] not in leaves:
-        raise OperandError(f"{tree[1]!r} is no integer scalar parameter of the kernel; there are: {', '.join(leaves) or 'none'}.")
+        raise OperandError(
+            f"{tree[1]!r} is no integer scalar parameter of the kernel; there are: {', '.join(leaves) or 'none'}."
+        )
     return leaves[tree[1]]
 
 
@@ -212,16 +247,24 @@ def _binary(tree: Tree, leaves: Mapping[str, Expr]) -> Expr:
 
 
 _OPERATORS: dict[str, Callable[[Expr, Expr], Expr]] = {
-    "+": lambda x, y: x + y, "-": lambda x, y: x - y, "*": lambda x, y: x * y, "/": lambda x, y: x // y, "%": lambda x, y: x % y,
-    "<": lambda x, y: x < y, "<=": lambda x, y: x <= y, ">": lambda x, y: x > y, ">=": lambda x, y: x >= y,
-    "==": lambda x, y: x == y, "!=": lambda x, y: x != y,
+    "+": lambda x, y: x + y,
+    "-": lambda x, y: x - y,
+    "*": lambda x, y: x * y,
+    "/": lambda x, y: x // y,
+    "%": lambda x, y: x % y,
+    "<": lambda x, y: x < y,
+    "<=": lambda x, y: x <= y,
+    ">": lambda x, y: x > y,
+    ">=": lambda x, y: x >= y,
+    "==": lambda x, y: x == y,
+    "!=": lambda x, y: x != y,
 }
 
 
 def _if(tree: Tree, leaves: Mapping[str, Expr]) -> Expr:
     condition, x, y = (to_expr(t, leaves) for t in tree[1:])
     x, y = _integer(x), _integer(y)
-    if x.type != y.type:                            # C: the unsigned one decides
+    if x.type != y.type:  # C: the unsigned one decides
         x, y = x.cast_u64(), y.cast_u64()
     return condition.cast_bool().where(x, y)
 
@@ -232,5 +275,10 @@ def _integer(x: Expr) -> Expr:
 
 
 _EXPR: dict[str, Callable[[Tree, Mapping[str, Expr]], Expr]] = {
-    "number": _number, "name": _name, "cast": _cast, "unary": _unary, "binary": _binary, "if": _if,
+    "number": _number,
+    "name": _name,
+    "cast": _cast,
+    "unary": _unary,
+    "binary": _binary,
+    "if": _if,
 }

@@ -28,12 +28,26 @@ from pto_wsp.trace.workload import Workload
 from pto_wsp.types import DType, ScalarType, Symbol, Tensor, TileType
 
 __all__ = [
-    "Constexpr", "In", "InOut", "Kernel", "KernelCall", "KernelParam", "KernelRef", "Out", "Scalar", "Tile",
-    "extract_kernel_params", "get_direction", "get_inner_type", "jit_kernel", "kernel",
+    "Constexpr",
+    "In",
+    "InOut",
+    "Kernel",
+    "KernelCall",
+    "KernelParam",
+    "KernelRef",
+    "Out",
+    "Scalar",
+    "Tile",
+    "extract_kernel_params",
+    "get_direction",
+    "get_inner_type",
+    "jit_kernel",
+    "kernel",
 ]
 
 
-# ---- annotations -----------------------------------------------------------------------------------------------------
+# ---- annotations -------------------------------------------------------------------------------------------------
+
 
 class Tile:
     """The annotation of a tile parameter: `Tile[rows, cols, dtype]`; dtype is F16 when left out."""
@@ -91,7 +105,7 @@ def _spelled(inner: Any) -> str:
 
 
 def get_direction(hint: Any) -> str:
-    """"in", "out", "inout" or "constexpr" of an annotation, also of one given as text; "unknown" for others."""
+    """What an annotation says, also as text: "in", "out", "inout" or "constexpr"; "unknown" for others."""
     if isinstance(hint, str):
         match = re.match(r"\s*(?:\w+\.)*(In|Out|InOut|Constexpr)\s*(\[|$)", hint)
         return match[1].lower() if match else "unknown"
@@ -125,10 +139,14 @@ class KernelParam:
 
     @property
     def kind(self) -> str:
-        """"tile", "scalar", "constexpr", or "other": a kernel with such a parameter is for building only."""
+        """One of "tile", "scalar", "constexpr", and "other": a kernel with such a parameter is for building only."""
         if self.direction == "constexpr":
             return "constexpr"
-        return "tile" if isinstance(self.inner_type, TileType) else "scalar" if isinstance(self.inner_type, ScalarType) else "other"
+        return (
+            "tile"
+            if isinstance(self.inner_type, TileType)
+            else "scalar" if isinstance(self.inner_type, ScalarType) else "other"
+        )
 
     @property
     def has_default(self) -> bool:
@@ -137,7 +155,10 @@ class KernelParam:
     def why_not(self) -> str | None:
         """Why a kernel with this parameter cannot be compiled; None when it can."""
         if isinstance(self.inner_type, TileType) and not all(isinstance(n, int) for n in self.inner_type.shape):
-            return f"has the symbolic shape {list(self.inner_type.shape)}; the dimensions of a tile must be concrete ints"
+            return (
+                f"has the symbolic shape {list(self.inner_type.shape)}; the dimensions of a tile must be concrete"
+                " ints"
+            )
         if self.kind == "scalar" and self.direction != "in":
             return f"is {self.direction} of a scalar; results are stored to tiles, a scalar is an input"
         if self.kind != "other":
@@ -157,8 +178,10 @@ def extract_kernel_params(func: Callable[..., Any]) -> list[KernelParam]:
     found = []
     for p in inspect.signature(func, eval_str=False).parameters.values():
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-            raise TypeError(f"kernel {func.__name__}: {'*' if p.kind is p.VAR_POSITIONAL else '**'}{p.name} is not a parameter that a task "
-                            "can be given; name every parameter.")
+            raise TypeError(
+                f"kernel {func.__name__}: {'*' if p.kind is p.VAR_POSITIONAL else '**'}{p.name} is not a parameter"
+                " that a task can be given; name every parameter."
+            )
         hint = None if p.annotation is p.empty else _evaluated(p.annotation, names)
         inner = get_inner_type(hint) if get_direction(hint) != "unknown" else hint
         inner = None if isinstance(inner, str) and get_direction(hint) == "unknown" else _evaluated(inner, names)
@@ -170,12 +193,14 @@ def extract_kernel_params(func: Callable[..., Any]) -> list[KernelParam]:
 
 
 def _visible_names(func: Callable[..., Any]) -> Mapping[str, Any]:
-    """What a name in an annotation may mean: closure, the functions around (their frames are still running), module."""
+    """What a name in an annotation may mean: closure, functions around (their frames still run), module."""
     closure = {}
-    for name, cell in zip(getattr(getattr(func, "__code__", None), "co_freevars", ()), getattr(func, "__closure__", None) or ()):
+    for name, cell in zip(
+        getattr(getattr(func, "__code__", None), "co_freevars", ()), getattr(func, "__closure__", None) or ()
+    ):
         try:
             closure[name] = cell.cell_contents
-        except ValueError:                          # not bound yet: the function's own name, or a later variable
+        except ValueError:  # not bound yet: the function's own name, or a later variable
             continue
     module = getattr(func, "__globals__", {})
     around = []
@@ -197,19 +222,40 @@ def _evaluated(hint: Any, names: Mapping[str, Any]) -> Any:
         return hint
 
 
-# ---- the decorator ---------------------------------------------------------------------------------------------------
+# ---- the decorator -----------------------------------------------------------------------------------------------
+
 
 @overload
 def kernel(func: Callable[..., Any], /) -> Kernel: ...
 @overload
-def kernel(func: None = None, /, *, num_warps: int = 4, num_stages: int = 2, cpp_src: str | None = None,
-           cpp_body_path: Any = None, cpp_tu_path: Any = None, cpp_includes: list[str] | None = None, cpu: Any = None,
-           **options: Any) -> Callable[[Callable[..., Any]], Kernel]: ...
+def kernel(
+    func: None = None,
+    /,
+    *,
+    num_warps: int = 4,
+    num_stages: int = 2,
+    cpp_src: str | None = None,
+    cpp_body_path: Any = None,
+    cpp_tu_path: Any = None,
+    cpp_includes: list[str] | None = None,
+    cpu: Any = None,
+    **options: Any,
+) -> Callable[[Callable[..., Any]], Kernel]: ...
 
 
-def kernel(func: Callable[..., Any] | None = None, /, *, num_warps: int = 4, num_stages: int = 2, cpp_src: str | None = None,
-           cpp_body_path: Any = None, cpp_tu_path: Any = None, cpp_includes: list[str] | None = None, cpu: Any = None,
-           **options: Any) -> Any:
+def kernel(
+    func: Callable[..., Any] | None = None,
+    /,
+    *,
+    num_warps: int = 4,
+    num_stages: int = 2,
+    cpp_src: str | None = None,
+    cpp_body_path: Any = None,
+    cpp_tu_path: Any = None,
+    cpp_includes: list[str] | None = None,
+    cpu: Any = None,
+    **options: Any,
+) -> Any:
     """A function over tiles, as a kernel: `@kernel`, or `@kernel(...)` with options.
 
     cpp_src, cpp_body_path  a C++ body for the NPU, as text or in a file; the Python body is then never run
@@ -220,8 +266,12 @@ def kernel(func: Callable[..., Any] | None = None, /, *, num_warps: int = 4, num
 
     raises  ValueError for two C++ sources; FileNotFoundError
     """
-    given = {"num_warps": num_warps, "num_stages": num_stages, **options,
-             **_cpp_options(cpp_src, cpp_body_path, cpp_tu_path, cpp_includes)}
+    given = {
+        "num_warps": num_warps,
+        "num_stages": num_stages,
+        **options,
+        **_cpp_options(cpp_src, cpp_body_path, cpp_tu_path, cpp_includes),
+    }
     if cpu is not None:
         given["cpu"] = cpu
     if func is None:
@@ -257,7 +307,8 @@ def _cpp_options(src: str | None, body: Any, unit: Any, includes: list[str] | No
     return made
 
 
-# ---- kernels ---------------------------------------------------------------------------------------------------------
+# ---- kernels -----------------------------------------------------------------------------------------------------
+
 
 class Kernel:
     """A traced function over tiles. Two kernels are told apart by identity; equal names are fine.
@@ -295,8 +346,10 @@ class Kernel:
         self._not_inside_a_kernel()
         recorder = record.current()
         if recorder is None:
-            raise UsageError(f"{self.name}[...](...) makes a task, inside a @workload function. On arrays: {self.name}.interpret(...)."
-                             ).at(where())
+            raise UsageError(
+                f"{self.name}[...](...) makes a task, inside a @workload function. On arrays:"
+                f" {self.name}.interpret(...)."
+            ).at(where())
         after = () if any(p.name == "after" for p in self.params) else _handles(kwargs.pop("after", ()))
         node = Workload("task", kernel=self, params=list(axes), resources=self._named(args, kwargs), after=after)
         self.check_task(recorder, node)
@@ -306,26 +359,31 @@ class Kernel:
         """Arguments by name."""
         names = [p.name for p in self.params]
         if len(args) > len(names):
-            raise ArgumentError(f"{self.name} takes {len(names)} arguments ({', '.join(names)}); got {len(args)}.").at(where())
+            raise ArgumentError(
+                f"{self.name} takes {len(names)} arguments ({', '.join(names)}); got {len(args)}."
+            ).at(where())
         named = dict(zip(names, args, strict=False))
         for name in named.keys() & kwargs.keys():
             raise ArgumentError(f"{self.name} got {name!r} twice, by position and by name.").at(where())
         return {**named, **kwargs}
 
     def check_task(self, recorder: record.Recorder, node: Workload) -> None:
-        """Type checks of a call that is being recorded; what they find is collected, except loop variables out of scope."""
+        """Type checks of a call that is being recorded: findings are collected; a variable out of scope is an error."""
         resources = node.fields["resources"]
         for what, value in (*(("an axis value", v) for v in node.fields["params"]), *resources.items()):
             for leaf in leaves(value):
                 if leaf.kind == "loop_var" and not recorder.is_open(leaf.a):
                     raise UsageError(outside_its_loop(leaf.a, f"{self.name}: {what}")).at(where())
         if recorder.type_check:
-            recorder.type_errors.extend(self._type_errors(tuple(node.fields["params"]), resources, recorder.name,
-                                                          recorder.is_unconditional()))
+            recorder.type_errors.extend(
+                self._type_errors(tuple(node.fields["params"]), resources, recorder.name, recorder.is_unconditional())
+            )
 
-    def _type_errors(self, axes: tuple[Any, ...], resources: Mapping[str, Any], workload_name: str,
-                     unconditional: bool) -> list[Any]:
+    def _type_errors(
+        self, axes: tuple[Any, ...], resources: Mapping[str, Any], workload_name: str, unconditional: bool
+    ) -> list[Any]:
         from pto_wsp.type_checker import TypeCheckContext, TypeChecker
+
         location = f"{workload_name}.{self.name}"
         checker = TypeChecker(TypeCheckContext(False, workload_name, location, unconditional))
         checker.check_kernel_call(self, axes, dict(resources))
@@ -334,13 +392,20 @@ class Kernel:
     def _not_inside_a_kernel(self) -> None:
         tracer = tile.current()
         if tracer is not None:
-            raise UsageError(f"kernel {self.name} is used inside kernel {tracer.name}: a task cannot start tasks. Put what they share "
-                             f"into a plain function without @kernel, and call that; {self.name}.func is {self.name}'s own.").at(where())
+            raise UsageError(
+                f"kernel {self.name} is used inside kernel {tracer.name}: a task cannot start tasks. Put what they"
+                f" share into a plain function without @kernel, and call that; {self.name}.func is {self.name}'s own."
+            ).at(where())
 
     # ---- arguments
 
-    def bind(self, axes: tuple[Any, ...], resources: Mapping[str, Any], line: SourceLine | None,
-             unconditional: bool = False) -> tuple[tuple[str, Any], ...]:
+    def bind(
+        self,
+        axes: tuple[Any, ...],
+        resources: Mapping[str, Any],
+        line: SourceLine | None,
+        unconditional: bool = False,
+    ) -> tuple[tuple[str, Any], ...]:
         """The arguments of a task in signature order, defaults filled in, checked and converted.
 
         unconditional   the task is sure to be made, so that indices can be checked against static loops
@@ -349,7 +414,9 @@ class Kernel:
         self.require_compilable()
         found = self._type_errors(axes, resources, "", unconditional)
         if found:
-            raise ArgumentError("; ".join(e.message for e in found), expected=found[0].expected, actual=found[0].got).at(line, f"calling kernel {self.name}")
+            raise ArgumentError(
+                "; ".join(e.message for e in found), expected=found[0].expected, actual=found[0].got
+            ).at(line, f"calling kernel {self.name}")
         return tuple((p.name, self._argument(p, resources, line)) for p in self.params)
 
     def _argument(self, param: KernelParam, resources: Mapping[str, Any], line: SourceLine | None) -> Any:
@@ -361,15 +428,18 @@ class Kernel:
         try:
             return _ARGUMENT[param.kind](param, value)
         except OperandError as error:
-            raise error.at(line, doing)
+            error.at(line, doing)
+            raise
 
     def require_compilable(self) -> None:
         """raises CompileError, at the kernel, when a parameter has no type that a task could bind"""
         for param in self.params:
             why = param.why_not()
             if why is not None:
-                raise CompileError(f"kernel {self.name} is for building only: its parameter {param.name!r} {why}. To compile it, "
-                                   f"annotate In[Tile[rows, cols, dtype]], Scalar[dtype] or Constexpr[int].").at(self.line)
+                raise CompileError(
+                    f"kernel {self.name} is for building only: its parameter {param.name!r} {why}. To compile it, "
+                    "annotate In[Tile[rows, cols, dtype]], Scalar[dtype] or Constexpr[int]."
+                ).at(self.line)
 
     # ---- graphs
 
@@ -380,7 +450,7 @@ class Kernel:
             return self._graph_for({})
 
     def graph_for(self, values: Mapping[str, Any]) -> KernelGraph:
-        """The graph under these constexpr values (other names are ignored, missing ones take their default); traced once.
+        """The graph under these constexpr values, traced once; other names are ignored, missing ones take defaults.
 
         raises CompileError for kernels that cannot be compiled for the CPU, and whatever the body raises
         """
@@ -390,15 +460,20 @@ class Kernel:
     def _graph_for(self, values: Mapping[str, Any]) -> KernelGraph:
         self.require_compilable()
         if self.is_cpp:
-            raise CompileError(f"kernel {self.name} has a C++ body, which runs on the NPU only. To run it on the CPU give it a numba "
-                               f"function as well: @kernel(..., cpu=function).").at(self.line)
+            raise CompileError(
+                f"kernel {self.name} has a C++ body, which runs on the NPU only. To run it on the CPU give it a numba"
+                " function as well: @kernel(..., cpu=function)."
+            ).at(self.line)
         constexprs = self._constexprs(values)
         key = tuple((name, type(v), v) for name, v in constexprs.items())
         found = self._graphs.get(key)
         if found is None:
             found = self._graphs[key] = self._trace(constexprs)
             if not found.stores:
-                self._warn("stores nothing, so its tasks have no effect but their cycles. Write results with pto.store(out, x)")
+                self._warn(
+                    "stores nothing, so its tasks have no effect but their cycles. Write results with"
+                    " pto.store(out, x)"
+                )
         return found
 
     def trace(self, *args: Any, **kwargs: Any) -> KernelGraph:
@@ -419,8 +494,10 @@ class Kernel:
         for param in self.params:
             if param.kind == "constexpr":
                 if param.name not in values and not param.has_default:
-                    raise ArgumentError(f"kernel {self.name} is traced for a value of {param.name!r} (Constexpr), which has no default: write "
-                                        f"{self.name}.graph_for({{{param.name!r}: ...}}).").at(self.line)
+                    raise ArgumentError(
+                        f"kernel {self.name} is traced for a value of {param.name!r} (Constexpr), which has no"
+                        f" default: write {self.name}.graph_for({{{param.name!r}: ...}})."
+                    ).at(self.line)
                 found[param.name] = _constexpr(param, values.get(param.name, param.default))
         return found
 
@@ -462,10 +539,11 @@ class Kernel:
     def interpret(self, *args: Any, **kwargs: Any) -> None:
         """Run the body as plain Python on NumPy arrays; stores write into them.
 
-        Takes the kernel's arguments: an array for each tile (smaller than the tile at the end of an axis), numbers for
-        scalars and constexprs. print(tile), tile.array and breakpoint() work in the body.
+        Takes the kernel's arguments: an array for each tile (smaller than the tile at the end of an axis), numbers
+        for scalars and constexprs. print(tile), tile.array and breakpoint() work in the body.
         """
         from pto_wsp.trace.replay import replay
+
         with show_user_frames():
             self._not_inside_a_kernel()
             replay(self, self._named(args, kwargs))
@@ -484,18 +562,22 @@ class Kernel:
     def asm(self) -> str:
         """The machine code of this CPU, as assembly text."""
         from pto_wsp.lower import jit
+
         with show_user_frames():
             return jit.assembly(self._compiled().ir)
 
     def _compiled(self) -> Any:
         from pto_wsp.lower import pipeline
+
         with show_user_frames():
             return pipeline.compile_kernel(self.graph)
 
     def compile(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: workloads are compiled, with the kernels in them."""
-        raise UsageError(f"a kernel is compiled as part of a workload: call {self.name}[...](...) in a @workload function, and compile that. "
-                         f"To look at its code: {self.name}.loops, .llvm, .asm.").at(where())
+        raise UsageError(
+            f"a kernel is compiled as part of a workload: call {self.name}[...](...) in a @workload function, and"
+            f" compile that. To look at its code: {self.name}.loops, .llvm, .asm."
+        ).at(where())
 
     def __repr__(self) -> str:
         return f"<kernel {self.name}({', '.join(p.name for p in self.params)})>"
@@ -536,7 +618,9 @@ def _handles(after: Any) -> tuple[Workload, ...]:
     handles = (after,) if isinstance(after, Workload) else tuple(after or ())
     for handle in handles:
         if not isinstance(handle, Workload) or handle.kind != "task":
-            raise UsageError(f"after= takes the results of earlier kernel calls, after=[handle, ...]; got {handle!r}.").at(where())
+            raise UsageError(
+                f"after= takes the results of earlier kernel calls, after=[handle, ...]; got {handle!r}."
+            ).at(where())
     return handles
 
 
@@ -545,9 +629,14 @@ def _tile_argument(param: KernelParam, value: Any) -> Any:
         return value
     hint = ""
     if type(value).__name__ == "ndarray":
-        hint = f" Wrap the array: Tensor(data=x, shape=x.shape, dtype=DType.{param.dtype.name if param.dtype else 'F32'})."
+        hint = (
+            " Wrap the array: Tensor(data=x, shape=x.shape,"
+            f" dtype=DType.{param.dtype.name if param.dtype else 'F32'})."
+        )
     shown = f"an array of shape {value.shape}" if hint else repr(value)
-    raise OperandError(f"Missing tensor arg {param.name!r}: it needs a Tensor for {param.inner_type}; got {shown}.{hint}")
+    raise OperandError(
+        f"Missing tensor arg {param.name!r}: it needs a Tensor for {param.inner_type}; got {shown}.{hint}"
+    )
 
 
 def _scalar_argument(param: KernelParam, value: Any) -> Any:
@@ -557,7 +646,10 @@ def _scalar_argument(param: KernelParam, value: Any) -> Any:
         return value
     assert param.dtype is not None
     if value is None or isinstance(value, (str, Tensor)):
-        raise OperandError(f"Missing scalar arg {param.name!r}: it needs a number, a Symbol, or an expression of loop variables; got {value!r}.")
+        raise OperandError(
+            f"Missing scalar arg {param.name!r}: it needs a number, a Symbol, or an expression of loop variables; got"
+            f" {value!r}."
+        )
     try:
         return number_as(value, param.dtype)
     except OperandError as error:
@@ -567,23 +659,28 @@ def _scalar_argument(param: KernelParam, value: Any) -> Any:
 
 def _constexpr(param: KernelParam, value: Any) -> Any:
     if isinstance(value, (LoopVar, Expr, Symbol, tile.Value)):
-        raise OperandError(f"{param.name} is Constexpr: its value has to be known when the kernel is compiled; got {value!r}. "
-                           "For a value per task declare it Scalar[...].")
+        raise OperandError(
+            f"{param.name} is Constexpr: its value has to be known when the kernel is compiled; got {value!r}. "
+            "For a value per task declare it Scalar[...]."
+        )
     wanted = param.inner_type if param.inner_type in (int, float, bool, str) else None
     if wanted is int and hasattr(value, "__index__") and not isinstance(value, bool):
         return value.__index__()
     if wanted is float and isinstance(value, (int, float)) or wanted is bool and type(value).__name__ == "bool_":
-        return wanted(value)                        # the wanted type, whichever number was written
+        return wanted(value)  # the wanted type, whichever number was written
     if wanted is not None and not isinstance(value, wanted):
         raise OperandError(f"{param.name} is Constexpr[{wanted.__name__}]; got {value!r} ({type(value).__name__}).")
     try:
         hash(value)
     except TypeError:
-        raise OperandError(f"{param.name} is Constexpr, so its value has to be hashable (a tuple, not a list); got {value!r}.") from None
+        raise OperandError(
+            f"{param.name} is Constexpr, so its value has to be hashable (a tuple, not a list); got {value!r}."
+        ) from None
     return value
 
 
 _ARGUMENT: dict[str, Callable[[KernelParam, Any], Any]] = {
-    "tile": _tile_argument, "scalar": _scalar_argument, "constexpr": _constexpr,
+    "tile": _tile_argument,
+    "scalar": _scalar_argument,
+    "constexpr": _constexpr,
 }
-

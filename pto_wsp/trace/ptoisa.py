@@ -24,7 +24,8 @@ from pto_wsp.types import DType, ScalarType, TileType
 __all__ = ["IsaKernel", "ScalarParam", "TileParam", "ptoisa", "ptoisa_kernel"]
 
 
-# ---- what the body is given --------------------------------------------------------------------------------------------
+# ---- what the body is given --------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, eq=False)
 class TileParam:
@@ -54,9 +55,10 @@ class IsaKernel(Kernel):
         super().__init__(func, options)
         for param in self.params:
             if param.kind not in ("tile", "scalar") or param.why_not():
-                raise TileUseError(f"@ptoisa_kernel {self.name}: parameter {param.name!r} "
-                                   f"{param.why_not() or 'is Constexpr'}. Annotate it Tile[rows, cols, dtype] (in In, Out or InOut) or "
-                                   "Scalar[dtype].").at(self.line)
+                raise TileUseError(
+                    f"@ptoisa_kernel {self.name}: parameter {param.name!r} {param.why_not() or 'is Constexpr'}."
+                    " Annotate it Tile[rows, cols, dtype] (in In, Out or InOut) or Scalar[dtype]."
+                ).at(self.line)
         self.graph_for({})
 
     def proxy(self, value: Value) -> Any:
@@ -74,8 +76,9 @@ class IsaKernel(Kernel):
 @overload
 def ptoisa_kernel(func: Callable[..., Any], /) -> IsaKernel: ...
 @overload
-def ptoisa_kernel(func: None = None, /, *, cpp_includes: list[str] | None = None) \
-    -> Callable[[Callable[..., Any]], IsaKernel]: ...
+def ptoisa_kernel(
+    func: None = None, /, *, cpp_includes: list[str] | None = None
+) -> Callable[[Callable[..., Any]], IsaKernel]: ...
 
 
 def ptoisa_kernel(func: Callable[..., Any] | None = None, /, *, cpp_includes: list[str] | None = None) -> Any:
@@ -96,11 +99,21 @@ def _make(func: Any, options: dict[str, Any]) -> IsaKernel:
         return IsaKernel(func, options)
 
 
-# ---- instructions ------------------------------------------------------------------------------------------------------
+# ---- instructions ------------------------------------------------------------------------------------------------
 
 BINARY = {"TADD": "add", "TSUB": "sub", "TMUL": "mul", "TDIV": "div", "TMAX": "maximum", "TMIN": "minimum"}
-UNARY = {"TEXP": "exp", "TRSQRT": "rsqrt", "TSQRT": "sqrt", "TLOG": "log", "TNEG": "neg", "TABS": "abs", "TRELU": "relu",
-         "TROWSUM": "rowsum", "TROWMAX": "rowmax", "TROWMIN": "rowmin"}
+UNARY = {
+    "TEXP": "exp",
+    "TRSQRT": "rsqrt",
+    "TSQRT": "sqrt",
+    "TLOG": "log",
+    "TNEG": "neg",
+    "TABS": "abs",
+    "TRELU": "relu",
+    "TROWSUM": "rowsum",
+    "TROWMAX": "rowmax",
+    "TROWMIN": "rowmin",
+}
 SCALAR = {f"{name}S": op for name, op in BINARY.items()}
 ROW = {f"TROWEXPAND{name[1:]}": op for name, op in BINARY.items()}
 COLUMN = {f"TCOLEXPAND{name[1:]}": op for name, op in BINARY.items()}
@@ -118,7 +131,7 @@ class Instructions:
         """Write a tile to a parameter of its shape; elements are converted as C does. One cycle per element."""
         tracer, dst, line = _tracer("tstore"), _tile_param(param, "tstore"), where()
         src = _value(tracer, value, "tstore", "value")
-        if src.type.dtype.bits == dst.type.dtype.bits and src.dtype is not dst.type.dtype:      # part of the store itself
+        if src.type.dtype.bits == dst.type.dtype.bits and src.dtype is not dst.type.dtype:  # part of the store itself
             (cast,) = build(OPS["cast"], (src.node,), {"dtype": dst.type.dtype, "by": "promotion"}, line)
             tracer.append(cast)
             src = Value(tracer, cast)
@@ -150,15 +163,25 @@ class Instructions:
         name, line = "store_topk_indices_i32", where()
         tracer, dst = _tracer(name), _tile_param(param, name)
         spec, sorted_pairs = dst.node.tile, _value(tracer, pairs, name, "pairs")
-        if spec.rows != 1 or spec.dtype is not DType.I32 or not hasattr(k, "__index__") or not 1 <= k.__index__() <= spec.cols <= 32:
-            raise OperandError(f"{name} writes k of 1 to 32 indices into a tile [1, k] of i32; got k = {k!r} and {param.name}: {spec}.").at(line)
+        if (
+            spec.rows != 1
+            or spec.dtype is not DType.I32
+            or not hasattr(k, "__index__")
+            or not 1 <= k.__index__() <= spec.cols <= 32
+        ):
+            raise OperandError(
+                f"{name} writes k of 1 to 32 indices into a tile [1, k] of i32; got k = {k!r} and {param.name}:"
+                f" {spec}."
+            ).at(line)
         first = len(tracer.body)
         indices = _emit(name, "extract_topk_indices", [sorted_pairs], {"k": spec.cols})
-        if k < spec.cols:                               # what is behind them stays as it was
+        if k < spec.cols:  # what is behind them stays as it was
             old = build(OPS["load"], (dst.node,), {"at": "here"}, line)[-1]
             tracer.append(old)
             chosen = tracer.operation(OPS["lt"], [_emit(name, "iota_u32", [], {"cols": spec.cols}), k], {}, line)
-            tracer.store(param.value, tracer.operation(OPS["select"], [chosen, indices, Value(tracer, old)], {}, line), line)
+            tracer.store(
+                param.value, tracer.operation(OPS["select"], [chosen, indices, Value(tracer, old)], {}, line), line
+            )
         else:
             tracer.store(param.value, indices, line)
         _add_cycles(tracer, -_static_cycles(tracer.body[first:]))
@@ -173,9 +196,13 @@ class Instructions:
             try:
                 c_expr.to_expr(c_expr.parse(cycles), {name: task_param(0) for name in leaves})
             except OperandError as error:
-                raise error.at(line)
+                error.at(line)
+                raise
         elif isinstance(cycles, bool) or not hasattr(cycles, "__index__") or cycles.__index__() < 0:
-            raise TileUseError(f"cpu_sim_add_cycles takes an int of 0 or more, a scalar parameter, or a C expression; got {cycles!r}.").at(line)
+            raise TileUseError(
+                "cpu_sim_add_cycles takes an int of 0 or more, a scalar parameter, or a C expression; got"
+                f" {cycles!r}."
+            ).at(line)
         _add_cycles(tracer, cycles if isinstance(cycles, str) else cycles.__index__())
 
     def __getattr__(self, name: str) -> Any:
@@ -183,8 +210,9 @@ class Instructions:
         if name.startswith("__"):
             raise AttributeError(name)
         with show_user_frames():
-            raise UnknownOperationError(f"ptoisa has no instruction {name!r}."
-                                        + (f" Did you mean ptoisa.{close[0]}?" if close else "")).at(where())
+            raise UnknownOperationError(
+                f"ptoisa has no instruction {name!r}." + (f" Did you mean ptoisa.{close[0]}?" if close else "")
+            ).at(where())
 
     def __dir__(self) -> list[str]:
         return [n for n in (*vars(type(self)), *vars(self)) if not n.startswith("_")]
@@ -193,7 +221,9 @@ class Instructions:
 def _tracer(name: str) -> Tracer:
     tracer = tile.current()
     if tracer is None:
-        raise UsageError(f"ptoisa.{name} is an instruction of a kernel: it belongs inside a @ptoisa_kernel function.").at(where())
+        raise UsageError(
+            f"ptoisa.{name} is an instruction of a kernel: it belongs inside a @ptoisa_kernel function."
+        ).at(where())
     return tracer
 
 
@@ -207,8 +237,10 @@ def _tile_param(param: Any, name: str) -> Param:
 def _value(tracer: Tracer, value: Any, name: str, operand: str) -> Value:
     if not isinstance(value, Value) or not isinstance(value.type, TileType):
         hint = f" Load it first: ptoisa.tload({value.name})." if isinstance(value, TileParam) else ""
-        raise TileUseError(f"{name} takes a tile value, as tload or another instruction makes, as {operand}; got {_shown(value)}.{hint}") \
-            .at(where())
+        raise TileUseError(
+            f"{name} takes a tile value, as tload or another instruction makes, as {operand}; got"
+            f" {_shown(value)}.{hint}"
+        ).at(where())
     tracer.own(value, where())
     return value
 
@@ -255,15 +287,22 @@ def _same_spec(name: str, op: str) -> Callable[..., Value]:
             tracer = _tracer(name)
             x, y = _value(tracer, a, name, "a"), _value(tracer, b, name, "b")
             if x.type != y.type:
-                raise OperandError(f"{name} needs two tiles of one type; got {x.type} and {y.type}.{_expand_hint(name, x, y)}").at(where())
+                raise OperandError(
+                    f"{name} needs two tiles of one type; got {x.type} and {y.type}.{_expand_hint(name, x, y)}"
+                ).at(where())
             return _emit(name, op, [x, y], {})
+
     return _documented(instruction, name, f"{OPS[op].doc} Both of one type.")
 
 
 def _expand_hint(name: str, x: Value, y: Value) -> str:
     if (y.rows, y.cols) == (x.rows, 1):
         return f" For one value per row use {name.replace('T', 'TROWEXPAND', 1)}."
-    return f" For one value per column use {name.replace('T', 'TCOLEXPAND', 1)}." if (y.rows, y.cols) == (1, x.cols) else ""
+    return (
+        f" For one value per column use {name.replace('T', 'TCOLEXPAND', 1)}."
+        if (y.rows, y.cols) == (1, x.cols)
+        else ""
+    )
 
 
 def _with_scalar(name: str, op: str) -> Callable[..., Value]:
@@ -272,11 +311,16 @@ def _with_scalar(name: str, op: str) -> Callable[..., Value]:
             tracer, line = _tracer(name), where()
             x = _value(tracer, a, name, "a")
             if isinstance(s, TileParam) or isinstance(s, Value) and s.shape is not None:
-                raise TileUseError(f"{name} takes a number, a scalar parameter or a C expression as s; got {_shown(s)}.").at(line)
+                raise TileUseError(
+                    f"{name} takes a number, a scalar parameter or a C expression as s; got {_shown(s)}."
+                ).at(line)
             made = tracer.operation(OPS[op], [x, _scalar(tracer, s)], {}, line)
             assert made is not None
             return made
-    return _documented(instruction, name, f"{OPS[op].doc} y is a number, a scalar parameter, or a C expression of those as text.")
+
+    return _documented(
+        instruction, name, f"{OPS[op].doc} y is a number, a scalar parameter, or a C expression of those as text."
+    )
 
 
 def _scalar(tracer: Tracer, s: Any) -> Any:
@@ -289,7 +333,8 @@ def _scalar(tracer: Tracer, s: Any) -> Any:
     try:
         return _c_value(c_expr.parse(s), params, tracer)
     except OperandError as error:
-        raise error.at(where())
+        error.at(where())
+        raise
 
 
 def _with_vector(name: str, op: str, shape: Callable[[Value], tuple[int, int]], wanted: str) -> Callable[..., Value]:
@@ -298,8 +343,11 @@ def _with_vector(name: str, op: str, shape: Callable[[Value], tuple[int, int]], 
             tracer = _tracer(name)
             x, y = _value(tracer, a, name, "a"), _value(tracer, b, name, "b")
             if y.shape != shape(x) or y.dtype is not x.dtype:
-                raise OperandError(f"{name} needs b of type {TileType(*shape(x), x.dtype)}, {wanted}; got {y.type}.").at(where())
+                raise OperandError(
+                    f"{name} needs b of type {TileType(*shape(x), x.dtype)}, {wanted}; got {y.type}."
+                ).at(where())
             return _emit(name, op, [x, y], {})
+
     return _documented(instruction, name, f"{OPS[op].doc} y is {wanted}.")
 
 
@@ -307,6 +355,7 @@ def _unary(name: str, op: str) -> Callable[..., Value]:
     def instruction(a: Any) -> Value:
         with show_user_frames():
             return _emit(name, op, [a], {})
+
     return _documented(instruction, name, OPS[op].doc)
 
 
@@ -319,13 +368,14 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
     def instruction(*args: Any, **kwargs: Any) -> Any:
         with show_user_frames():
             return method(*args, **kwargs)
+
     instruction.__wrapped__ = method  # type: ignore[attr-defined]
     return _documented(instruction, method.__name__, method.__doc__ or "")
 
 
-# ---- C expressions as operands -------------------------------------------------------------------------------------------
+# ---- C expressions as operands -----------------------------------------------------------------------------------
 
-_RANK = (DType.I64, DType.U64, DType.F32, DType.F64)        # C's usual conversions, in 64 bits
+_RANK = (DType.I64, DType.U64, DType.F32, DType.F64)  # C's usual conversions, in 64 bits
 _ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
 _COMPARISONS = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
 
@@ -337,10 +387,14 @@ def _c_value(tree: c_expr.Tree, params: Mapping[str, Value], tracer: Tracer) -> 
         return tree[1]
     if kind == "name":
         if tree[1] not in params:
-            raise OperandError(f"{tree[1]!r} is no scalar parameter of the kernel; there are: {', '.join(params) or 'none'}.")
+            raise OperandError(
+                f"{tree[1]!r} is no scalar parameter of the kernel; there are: {', '.join(params) or 'none'}."
+            )
         return params[tree[1]]
     if kind == "cast":
-        return _c_convert(_c_value(tree[2], params, tracer), DType.U8 if tree[1] == "bool" else DType(tree[1]), tracer)
+        return _c_convert(
+            _c_value(tree[2], params, tracer), DType.U8 if tree[1] == "bool" else DType(tree[1]), tracer
+        )
     parts = [_c_value(t, params, tracer) for t in tree if isinstance(t, tuple)]
     if kind == "unary" and tree[1] == "!":
         return _c_apply("eq", [*parts, 0], tracer)
@@ -389,7 +443,7 @@ def _c_convert(value: Any, dtype: DType, tracer: Tracer) -> Value:
 
 def _make_ptoisa() -> Instructions:
     made = Instructions()
-    for name, method in list(vars(Instructions).items()):
+    for name in list(vars(Instructions)):
         if not name.startswith("_"):
             setattr(made, name, _guarded(getattr(made, name)))
     for table, make in ((BINARY, _same_spec), (UNARY, _unary), (SCALAR, _with_scalar)):

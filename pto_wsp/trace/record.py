@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from pto_wsp.scalar_expr import LoopVar
     from pto_wsp.trace.workload import Workload
 
-LOOP_NAMES = "bhsdijklmn"                           # default names of P's loops, in order of construction, cyclically
+LOOP_NAMES = "bhsdijklmn"  # default names of P's loops, in order of construction, cyclically
 
 
 @dataclass(eq=False)
 class Frame:
     """An open block: the nodes recorded in it so far."""
 
-    kind: str                                       # "workload", or what opened it, for messages: "P(b)", "P.when"
+    kind: str  # "workload", or what opened it, for messages: "P(b)", "P.when"
     line: SourceLine
     vars: tuple[LoopVar, ...] = ()
     nodes: list[Workload] = field(default_factory=list)
-    choice: Workload | None = None                  # the P.when block that a P.otherwise may still complete
+    choice: Workload | None = None  # the P.when block that a P.otherwise may still complete
 
 
 class Recorder:
@@ -39,12 +39,12 @@ class Recorder:
     def __init__(self, name: str, type_check: bool = True, detached: bool = False) -> None:
         self.name = name
         self.type_check = type_check
-        self.detached = detached                    # inside a function body: the loops around it are not known here
+        self.detached = detached  # inside a function body: the loops around it are not known here
         self.type_errors: list[Any] = []
         self.frames = [Frame("workload", where())]
-        self.loose: dict[int, Workload] = {}        # built here but (so far) part of nothing
-        self.added: dict[int, Workload] = {}        # recorded in some block
-        self.outer = current()                      # the body that calls this one
+        self.loose: dict[int, Workload] = {}  # built here but (so far) part of nothing
+        self.added: dict[int, Workload] = {}  # recorded in some block
+        self.outer = current()  # the body that calls this one
         self._axes = 0
         self._token: Token[Recorder | None] | None = None
 
@@ -52,7 +52,9 @@ class Recorder:
         self._token = _current.set(self)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self._token is not None
         _current.reset(self._token)
 
@@ -100,7 +102,7 @@ class Recorder:
         return self.outer is not None and self.outer.is_open(var)
 
     def is_unconditional(self) -> bool:
-        """Whether what is recorded now is sure to become a task: no choice around it, and no loop that may be empty."""
+        """Whether what is recorded now is sure to become a task: no choice around it, no loop that may be empty."""
         if self.detached or not all(f.kind == "workload" or f.vars and runs(f.vars) for f in self.frames):
             return False
         return self.outer is None or self.outer.is_unconditional()
@@ -108,9 +110,10 @@ class Recorder:
     @staticmethod
     def _left_early(frame: Frame) -> UsageError:
         return UsageError(
-            f"the loop {frame.kind} was left before its end (break, return, or an exception that was caught). Its body runs "
-            "once, to record what every iteration does, so it cannot stop early. Choose iterations with "
-            "`with P.when(...):`, or a smaller axis.").at(frame.line, "recording a workload")
+            f"the loop {frame.kind} was left before its end (break, return, or an exception that was caught). Its"
+            " body runs once, to record what every iteration does, so it cannot stop early. Choose iterations with"
+            " `with P.when(...):`, or a smaller axis."
+        ).at(frame.line, "recording a workload")
 
 
 def runs(vars: Iterable[LoopVar]) -> bool:
@@ -134,8 +137,10 @@ def require(what: str, line: SourceLine | None = None) -> Recorder:
     """
     recorder = current()
     if recorder is None:
-        raise UsageError(f"{what} belongs inside a @workload function: it records a loop or a choice there. For a plain "
-                         "Python loop use range(...).").at(line or where())
+        raise UsageError(
+            f"{what} belongs inside a @workload function: it records a loop or a choice there. For a plain "
+            "Python loop use range(...)."
+        ).at(line or where())
     return recorder
 
 

@@ -27,9 +27,13 @@ def replay(kernel: Kernel, arguments: Mapping[str, Any]) -> None:
     missing = [p.name for p in kernel.params if given[p.name] is inspect.Parameter.empty]
     unknown = [name for name in arguments if name not in given]
     if missing or unknown:
-        raise ExecutionError(f"kernel {kernel.name} takes {', '.join(given)}"
-                             + (f"; missing: {', '.join(missing)}" if missing else "")
-                             + (f"; unknown: {', '.join(unknown)}" if unknown else "") + ".", kernel_name=kernel.name)
+        raise ExecutionError(
+            f"kernel {kernel.name} takes {', '.join(given)}"
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+            + (f"; unknown: {', '.join(unknown)}" if unknown else "")
+            + ".",
+            kernel_name=kernel.name,
+        )
     constexprs = {p.name: given[p.name] for p in kernel.params if p.kind == "constexpr"}
     graph = kernel.graph_for(constexprs)
     arrays = [_array(given[p.name]) for p in graph.tile_params]
@@ -51,8 +55,10 @@ class _Replay(tile.Tracer):
         self.traced = graph
         self.run = run
         self.values: dict[int, Any] = {}
-        first = next((i for i, n in enumerate(graph.nodes) if not (n.op.name in ("param", "scalar_param") or _at_entry(n))),
-                     len(graph.nodes))
+        first = next(
+            (i for i, n in enumerate(graph.nodes) if not (n.op.name in ("param", "scalar_param") or _at_entry(n))),
+            len(graph.nodes),
+        )
         self.loads = {graph.param_of(n).name: run.node(n) for n in graph.nodes[:first] if _at_entry(n)}
         self.upcoming = iter(graph.nodes[first:])
 
@@ -63,12 +69,15 @@ class _Replay(tile.Tracer):
             return
         follows = next(self.upcoming, None)
         if follows is None or follows.op is not node.op or follows.type != node.type:
-            raise ExecutionError(f"kernel {self.name} did something else than when it was traced: {node!r} instead of {follows!r}. Its "
-                                 "body has to do the same every time it runs.", kernel_name=self.name).at(node.line)
+            raise ExecutionError(
+                f"kernel {self.name} did something else than when it was traced: {node!r} instead of {follows!r}. Its"
+                " body has to do the same every time it runs.",
+                kernel_name=self.name,
+            ).at(node.line)
         self.values[id(node)] = self.run.node(follows)
 
     def numbers(self, node: Node) -> Any:
-        if node.op.name == "param":                 # a tile parameter shows what it holds now
+        if node.op.name == "param":  # a tile parameter shows what it holds now
             return self.run.arrays[[p.node for p in self.params if p.is_tile].index(node)]
         if node.op.name == "scalar_param":
             index = [p.node for p in self.params if not p.is_tile].index(node)

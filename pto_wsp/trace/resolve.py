@@ -47,8 +47,8 @@ class _Resolver:
 
     def __init__(self) -> None:
         self.scope: list[LoopVar] = []
-        self.choices = 0                            # conditions around
-        self.calls: dict[int, TaskCall] = {}        # by id of the node's origin: what `after=` handles refer to
+        self.choices = 0  # conditions around
+        self.calls: dict[int, TaskCall] = {}  # by id of the node's origin: what `after=` handles refer to
 
     def root(self, workload: Workload) -> TreeNode:
         return self.visit(workload)
@@ -56,10 +56,15 @@ class _Resolver:
     def inner(self, node: Any, of: Workload) -> TreeNode:
         """A node inside another one; it cannot have a schedule of its own."""
         if not isinstance(node, Workload):
-            raise CompileError(f"a {of.kind} node holds {node!r} ({type(node).__name__}) where a workload belongs.").at(of.line)
+            raise CompileError(
+                f"a {of.kind} node holds {node!r} ({type(node).__name__}) where a workload belongs."
+            ).at(of.line)
         if node.schedule.to_dict():
-            raise CompileError("a schedule was given to an inner part of a workload, where it would have no effect. Give it to "
-                               "the workload that is compiled.", workload_name=node.name).at(node.line)
+            raise CompileError(
+                "a schedule was given to an inner part of a workload, where it would have no effect. Give it to "
+                "the workload that is compiled.",
+                workload_name=node.name,
+            ).at(node.line)
         return self.visit(node)
 
     def visit(self, node: Workload) -> TreeNode:
@@ -73,8 +78,10 @@ class _Resolver:
     def task(self, node: Workload) -> TreeNode:
         kernel, resources = part(node, "kernel"), part(node, "resources", {})
         if isinstance(kernel, str):
-            raise CompileError(f"the task names its kernel by the string {kernel!r}: such a task can be enumerated, not compiled. "
-                               "Give the @kernel function itself.").at(node.line)
+            raise CompileError(
+                f"the task names its kernel by the string {kernel!r}: such a task can be enumerated, not compiled. "
+                "Give the @kernel function itself."
+            ).at(node.line)
         axes = tuple(axis_value(v, node.line) for v in part(node, "params", ()))
         for value in axes:
             self.check_scope(value, node.line, f"an axis value of {kernel.name}")
@@ -88,7 +95,9 @@ class _Resolver:
     def handle(self, handle: Workload, node: Workload) -> TaskCall:
         call = self.calls.get(id(handle.origin))
         if call is None:
-            raise CompileError("after= names a task that is not made before this one in the same workload.").at(node.line)
+            raise CompileError("after= names a task that is not made before this one in the same workload.").at(
+                node.line
+            )
         return call
 
     def check_scope(self, value: Any, line: SourceLine, what: str) -> None:
@@ -98,7 +107,9 @@ class _Resolver:
                 raise UsageError(outside_its_loop(leaf.a, what)).at(line)
             if leaf.kind == "axis_var" and leaf.b is None and all(v.name != leaf.a for v in self.scope):
                 around = ", ".join(v.name for v in self.scope) or "none"
-                raise CompileError(f"{what}: axis({leaf.a!r}) names no loop around it; loops here: {around}.").at(line)
+                raise CompileError(f"{what}: axis({leaf.a!r}) names no loop around it; loops here: {around}.").at(
+                    line
+                )
 
     # ---- loops
 
@@ -144,8 +155,10 @@ class _Resolver:
         pred = as_predicate(part(node, "predicate"), node.line)
         self.check_scope(pred, node.line, "a predicate")
         if isinstance(pred, Expr) and any(leaf.kind in ("task_param", "task_tag_u64") for leaf in pred.leaves()):
-            raise CompileError(f"the predicate {pred} reads a task's parameters; that is for dispatch keys. "
-                               "Use axis(), symbol_u64() or slot_u64().").at(node.line)
+            raise CompileError(
+                f"the predicate {pred} reads a task's parameters; that is for dispatch keys. "
+                "Use axis(), symbol_u64() or slot_u64()."
+            ).at(node.line)
         orelse = part(node, "else_workload", None)
         self.choices += 1
         then = self.inner(part(node, "then_workload"), node)
@@ -159,19 +172,25 @@ class _Resolver:
     def slot_load(self, node: Workload) -> TreeNode:
         tensor = part(node, "tensor")
         if not isinstance(tensor, Tensor) or len(tensor.shape) < 2:
-            raise CompileError("slot_load_u64 needs a tensor view of rank 2 or more; got "
-                               + (f"rank {len(tensor.shape)}" if isinstance(tensor, Tensor) else repr(tensor)) + ".").at(node.line)
+            raise CompileError(
+                "slot_load_u64 needs a tensor view of rank 2 or more; got "
+                + (f"rank {len(tensor.shape)}" if isinstance(tensor, Tensor) else repr(tensor))
+                + "."
+            ).at(node.line)
         row, col = (axis_value(part(node, k, 0), node.line) for k in ("row", "col"))
         for value in (tensor, row, col):
             self.check_scope(value, node.line, "slot_load_u64")
-        return SlotLoad(slot_number(part(node, "slot"), node.line), tensor, row, col, node.line)  # type: ignore[arg-type]
+        slot = slot_number(part(node, "slot"), node.line)
+        return SlotLoad(slot, tensor, row, col, node.line)  # type: ignore[arg-type]
 
     # ---- pipelines
 
     def send(self, node: Workload) -> TreeNode:
         value = part(node, "value")
         if not isinstance(value, Workload) or value.kind != "task":
-            raise CompileError(f"send needs a task, as task(...) or a kernel call makes; got {value!r}.").at(node.line)
+            raise CompileError(f"send needs a task, as task(...) or a kernel call makes; got {value!r}.").at(
+                node.line
+            )
         return Send(part(node, "channel"), self.inner(value, node), node.line)
 
     def consume(self, node: Workload) -> TreeNode:
@@ -180,8 +199,10 @@ class _Resolver:
         return Consume(channel, var, self.body(part(node, "body"), var, node), node.line)
 
     def connect(self, node: Workload) -> TreeNode:
-        processes = tuple(ProcessTree(p.name, tuple(p.consumes), tuple(p.produces), self.inner(p.body, node))
-                          for p in part(node, "processes"))
+        processes = tuple(
+            ProcessTree(p.name, tuple(p.consumes), tuple(p.produces), self.inner(p.body, node))
+            for p in part(node, "processes")
+        )
         return Connect(processes, tuple(part(node, "channels")), node.line)
 
 
@@ -203,10 +224,11 @@ RULES: dict[str, Callable[[_Resolver, Workload], TreeNode]] = {
 }
 
 
-# ---- values -------------------------------------------------------------------------------------------------------
+# ---- values ------------------------------------------------------------------------------------------------------
+
 
 def as_axis(axis: Any, selecting: bool, line: SourceLine) -> Any:
-    """What a loop may run over: an int, Dense, DenseDyn or Ragged; for a selection a Sparse, one of its rows, or ints.
+    """What a loop may run over: an int, Dense, DenseDyn or Ragged; a selection: a Sparse, one of its rows, or ints.
 
     raises AxisError (a TypeError and ValueError), or CompileError for a Sparse outside a selection
     """
@@ -222,7 +244,9 @@ def as_axis(axis: Any, selecting: bool, line: SourceLine) -> Any:
         raise AxisError(f"{error.message.rstrip('.')}.{hint}").at(line) from None
     if selecting != isinstance(checked, (Sparse, SparseRow)):
         if selecting:
-            raise AxisError(f"a selection runs over a Sparse or a list of ints; got {axis!r}. For a dense loop use P(...).").at(line)
+            raise AxisError(
+                f"a selection runs over a Sparse or a list of ints; got {axis!r}. For a dense loop use P(...)."
+            ).at(line)
         raise CompileError("a Sparse axis selects indices: use P.sel(sparse), or select(sparse, body).").at(line)
     return checked
 
@@ -238,8 +262,10 @@ def axis_value(value: Any, line: SourceLine) -> int | str | Expr:
     if isinstance(value, float) or hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0:
         if value == value and abs(value) != float("inf"):
             return int(value)
-    raise CompileError(f"an axis value in kernel[...] is an int, a loop variable, an expression of those, or a str tag; "
-                       f"got {value!r} ({type(value).__name__}).").at(line)
+    raise CompileError(
+        "an axis value in kernel[...] is an int, a loop variable, an expression of those, or a str tag; "
+        f"got {value!r} ({type(value).__name__})."
+    ).at(line)
 
 
 def as_predicate(value: Any, line: SourceLine) -> Expr | bool | int:
@@ -251,8 +277,9 @@ def as_predicate(value: Any, line: SourceLine) -> Expr | bool | int:
     if type(value).__name__ in ("bool_", "bool") or hasattr(value, "__index__"):
         return bool(value)
     hint = " Call it, or write the condition itself." if callable(value) else ""
-    raise TypeCheckError(f"a predicate is a bool, an int or a scalar expression such as axis('b') > 2; got {value!r}.{hint}") \
-        .at(line)
+    raise TypeCheckError(
+        f"a predicate is a bool, an int or a scalar expression such as axis('b') > 2; got {value!r}.{hint}"
+    ).at(line)
 
 
 def slot_number(slot: Any, line: SourceLine) -> int:
@@ -263,17 +290,21 @@ def slot_number(slot: Any, line: SourceLine) -> int:
 
 
 def call_body(body: Any, index: Any, node: Workload) -> Workload:
-    """A function given as a body, called with the index; kernel calls and loops recorded in it count when it returns None."""
+    """A function given as a body, called with the index; what it records counts when it returns None."""
     if not callable(body):
-        raise CompileError(f"the body of a {node.kind} node is a workload or a function of the index; got {body!r}.").at(node.line)
+        raise CompileError(
+            f"the body of a {node.kind} node is a workload or a function of the index; got {body!r}."
+        ).at(node.line)
     with record.Recorder(f"{node.kind} body", detached=True) as recorder:
         made = body(index)
         recorded = recorder.finish()
     if made is None:
         return together(recorded)
     if not isinstance(made, Workload):
-        raise CompileError(f"the body of a {node.kind} node returned {made!r} ({type(made).__name__}); it has to return a workload, "
-                           "such as task(...).").at(node.line)
+        raise CompileError(
+            f"the body of a {node.kind} node returned {made!r} ({type(made).__name__}); it has to return a workload, "
+            "such as task(...)."
+        ).at(node.line)
     return made
 
 
@@ -304,8 +335,10 @@ def leaves(value: Any) -> Iterator[Expr]:
 
 
 def outside_its_loop(var: LoopVar, what: str) -> str:
-    return (f"{what} uses the loop variable {var.name!r} outside its loop. A loop variable has a value only inside the body "
-            "of the loop that made it.")
+    return (
+        f"{what} uses the loop variable {var.name!r} outside its loop. A loop variable has a value only inside the"
+        " body of the loop that made it."
+    )
 
 
 def _free_vars(node: Workload) -> Iterator[LoopVar]:

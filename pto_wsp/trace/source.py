@@ -9,19 +9,18 @@ from __future__ import annotations
 import os
 import sys
 from types import CodeType, FrameType
-from typing import Optional, Tuple
 
 from pto_wsp.errors import SourceLine
 
-Columns = Tuple[Optional[int], Optional[int], Optional[int], Optional[int]]
+Columns = tuple[int | None, int | None, int | None, int | None]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 
-_files: dict[str, bool] = {}                                    # file name -> is it the user's?
-_positions: dict[int, tuple[CodeType, list[Columns], dict[int, SourceLine]]] = {}    # id of a code object -> its lines
-_POSITIONS_KEPT = 512                                           # code objects; the oldest is dropped first
+_files: dict[str, bool] = {}  # file name -> is it the user's?
+_positions: dict[int, tuple[CodeType, list[Columns], dict[int, SourceLine]]] = {}  # id of a code object -> its lines
+_POSITIONS_KEPT = 512  # code objects; the oldest is dropped first
 
 
 def where() -> SourceLine:
@@ -33,7 +32,7 @@ def where() -> SourceLine:
         if users is None:
             users = _files[file] = is_user_file(file)
         if users and not (file[0] == "<" and frame.f_globals.get("__name__", "").startswith("pto_wsp.")):
-            return _line_of(frame)                              # "<string>": code that a dataclass of ours generated
+            return _line_of(frame)  # "<string>": code that a dataclass of ours generated
         frame = frame.f_back
     return SourceLine("<unknown>", 0, 0, None, None, "<unknown>")
 
@@ -74,7 +73,7 @@ def _line_of(frame: FrameType) -> SourceLine:
 
 
 def _columns(code: CodeType) -> list[Columns]:
-    """Line, end line, column and end column of each instruction; Python 3.10 knows lines only and gets an empty list."""
+    """Line, end line, column and end column of each instruction; nothing on Python 3.10, which knows lines only."""
     if sys.version_info >= (3, 11):
         return list(code.co_positions())
     return []

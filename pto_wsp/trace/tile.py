@@ -16,17 +16,26 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from pto_wsp.errors import OperandError, PtoError, SourceLine, TileAsBoolError, TypeCheckError, UsageError, show_user_frames
+from pto_wsp.errors import (
+    OperandError,
+    PtoError,
+    SourceLine,
+    TileAsBoolError,
+    TypeCheckError,
+    UsageError,
+    show_user_frames,
+)
 from pto_wsp.trace import record
 from pto_wsp.trace.graph import KernelGraph, Node, Param, build, number_as
 from pto_wsp.trace.ops import ALIASES, INTERNAL, OPS, REQUIRED, Op
 from pto_wsp.trace.source import where
 from pto_wsp.types import DType, Location, ScalarType, TileType
 
-HIDDEN_ATTRS = frozenset({"at", "by"})              # set by the tracer, not by the user
+HIDDEN_ATTRS = frozenset({"at", "by"})  # set by the tracer, not by the user
 
 
-# ---- tracing ---------------------------------------------------------------------------------------------------------
+# ---- tracing -----------------------------------------------------------------------------------------------------
+
 
 class Tracer:
     """The graph of one kernel, growing as its body runs."""
@@ -34,9 +43,9 @@ class Tracer:
     def __init__(self, name: str) -> None:
         self.name = name
         self.params: list[Param] = []
-        self.entry: dict[int, Node] = {}            # by id of a parameter's handle: its load at kernel entry
+        self.entry: dict[int, Node] = {}  # by id of a parameter's handle: its load at kernel entry
         self.body: list[Node] = []
-        self.stored: set[int] = set()               # ids of the handles that a store wrote
+        self.stored: set[int] = set()  # ids of the handles that a store wrote
 
     # ---- parameters
 
@@ -53,9 +62,14 @@ class Tracer:
         if at == "entry" and id(param.node) in self.entry:
             return self.entry[id(param.node)]
         if param.direction == "out" and (at == "entry" or id(param.node) not in self.stored):
-            warnings.warn_explicit(                        # execution.md 1.6: it reads what is there; so do old programs
-                f"DIRECTION_VIOLATION: {param.name} is Out, but the kernel reads what it held when the kernel started. Declare it "
-                f"InOut[...] if that is meant; pto.load({param.name}) reads back what was stored.", UserWarning, line.file, line.line)
+            warnings.warn_explicit(  # execution.md 1.6: it reads what is there; so do old programs
+                f"DIRECTION_VIOLATION: {param.name} is Out, but the kernel reads what it held when the kernel"
+                f" started. Declare it InOut[...] if that is meant; pto.load({param.name}) reads back what was"
+                " stored.",
+                UserWarning,
+                line.file,
+                line.line,
+            )
         node = build(OPS["load"], (param.node,), {"at": at}, line)[-1]
         if at == "entry":
             self.entry[id(param.node)] = node
@@ -82,13 +96,19 @@ class Tracer:
         self.own(dst, line)
         param = dst.param
         if param.direction == "in":
-            raise TypeCheckError(f"DIRECTION_VIOLATION: {param.name} is In, so the kernel may not store to it. Declare it "
-                                 "Out[...], or InOut[...] if it is read too.", expected="Out or InOut", actual="In").at(line)
+            raise TypeCheckError(
+                f"DIRECTION_VIOLATION: {param.name} is In, so the kernel may not store to it. Declare it "
+                "Out[...], or InOut[...] if it is read too.",
+                expected="Out or InOut",
+                actual="In",
+            ).at(line)
         value = self.operand(OPS["store"], 1, src, "entry", line)
         if not isinstance(value, Node):
-            raise OperandError(f"store needs a tile as src; got the number {value!r}. Make a tile of it: pto.broadcast("
-                               f"pto.constant({value!r}, DType.{param.type.dtype.name}), {(param.node.tile.rows, param.node.tile.cols)})."
-                               ).at(line)
+            raise OperandError(
+                f"store needs a tile as src; got the number {value!r}. Make a tile of it:"
+                f" pto.broadcast(pto.constant({value!r}, DType.{param.type.dtype.name}),"
+                f" {(param.node.tile.rows, param.node.tile.cols)})."
+            ).at(line)
         stored: tuple[Node, ...] = ()
         if value.is_tile and value.tile.dtype is not param.node.tile.dtype:
             stored = build(OPS["cast"], (value,), {"dtype": param.node.tile.dtype, "by": "store"}, line)
@@ -108,16 +128,24 @@ class Tracer:
             value = value.item() if value.dtype.kind in "biuf" else float(value)
         if isinstance(value, (bool, int, float)):
             return value
-        raise TypeCheckError(f"{op.name} needs a tile, scalar or number as {op.operand_names[index]}; got {_describe(value)}."
-                             f"{_hint(value)}").at(line)
+        raise TypeCheckError(
+            f"{op.name} needs a tile, scalar or number as {op.operand_names[index]}; got {_describe(value)}."
+            f"{_hint(value)}"
+        ).at(line)
 
     def own(self, value: Value, line: SourceLine) -> None:
         """Only values of the kernel that is being traced have a meaning in it."""
         if value.tracer is not self:
-            of = f"kernel {value.tracer.name}" if value.tracer.name != self.name else "an earlier tracing of this kernel"
-            raise TypeCheckError(f"this tile belongs to {of}; tiles live only while their own kernel runs. Kernels share data "
-                                 "through tensors: store it to an Out parameter there, and take that tensor as an In parameter "
-                                 "here.").at(line)
+            of = (
+                f"kernel {value.tracer.name}"
+                if value.tracer.name != self.name
+                else "an earlier tracing of this kernel"
+            )
+            raise TypeCheckError(
+                f"this tile belongs to {of}; tiles live only while their own kernel runs. Kernels share data "
+                "through tensors: store it to an Out parameter there, and take that tensor as an In parameter "
+                "here."
+            ).at(line)
 
     def append(self, node: Node) -> None:
         self.body.append(node)
@@ -142,7 +170,8 @@ class Tracer:
         try:
             yield
         except PtoError as error:
-            raise error.at(None, f"tracing kernel {self.name}")
+            error.at(None, f"tracing kernel {self.name}")
+            raise
         finally:
             record.resume(recorder)
             _current.reset(token)
@@ -160,13 +189,15 @@ def _operate(op: Op, operands: list[Any], attrs: Mapping[str, Any]) -> Any:
     """One operation in the kernel that is being traced."""
     tracer, line = _current.get(), where()
     if tracer is None:
-        raise UsageError(f"{op.name} works on tiles inside a @kernel function while it is traced; here no kernel is. On arrays use "
-                         "NumPy.").at(line)
+        raise UsageError(
+            f"{op.name} works on tiles inside a @kernel function while it is traced; here no kernel is. On arrays use"
+            " NumPy."
+        ).at(line)
     return tracer.operation(op, operands, plain_attrs(op, attrs, line), line)
 
 
 def plain_attrs(op: Op, attrs: Mapping[str, Any], line: SourceLine) -> dict[str, Any]:
-    """Static arguments as plain Python values: NumPy integers as ints, sequences as tuples, constants of their dtype."""
+    """Static arguments as plain Python values: NumPy integers as ints, sequences as tuples, constants typed."""
     made = {name: _plain(value) for name, value in attrs.items()}
     if op.name == "constant" and isinstance(made["dtype"], DType):
         if isinstance(made["value"], Value):
@@ -184,17 +215,18 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, np.integer) else value
 
 
-# ---- values ----------------------------------------------------------------------------------------------------------
+# ---- values ------------------------------------------------------------------------------------------------------
+
 
 class Value:
     """A tile, or a scalar, of the kernel that is being traced.
 
-    Operators: + - * / @ unary - abs() and comparisons, on tiles, scalars and numbers, with NumPy broadcasting. / between
-    integers truncates toward zero; comparisons make u8 tiles of 0 and 1 for pto.select.
+    Operators: + - * / @ unary - abs() and comparisons, on tiles, scalars and numbers, with NumPy broadcasting.
+    / between integers truncates toward zero; comparisons make u8 tiles of 0 and 1 for pto.select.
     """
 
     __slots__ = ("tracer", "node", "param")
-    __hash__ = object.__hash__                      # by identity: == makes a tile
+    __hash__ = object.__hash__  # by identity: == makes a tile
 
     def __init__(self, tracer: Tracer, node: Node, param: Param | None = None) -> None:
         self.tracer, self.node, self.param = tracer, node, param
@@ -244,8 +276,10 @@ class Value:
         """A copy of the numbers, under kernel.interpret(...) only."""
         numbers = self.tracer.numbers(self.node)
         if numbers is None:
-            raise UsageError("a tile has no numbers while its kernel is traced. kernel.interpret(...) runs the body on numbers: "
-                             "there print(tile), tile.array and breakpoint() work.").at(where())
+            raise UsageError(
+                "a tile has no numbers while its kernel is traced. kernel.interpret(...) runs the body on numbers: "
+                "there print(tile), tile.array and breakpoint() work."
+            ).at(where())
         return np.array(numbers)
 
     def __repr__(self) -> str:
@@ -260,26 +294,39 @@ class Value:
 
     def __bool__(self) -> bool:
         if self.shape is None:
-            advice = "pto.select(mask, x, y) chooses when the kernel runs; a Constexpr[...] parameter is a plain Python value here"
+            advice = (
+                "pto.select(mask, x, y) chooses when the kernel runs; a Constexpr[...] parameter is a plain Python"
+                " value here"
+            )
         else:
             advice = "use pto.select(mask, x, y) to choose per element, pto.minimum / pto.maximum to combine masks"
-        raise TileAsBoolError(f"a {'scalar' if self.shape is None else 'tile'} cannot decide Python's if, while, and, or, not, in or "
-                              f"a chained comparison: its value is known only when the kernel runs; {advice}.").at(where())
+        raise TileAsBoolError(
+            f"a {'scalar' if self.shape is None else 'tile'} cannot decide Python's if, while, and, or, not, in or "
+            f"a chained comparison: its value is known only when the kernel runs; {advice}."
+        ).at(where())
 
     def __iter__(self) -> NoReturn:
-        self._refuse("iterate over a tile", "Operations act on whole tiles: pto.rowsum(x), x * 2, pto.select(...). To unroll over "
-                     "parts, bind them as parameters of their own.")
+        self._refuse(
+            "iterate over a tile",
+            "Operations act on whole tiles: pto.rowsum(x), x * 2, pto.select(...). To unroll over "
+            "parts, bind them as parameters of their own.",
+        )
 
     def __len__(self) -> int:
         self._refuse("take len() of a tile", "Write x.rows or x.cols.")
 
     def __getitem__(self, index: Any) -> Any:
-        self._refuse("index a tile", "Bind a smaller view of the tensor as a parameter; pto.slice_even / pto.slice_odd take "
-                     "every other column.")
+        self._refuse(
+            "index a tile",
+            "Bind a smaller view of the tensor as a parameter; pto.slice_even / pto.slice_odd take "
+            "every other column.",
+        )
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._refuse("assign into a tile", "Tiles are values: make a new one with pto.select(mask, x, y), and write results with "
-                     "pto.store(out, x).")
+        self._refuse(
+            "assign into a tile",
+            "Tiles are values: make a new one with pto.select(mask, x, y), and write results with pto.store(out, x).",
+        )
 
     def __float__(self) -> float:
         self._refuse("turn a tile into a Python number", _NO_NUMBER)
@@ -294,15 +341,19 @@ class Value:
         self._refuse("turn a tile into a Python number", _NO_NUMBER)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        self._refuse("turn a tile into an array", "Use pto.* operations; under kernel.interpret(...), tile.array is a copy of the "
-                     "numbers.")
+        self._refuse(
+            "turn a tile into an array",
+            "Use pto.* operations; under kernel.interpret(...), tile.array is a copy of the numbers.",
+        )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """NumPy's functions mean the op of the same definition; `np.float32(2) * x` arrives here too."""
         op = _UFUNCS.get(ufunc)
         if op is None or method != "__call__" or kwargs:
             closest = f"pto.{op.name}" if op is not None else "the operations of pto, see help(pto)"
-            self._refuse(f"call np.{ufunc.__name__}{'' if method == '__call__' else '.' + method} on tiles", f"Use {closest}.")
+            self._refuse(
+                f"call np.{ufunc.__name__}{'' if method == '__call__' else '.' + method} on tiles", f"Use {closest}."
+            )
         with show_user_frames():
             return _operate(op, list(inputs), {})
 
@@ -310,7 +361,9 @@ class Value:
         self._refuse(f"call np.{func.__name__} on tiles", "Use the operations of pto, see help(pto).")
 
     def __floordiv__(self, other: Any) -> Any:
-        self._refuse("use // on tiles", "Write pto.floor(x / y) for floats; x / y truncates toward zero for integers.")
+        self._refuse(
+            "use // on tiles", "Write pto.floor(x / y) for floats; x / y truncates toward zero for integers."
+        )
 
     def __mod__(self, other: Any) -> Any:
         self._refuse("use % on tiles", "Write x - y * pto.floor(x / y) for floats, x - y * (x / y) for integers.")
@@ -329,23 +382,31 @@ class Value:
 
     def _refuse(self, what: str, advice: str) -> NoReturn:
         with show_user_frames():
-            raise TileUseError(f"cannot {what}: while a kernel is traced its tiles have a type, not numbers. {advice}").at(where())
+            raise TileUseError(
+                f"cannot {what}: while a kernel is traced its tiles have a type, not numbers. {advice}"
+            ).at(where())
 
 
 class TileUseError(TypeCheckError, TypeError):
     """A tile was used in a way that needs its numbers while tracing."""
 
 
-_NO_NUMBER = ("A scalar that the Python code has to know is a Constexpr[...] parameter.")
+_NO_NUMBER = "A scalar that the Python code has to know is a Constexpr[...] parameter."
 _NO_LOGIC = "Masks are u8 tiles of 0 and 1: pto.minimum(a, b) is and, pto.maximum(a, b) is or, pto.eq(a, 0) is not."
 _UFUNCS: dict[Any, Op] = {op.reference: op for op in reversed(OPS.values()) if isinstance(op.reference, np.ufunc)}
-_UFUNCS |= {np.divide: OPS["div"], np.maximum: OPS["maximum"], np.minimum: OPS["minimum"], np.reciprocal: OPS["reciprocal"]}
+_UFUNCS |= {
+    np.divide: OPS["div"],
+    np.maximum: OPS["maximum"],
+    np.minimum: OPS["minimum"],
+    np.reciprocal: OPS["reciprocal"],
+}
 
 
 def _operator(op: Op, swap: bool = False) -> Callable[..., Any]:
     def method(self: Value, *others: Any) -> Any:
         with show_user_frames():
             return _operate(op, [*others, self] if swap else [self, *others], {})
+
     return method
 
 
@@ -356,7 +417,8 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs"):
     setattr(Value, f"__{_name}__", _operator(OPS[_name]))
 
 
-# ---- pto -------------------------------------------------------------------------------------------------------------
+# ---- pto ---------------------------------------------------------------------------------------------------------
+
 
 class Namespace:
     """The operations of kernels: one function per row of the op table (trace/ops.py)."""
@@ -381,22 +443,37 @@ _INSTEAD = {
     "softmax": "Write e = pto.exp(x - pto.rowmax(x)); y = e / pto.rowsum(e).",
     "topk": "Write pto.extract_topk_indices(pto.tsort32(scores, pto.iota_u32(32)), k).",
     "where": "Write pto.select(mask, x, y).",
-    "sum": "Write pto.rowsum(x) or pto.colsum(x).", "mean": "Write pto.rowmean(x) or pto.colmean(x).",
-    "pow": "Write x * x, or pto.exp(pto.log(x) * n).", "dot": "Write pto.matmul(a, b), or a @ b.",
-    "zeros": "Write pto.alloc((rows, cols), dtype).", "full": "Write pto.broadcast(pto.constant(value, dtype), (rows, cols)).",
-    "astype": "Write pto.cast(x, dtype).", "reshape": "Tiles keep their shape; bind the tensor with another view.",
+    "sum": "Write pto.rowsum(x) or pto.colsum(x).",
+    "mean": "Write pto.rowmean(x) or pto.colmean(x).",
+    "pow": "Write x * x, or pto.exp(pto.log(x) * n).",
+    "dot": "Write pto.matmul(a, b), or a @ b.",
+    "zeros": "Write pto.alloc((rows, cols), dtype).",
+    "full": "Write pto.broadcast(pto.constant(value, dtype), (rows, cols)).",
+    "astype": "Write pto.cast(x, dtype).",
+    "reshape": "Tiles keep their shape; bind the tensor with another view.",
     "print": "Use kernel.interpret(...): there print(tile) shows numbers.",
 }
 
 
 def _function(op: Op) -> Callable[..., Any]:
     """The function of a row: operands first, then its attributes."""
-    parameters = [inspect.Parameter(name.rstrip("?"), inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                                    default=None if name.endswith("?") else inspect.Parameter.empty) for name in op.operands.split()]
+    parameters = [
+        inspect.Parameter(
+            name.rstrip("?"),
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=None if name.endswith("?") else inspect.Parameter.empty,
+        )
+        for name in op.operands.split()
+    ]
     attrs = {k: default for k, default in op.attrs.items() if k not in HIDDEN_ATTRS}
-    parameters += [inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                                     default=inspect.Parameter.empty if default is REQUIRED else default)
-                   for k, default in attrs.items()]
+    parameters += [
+        inspect.Parameter(
+            k,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=inspect.Parameter.empty if default is REQUIRED else default,
+        )
+        for k, default in attrs.items()
+    ]
     if op.name == "alloc":
         parameters.append(inspect.Parameter("location", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=Location.UB))
     signature = inspect.Signature(parameters)
@@ -420,7 +497,9 @@ def _bind(op: Op, signature: inspect.Signature, args: Any, kwargs: Any) -> dict[
         raise ArityError(f"{op.name}{signature}: {error}.").at(where()) from None
     bound.apply_defaults()
     if bound.arguments.get("location", Location.UB) is not Location.UB:
-        raise OperandError(f"alloc makes tiles in UB; the compiler places them. Got location={bound.arguments['location']!r}.").at(where())
+        raise OperandError(
+            f"alloc makes tiles in UB; the compiler places them. Got location={bound.arguments['location']!r}."
+        ).at(where())
     return dict(bound.arguments)
 
 
@@ -441,7 +520,7 @@ def _load(src: Any, offset: Any = (0, 0), mask: Any = None) -> Any:
         if tracer is None or not isinstance(src, Value):
             return _operate(OPS["load"], [src], {"at": "here"})
         tracer.own(src, line)
-        if src.param is None or not src.param.is_tile:      # a computed value is its own copy
+        if src.param is None or not src.param.is_tile:  # a computed value is its own copy
             return src
         return Value(tracer, tracer.read(src.param, "here", line))
 
@@ -458,7 +537,9 @@ def _store(dst: Any, src: Any, offset: Any = (0, 0), mask: Any = None) -> None:
 
 def _whole(op: Op, offset: Any, mask: Any, instead: str, line: SourceLine) -> None:
     if mask is not None or tuple(offset) != (0, 0):
-        raise OperandError(f"{op.name} moves whole tiles: offset= and mask= have no effect on it. Instead {instead}.").at(line)
+        raise OperandError(
+            f"{op.name} moves whole tiles: offset= and mask= have no effect on it. Instead {instead}."
+        ).at(line)
 
 
 def _describe(value: Any) -> str:

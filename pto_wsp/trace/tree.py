@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 
 # ---- the tree ----------------------------------------------------------------------------------------------------
 
+
 @dataclass(frozen=True, eq=False)
 class TaskCall:
     """A kernel call. Each time the loops around it reach it, it is one task."""
 
     kernel: Kernel
-    axes: tuple[int | str | Expr, ...]              # the values in kernel[...]; a str is a tag
-    args: tuple[tuple[str, Argument], ...]          # in signature order, defaults filled in; constexprs are plain values
+    axes: tuple[int | str | Expr, ...]  # the values in kernel[...]; a str is a tag
+    args: tuple[tuple[str, Argument], ...]  # in signature order, defaults filled in; constexprs are plain values
     line: SourceLine | None = None
-    after: tuple[TaskCall, ...] = ()                # explicit edges: earlier calls that this one waits for
+    after: tuple[TaskCall, ...] = ()  # explicit edges: earlier calls that this one waits for
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Loop:
     """The body once per value of `var`: iterations unordered in time (parallel) or each after the one before."""
 
     var: LoopVar
-    axis: Axis                                      # a tuple of ints and a Sparse give the values themselves
+    axis: Axis  # a tuple of ints and a Sparse give the values themselves
     parallel: bool
     body: TreeNode
     line: SourceLine | None = None
@@ -169,6 +170,7 @@ def children(node: TreeNode) -> tuple[TreeNode, ...]:
 
 
 # ---- printing ----------------------------------------------------------------------------------------------------
+
 
 def _lines(node: TreeNode, indent: str) -> Iterator[str]:
     yield indent + _head(node)

@@ -1,4 +1,4 @@
-"""Every task of a workload as a Python object: `workload.enumerate()`. For looking at small workloads and for tests."""
+"""Every task of a workload as a Python object, for looking at small workloads: `workload.enumerate()`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,13 @@ class _Unknown(Exception):
 class _Values:
     """Where an expression finds its values: the loops around it, innermost last."""
 
-    def __init__(self, loops: tuple[tuple[LoopVar | None, str, int], ...], symbols: Mapping[str, int],
-                 slots: dict[int, int | None], given_slots: Mapping[int, int]) -> None:
+    def __init__(
+        self,
+        loops: tuple[tuple[LoopVar | None, str, int], ...],
+        symbols: Mapping[str, int],
+        slots: dict[int, int | None],
+        given_slots: Mapping[int, int],
+    ) -> None:
         self.loops, self.symbols, self.slots, self.given_slots = loops, symbols, slots, given_slots
 
     def within(self, var: LoopVar | None, name: str, value: int) -> _Values:
@@ -38,7 +43,7 @@ class _Values:
         for known, _, value in reversed(self.loops):
             if known is var:
                 return value
-        found = self.axis(var.name)             # a LoopVar that the user made by hand
+        found = self.axis(var.name)  # a LoopVar that the user made by hand
         if found is None:
             raise _Unknown
         return found
@@ -52,7 +57,7 @@ class _Values:
         return self.symbols[name]
 
     def slot(self, index: int, /) -> int:
-        value = self.slots.get(index, 0)        # slots start at zero; None: loaded from a tensor
+        value = self.slots.get(index, 0)  # slots start at zero; None: loaded from a tensor
         if value is None:
             raise _Unknown
         return value
@@ -74,8 +79,12 @@ class _Values:
 def _visit(node: Workload, values: _Values) -> Iterator[Task]:
     kind = node.kind
     if kind == "task":
-        yield Task(part(node, "kernel"), [values.value(v) for v in part(node, "params", ())], part(node, "resources", {}),
-                   bindings=values.bindings())
+        yield Task(
+            part(node, "kernel"),
+            [values.value(v) for v in part(node, "params", ())],
+            part(node, "resources", {}),
+            bindings=values.bindings(),
+        )
     elif kind in ("parallel_for", "for_each", "select"):
         yield from _loop(node, values)
     elif kind in ("combine", "sequential", "pipeline"):
@@ -93,7 +102,7 @@ def _visit(node: Workload, values: _Values) -> Iterator[Task]:
     elif kind == "connect":
         for process in part(node, "processes"):
             yield from _visit(process.body, values)
-    elif kind not in ("empty", "consume"):          # what is consumed is known only when the pipeline runs
+    elif kind not in ("empty", "consume"):  # what is consumed is known only when the pipeline runs
         raise CompileError(f"{kind!r} is no kind of workload.").at(node.line)
 
 
@@ -114,7 +123,7 @@ def indices(axis: Any, values: _Values) -> Iterator[int]:
     if isinstance(axis, SparseRow):
         return iter(axis.sparse[values.value(axis.row)])
     if isinstance(axis, Sparse):
-        return (int(i) for i in axis.indices[axis.indptr[0]:axis.indptr[-1]])
+        return (int(i) for i in axis.indices[axis.indptr[0] : axis.indptr[-1]])
     if isinstance(axis, tuple):
         return iter(axis)
     return iter(range(axis.total() if isinstance(axis, Ragged) else axis.size))

@@ -37,8 +37,22 @@ if TYPE_CHECKING:
     from pto_wsp.program import Program
 
 __all__ = [
-    "Block", "Cond", "Connect", "Consume", "Loop", "ProcessTree", "Send", "SlotLoad", "SlotSet", "Task", "TaskCall",
-    "TreeNode", "Workload", "WorkloadTree", "children", "walk",
+    "Block",
+    "Cond",
+    "Connect",
+    "Consume",
+    "Loop",
+    "ProcessTree",
+    "Send",
+    "SlotLoad",
+    "SlotSet",
+    "Task",
+    "TaskCall",
+    "TreeNode",
+    "Workload",
+    "WorkloadTree",
+    "children",
+    "walk",
 ]
 
 
@@ -92,7 +106,7 @@ class Workload:
         self.name = name
         self.title: str | None = None
         self.line = where()
-        self.origin: object = self                  # the same for all copies of a node
+        self.origin: object = self  # the same for all copies of a node
         self.params: tuple[tuple[str, Any], ...] = ()
         self.schedule = Schedule()
         self.spatial_grid: Any = None
@@ -106,7 +120,7 @@ class Workload:
         """The nodes directly inside this one; functions given as bodies are not called."""
         for value in self.fields.values():
             for item in value if isinstance(value, (list, tuple)) else (value,):
-                inner = getattr(item, "body", item) if not isinstance(item, Workload) else item     # a Process
+                inner = getattr(item, "body", item) if not isinstance(item, Workload) else item  # a Process
                 if isinstance(inner, Workload):
                     yield inner
 
@@ -161,12 +175,23 @@ class Workload:
 
     def layout(self, tensor: Any, *dims: Any) -> Workload:
         """Deprecated: a layout belongs to its Tensor."""
-        warnings.warn("Workload.layout() is deprecated: it is only noted. Give the layout to the tensor: "
-                      "Tensor(..., layout=TensorLayout(...)) or tensor.with_layout(...).", DeprecationWarning, stacklevel=2)
+        warnings.warn(
+            "Workload.layout() is deprecated: it is only noted. Give the layout to the tensor: "
+            "Tensor(..., layout=TensorLayout(...)) or tensor.with_layout(...).",
+            DeprecationWarning,
+            stacklevel=2,
+        )
         return self._with("layout", layouts=(*self.layouts, (tensor, dims)))
 
-    def task_graph(self, deps: Any = None, window: Any = None, pools: Any = None, ready: Any = None, start: Any = None,
-                   trace: Any = None) -> Workload:
+    def task_graph(
+        self,
+        deps: Any = None,
+        window: Any = None,
+        pools: Any = None,
+        ready: Any = None,
+        start: Any = None,
+        trace: Any = None,
+    ) -> Workload:
         """How the task graph is built and issued; parts left out have the defaults of TaskGraphConfig."""
         with show_user_frames():
             config = TaskGraphConfig(deps, window, pools, ready, start, trace)
@@ -179,8 +204,10 @@ class Workload:
     def _with(self, method: str, **changes: Any) -> Workload:
         recorder = record.current()
         if recorder is not None and method not in ("named", "with_params"):
-            raise UsageError(f"{method}() on a part of a workload: a schedule belongs to the workload that is compiled. "
-                             f"Write it where that is called: my_workload(...).{method}(...).").at(where())
+            raise UsageError(
+                f"{method}() on a part of a workload: a schedule belongs to the workload that is compiled. "
+                f"Write it where that is called: my_workload(...).{method}(...)."
+            ).at(where())
         made = copy.copy(self)
         made.__dict__.update(changes)
         if recorder is not None and id(self) in recorder.loose:
@@ -191,31 +218,38 @@ class Workload:
 
     @show_user_frames()
     def tree(self) -> WorkloadTree:
-        """The tasks and their order as plain data; functions given as loop bodies are called once, with loop variables.
+        """The tasks and their order as plain data; functions given as bodies are called once, with loop variables.
 
-        raises CompileError at the user's line: arguments that do not fit their kernel, kernels that cannot be compiled,
-               loop variables outside their loop, schedules on inner nodes
+        raises CompileError at the user's line: arguments that do not fit their kernel, kernels that cannot be
+               compiled, loop variables outside their loop, schedules on inner nodes
         """
         from pto_wsp.trace.resolve import resolve
+
         return resolve(self)
 
-    def enumerate(self, *, symbols: Mapping[str, int] | None = None, slots: Mapping[int, int] | None = None) -> list[Task]:
+    def enumerate(
+        self, *, symbols: Mapping[str, int] | None = None, slots: Mapping[int, int] | None = None
+    ) -> list[Task]:
         """Every task, in program order, with axis values and loop variables as ints.
 
         symbols, slots   values for predicates. Where a predicate needs others, the tasks of both branches are listed.
         """
         from pto_wsp.trace.unroll import unroll
+
         return list(unroll(self, symbols or {}, slots or {}))
 
     def compile(self, target: str = "cpu_sim", **options: Any) -> Program:
         """Compile to a Program, see Program for targets and options."""
         from pto_wsp.program import Program
+
         with show_user_frames():
             return Program(self, target, options)
 
     def __iter__(self) -> Iterator[Task]:
-        raise UsageError("a workload is not iterable. Its tasks: workload.enumerate(). A loop over an axis inside "
-                         "@workload: for i in P(axis).").at(where())
+        raise UsageError(
+            "a workload is not iterable. Its tasks: workload.enumerate(). A loop over an axis inside "
+            "@workload: for i in P(axis)."
+        ).at(where())
 
     def __repr__(self) -> str:
         called = self.name or self.title
@@ -235,6 +269,7 @@ def part(node: Workload, name: str, default: Any = ...) -> Any:
     if name in node.fields:
         return node.fields[name]
     if default is ...:
-        raise CompileError(f"a {node.kind!r} node needs {name}=...; it has {', '.join(node.fields) or 'nothing'}.") \
-            .at(node.line)
+        raise CompileError(
+            f"a {node.kind!r} node needs {name}=...; it has {', '.join(node.fields) or 'nothing'}."
+        ).at(node.line)
     return default

@@ -1,0 +1,1 @@
+"""Python functions -> graphs: kernels become KernelGraphs, workloads become WorkloadTrees."""
