@@ -49,8 +49,8 @@ def test_folder_is_for_the_owner_only(folder):
 
 
 def test_key_depends_on_everything():
-    texts = {key_of(text, target) for text in ("a", "b") for target in (("", "", ""), ("", "x", ""), ("t", "", ""), ("", "", "f"))}
-    assert len(texts) == 8
+    targets = (("", "", ""), ("", "x", ""), ("t", "", ""), ("", "", "f"))
+    assert len({key_of(text, target) for text in ("a", "b") for target in targets}) == 8
     assert key_of("a", ("b", "", "")) != key_of("ab", ("", "", ""))
 
 
@@ -235,9 +235,13 @@ def test_without_a_cache_programs_still_compile(empty_cache):
 
 
 def test_another_process_finds_it_and_needs_no_llvm(empty_cache):
-    text = "import sys\nfrom pto_wsp.lower import jit\ncode = jit.load(%r)\nprint(code.origin, 'llvmlite.binding' in sys.modules)"
+    program = f"""
+import sys
+from pto_wsp.lower import jit
+print(jit.load({ADD!r}).origin, "llvmlite.binding" in sys.modules)
+"""
     runs = [
-        subprocess.run([sys.executable, "-c", text % ADD], capture_output=True, text=True, check=True).stdout.split()
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
         for _ in range(2)
     ]
     assert runs == [["compiled", "True"], ["disk", "False"]]

@@ -21,7 +21,7 @@ define i64 @add(i64 %a, i64 %b) {
 }
 """
 
-# A constant table, a call between functions, a switch (a jump table) and library calls: every relocation a kernel needs.
+# A constant table, a call between functions, a switch (a jump table), library calls: every relocation a kernel needs.
 MANY = """
 @squares = private constant [5 x i64] [i64 0, i64 1, i64 4, i64 9, i64 16]
 @scale = private constant double 2.5
@@ -81,7 +81,8 @@ def check_many(code: jit.Code) -> None:
     assert [choose(i) for i in range(-1, 6)] == [-1, 16, 9, 28, -91, 77, -1]
     assert function(code, "scaled", ctypes.c_double, ctypes.c_double)(3.0) == 7.5
     to, source = np.zeros(1000, np.uint8), np.full(1000, 3, np.uint8)
-    function(code, "fill", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)(to.ctypes.data, source.ctypes.data, 900)
+    fill = function(code, "fill", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+    fill(to.ctypes.data, source.ctypes.data, 900)
     assert (to == np.repeat(np.array([3, 7, 0], np.uint8), [450, 450, 100])).all()
 
 
@@ -174,7 +175,12 @@ def test_bad_text_is_a_compile_error(text):
 
 
 def test_only_exact_library_functions_can_be_called():
-    text = "declare double @sin(double)\ndefine double @f(double %x) {\n %y = call double @sin(double %x)\n ret double %y\n}"
+    text = """
+    declare double @sin(double)
+    define double @f(double %x) {
+      %y = call double @sin(double %x)
+      ret double %y
+    }"""
     with pytest.raises(CompileError, match="calls sin, which kernels may not call"):
         jit.load(text)
 

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
@@ -32,8 +32,8 @@ def uses_of(arrays, tasks, writes=None):
     space = np.full(shape, -1, np.int32)
     for k, tiles in enumerate(tasks):
         for p, tile in enumerate(tiles):
-            (owner,) = {int(space_of[i]) for i, a in enumerate(arrays) if np.may_share_memory(a, tile) or not tile.size} or {0}
-            space[k, p] = owner
+            owners = {int(space_of[i]) for i, array in enumerate(arrays) if np.may_share_memory(array, tile)}
+            space[k, p] = owners.pop() if owners else 0
     itemsize = np.full(shape, arrays[0].itemsize, np.int32)
     return Uses(space, itemsize, np.ones(shape, bool) if writes is None else writes, origin)
 
@@ -78,8 +78,8 @@ def test_tiles_of_different_shapes_on_one_matrix():
 
 
 def test_transposed_and_reversed_views():
-    tiles = [v[i : i + 8, j : j + 8] for v in (MATRIX, MATRIX.T, MATRIX[::-1], MATRIX.T[:, ::-1]) for i in (0, 4, 8) for j in (0, 8)]
-    check([MATRIX], tiles)
+    views = (MATRIX, MATRIX.T, MATRIX[::-1], MATRIX.T[:, ::-1])
+    check([MATRIX], [v[i : i + 8, j : j + 8] for v in views for i in (0, 4, 8) for j in (0, 8)])
 
 
 def test_contiguous_tiles_and_vectors():
@@ -121,7 +121,6 @@ def arrangements(draw):
 
 
 @given(arrangements())
-@settings(max_examples=200)
 def test_tiles_that_overlap_always_share_a_cell(arrangement):
     base, tiles = arrangement
     check([base], tiles, exact=False)
@@ -166,8 +165,8 @@ def test_cost_grows_with_the_number_of_tiles_not_its_square():
     times = []
     for step in (64, 16):
         tiles = [[big[i : i + step, j : j + step]] for i in range(0, 2048, step) for j in range(0, 2048, step)]
-        table, uses = table_of(tiles), None
-        space_of, origin = spaces_of([big])
+        table = table_of(tiles)
+        _, origin = spaces_of([big])
         shape = len(tiles), 1
         uses = Uses(np.zeros(shape, np.int32), np.full(shape, 4, np.int32), np.ones(shape, bool), origin)
         begun = time.process_time()
