@@ -58,6 +58,7 @@ IR_TYPES: dict[DType, ir.Type] = {
     **{d: ir.IntType(d.bits) for d in DType if d.is_int},
 }
 STORAGE_ONLY = (DType.F16, DType.BF16)
+SIGNIFICAND_BITS = {DType.F32: 24, DType.F64: 53}
 INT_OF_WIDTH = {8: DType.I8, 16: DType.I16, 32: DType.I32, 64: DType.I64}
 
 
@@ -181,8 +182,10 @@ class Algebra:
         dtype, zero = x.dtype, self.const(0, x.dtype)
         if self.lanes > 1 and dtype.bits <= 32:
             wide = DType.F32 if dtype.bits <= 16 else DType.F64
-            quotient = self.builder.fdiv(self.convert(x, wide).ir, self.convert(y, wide).ir)
-            whole = self._float_to_wrapping_int(Lanes(quotient, wide), dtype)
+            quotient = self.div(self.convert(x, wide), self.convert(y, wide))
+            whole = self._cut_off(quotient, dtype)
+            if dtype == DType.I32:  # -2**31 / -1 is the one quotient that does not fit
+                whole = self.select(self.gt(quotient, 2.0**31 - 1), -(2**31), whole)
             return self.select(self.eq(y, 0), zero, whole)
         nothing = self.eq(y, 0)
         if dtype.is_signed:
@@ -194,15 +197,6 @@ class Algebra:
             safe = self.select(nothing, self.const(1, dtype), y)
             quotient = Lanes(self.builder.udiv(x.ir, safe.ir), dtype)
         return self.select(nothing, zero, quotient)
-
-    def _float_to_wrapping_int(self, x: Lanes, dtype: DType) -> Lanes:
-        """Quotients: in range but for MIN/-1 = 2**(bits-1), which wraps to MIN, and x/0, whatever."""
-        if dtype.bits <= 16:
-            return self.convert(self.convert(x, DType.I32), dtype)
-        if dtype.is_signed:
-            wide = self.convert(x, DType.U32)
-            return self.select(self.lt(x, 0.0), self.convert(x, DType.I32), self.bitcast(wide, DType.I32))
-        return self.convert(x, dtype)
 
     def fma(self, x: Operand, y: Operand, z: Operand) -> Lanes:
         """x*y + z with one rounding; ints wrap."""
@@ -409,9 +403,28 @@ class Algebra:
         return Lanes(instruction(x.ir, self.ir_type(dtype)), dtype)
 
     def _float_to_int(self, x: Lanes, dtype: DType) -> Lanes:
-        source, target = self.ir_type(x.dtype), self.ir_type(dtype)
-        name = f"llvm.fpto{'s' if dtype.is_signed else 'u'}i.sat.{_suffix(target)}.{_suffix(source)}"
-        return Lanes(self.builder.call(self.declare(name, target, [source]), [x.ir]), dtype)
+        """Clamped between the limits of dtype first; LLVM's own saturating conversion is a scalar loop on x86."""
+        lowest = -(2 ** (dtype.bits - 1)) if dtype.is_signed else 0
+        above = 2 ** (dtype.bits - 1 if dtype.is_signed else dtype.bits)
+        highest = min(
+            above - 1, above - 2 ** (above.bit_length() - 1 - SIGNIFICAND_BITS[x.dtype])
+        )  # a float below `above`
+        if dtype.is_signed:
+            x = self.select(self.isnan(x), 0.0, x)
+            clamped = self.select(self.lt(x, float(lowest)), float(lowest), x)
+        else:
+            clamped = self.select(self.gt(x, 0.0), x, 0.0)  # NaN as well
+        clamped = self.select(self.gt(clamped, float(highest)), float(highest), clamped)
+        whole = self._cut_off(clamped, dtype)
+        if highest == above - 1:
+            return whole
+        return self.select(self.ge(x, float(above)), self.const(above - 1, dtype), whole)
+
+    def _cut_off(self, x: Lanes, dtype: DType) -> Lanes:
+        """Float -> int where the result is known to fit; no promise for other lanes."""
+        target = dtype if dtype.bits >= 32 else DType.I32
+        instruction = self.builder.fptosi if target.is_signed else self.builder.fptoui
+        return self.convert(Lanes(instruction(x.ir, self.ir_type(target)), target), dtype)
 
     def _narrow(self, x: Lanes, dtype: DType) -> Lanes:
         if x.dtype.is_int or x.dtype == DType.F64:

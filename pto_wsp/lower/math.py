@@ -392,7 +392,7 @@ def _reduce_each_by_pi(k: Algebra, size: Lanes, offset: float) -> tuple[Lanes, L
     one = Algebra(builder, 1, k.features)
     value = builder.gep(values, [lane], source_etype=ir.DoubleType())
     parity = builder.gep(parities, [lane], source_etype=word)
-    r, odd = _reduce_huge(one, one.load(value, DType.F64), offset)
+    r, odd = _reduce_huge(one, one.load(value, DType.F64), offset, entries=6 if size.dtype == DType.F32 else 61)
     one.store(r, value)
     one.store(odd, parity)
     following = builder.add(lane, ir.Constant(word, 1))
@@ -402,16 +402,17 @@ def _reduce_each_by_pi(k: Algebra, size: Lanes, offset: float) -> tuple[Lanes, L
     return k.load(values, DType.F64), k.load(parities, DType.I64)
 
 
-def _reduce_huge(k: Algebra, x: Lanes, offset: float) -> tuple[Lanes, Lanes]:
+def _reduce_huge(k: Algebra, x: Lanes, offset: float, entries: int) -> tuple[Lanes, Lanes]:
     """One f64 lane: x / pi modulo 2 to 140 bits, by a table of 2**(16 j) / pi modulo 2 in four parts.
 
     x = y 2**(16 j) with y < 2**69, an integer if j > 0. Products are exact pairs; what is large in them is even.
+    The first few entries serve all of f32.
     """
     exponent = k.and_(k.lshr(k.bitcast(x, DType.I64), 52), 0x7FF)
-    over = k.sub(exponent, 1023 + 52)
-    j = k.lshr(k.select(k.lt(over, 0), 0, over), 4)
+    j = k.lshr(k.maximum(k.sub(exponent, 1023 + 52), 0), 4)
+    j = k.minimum(j, entries - 1)  # infinity is beyond
     y = k.mul(x, k.bitcast(k.shl(k.sub(1023, k.shl(j, 4)), 52), DType.F64))
-    table = _table_global(k)
+    table = _table_global(k, entries)
     parts = [k.gather(table, k.add(k.shl(j, 2), i), DType.F64) for i in range(4)]
     (p0, e0), (p1, e1), (p2, e2) = (_exact_product(k, y, part) for part in parts[:3])
     high, rest0 = _exact_sum(k, _modulo_2(k, p0), _modulo_2(k, e0))
@@ -448,14 +449,14 @@ def _modulo_2(k: Algebra, x: Lanes) -> Lanes:
     return k.fma(k.rint(k.mul(x, 0.5)), -2.0, x)
 
 
-def _table_global(k: Algebra) -> Any:
+def _table_global(k: Algebra, entries: int) -> Any:
     """Pointer to the table of 2**(16 j) / pi modulo 2, a constant of the module."""
-    module, name = k.builder.module, "pto.powers_over_pi"
+    module, name = k.builder.module, f"pto.powers_over_pi.{entries}"
     if name not in module.globals:
-        kind = ir.ArrayType(ir.DoubleType(), len(powers_over_pi()))
+        kind = ir.ArrayType(ir.DoubleType(), 4 * entries)
         table = ir.GlobalVariable(module, kind, name)
         table.linkage, table.global_constant = "internal", True
-        table.initializer = ir.Constant(kind, list(powers_over_pi()))
+        table.initializer = ir.Constant(kind, list(powers_over_pi()[: 4 * entries]))
         _untyped(table)
     return module.globals[name]
 
