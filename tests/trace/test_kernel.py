@@ -44,7 +44,8 @@ def copy(x: In[F], out: Out[F]):
     pto.store(out, x)
 
 
-# ---- annotations -------------------------------------------------------------------------------------------------------
+# ---- annotations -------------------------------------------------------------------------------------------------
+
 
 def test_tile_and_scalar():
     assert Tile[4, 8] == TileType(4, 8, DType.F16, Location.UB)
@@ -64,11 +65,24 @@ def test_an_empty_tile_is_refused():
         Tile[0, 8]
 
 
-@pytest.mark.parametrize(("hint", "direction", "inner"), [
-    (In[F], "in", F), (Out[F], "out", F), (InOut[F], "inout", F), (Constexpr[int], "constexpr", int), (F, "unknown", None),
-    (In, "in", None), (In[Tensor], "in", Tensor), ("Out[Tensor]", "out", None), ("pto_wsp.InOut[Tile[2, 2]]", "inout", None),
-    ("Tensor", "unknown", None), ("Inner[F]", "unknown", None), (3, "unknown", None),
-], ids=str)
+@pytest.mark.parametrize(
+    ("hint", "direction", "inner"),
+    [
+        (In[F], "in", F),
+        (Out[F], "out", F),
+        (InOut[F], "inout", F),
+        (Constexpr[int], "constexpr", int),
+        (F, "unknown", None),
+        (In, "in", None),
+        (In[Tensor], "in", Tensor),
+        ("Out[Tensor]", "out", None),
+        ("pto_wsp.InOut[Tile[2, 2]]", "inout", None),
+        ("Tensor", "unknown", None),
+        ("Inner[F]", "unknown", None),
+        (3, "unknown", None),
+    ],
+    ids=str,
+)
 def test_direction_and_inner_type(hint, direction, inner):
     assert get_direction(hint) == direction
     assert get_inner_type(hint) == inner
@@ -81,6 +95,7 @@ def test_annotations_are_classes_and_print():
 def test_params():
     def f(x: In[F], y: F, s: Scalar[DType.I32] = 3, n: Constexpr[int] = 4, t: In[Tensor] = None, *, u=1):
         pass
+
     found = extract_kernel_params(f)
     assert [p.name for p in found] == ["x", "y", "s", "n", "t", "u"]
     assert [p.direction for p in found] == ["in", "in", "in", "constexpr", "in", "in"]
@@ -97,29 +112,41 @@ def test_postponed_annotations_see_enclosing_locals():
         @kernel
         def k(x: In[Tile[rows, width, dt]], out: Out[Tile[rows, width, dt]]):
             pto.store(out, x)
+
         return k
+
     assert isinstance(inner.__code__, type(test_params.__code__))
     assert str(inner(2).graph).startswith("kernel k(%0 x: In tile<2x16xf64>")
     assert inner(3).params[0].shape == (3, 16)
 
 
 def test_annotations_with_unknown_names_are_for_building_only():
-    def f(x: In[Nowhere], out: Out[F]):  # noqa: F821
+    def f(x: In[Nowhere], out: Out[F]):
         pass
+
     k = kernel(f)
     assert k.params[0].kind == "other" and k.params[1].kind == "tile"
     with pytest.raises(CompileError, match="'x' has no annotation"):
-        k.graph  # noqa: B018
+        k.graph
 
 
-@pytest.mark.parametrize("make", [lambda: kernel(lambda *a: None), lambda: kernel(lambda **a: None), lambda: kernel(3),
-                                  lambda: kernel(copy), lambda: kernel(int)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: kernel(lambda *a: None),
+        lambda: kernel(lambda **a: None),
+        lambda: kernel(3),
+        lambda: kernel(copy),
+        lambda: kernel(int),
+    ],
+)
 def test_what_is_no_kernel(make):
     with pytest.raises((TypeError, UsageError)):
         make()
 
 
-# ---- the decorator -----------------------------------------------------------------------------------------------------
+# ---- the decorator -----------------------------------------------------------------------------------------------
+
 
 def test_attributes():
     assert isinstance(copy, Kernel) and KernelRef is Kernel and jit_kernel is kernel
@@ -133,6 +160,7 @@ def test_options_are_kept():
     @kernel(num_warps=8, flavour="mild")
     def k(x: In[F]):
         pass
+
     assert k.options == {"num_warps": 8, "num_stages": 2, "flavour": "mild"}
 
 
@@ -143,6 +171,7 @@ def test_cpp_sources(tmp_path):
 
     def f(x: In[F]):
         raise AssertionError("the Python body of a C++ kernel is never run")
+
     a, b, c = kernel(cpp_src="x", cpp_includes=["v.h"])(f), kernel(cpp_body_path=body)(f), kernel(cpp_tu_path=unit)(f)
     assert (a.options["cpp_src"], a.options["cpp_includes"]) == ("x", ["v.h"])
     assert (b.options["cpp_src"], b.options["cpp_src_path"]) == ("int body;", str(body))
@@ -150,14 +179,15 @@ def test_cpp_sources(tmp_path):
     for k in (a, b, c):
         assert k.is_cpp and len(k.trace().params) == 1
         with pytest.raises(CompileError, match="cpu="):
-            k.graph  # noqa: B018
+            k.graph
     with pytest.raises(ValueError, match="one C"):
         kernel(cpp_src="x", cpp_tu_path=unit)
     with pytest.raises(FileNotFoundError):
         kernel(cpp_body_path=tmp_path / "none")
 
 
-# ---- tracing -----------------------------------------------------------------------------------------------------------
+# ---- tracing -----------------------------------------------------------------------------------------------------
+
 
 def test_the_graph_is_traced_once_and_trace_runs_again():
     runs = []
@@ -166,6 +196,7 @@ def test_the_graph_is_traced_once_and_trace_runs_again():
     def k(x: In[F], out: Out[F]):
         runs.append(1)
         pto.store(out, x + 1)
+
     assert k.graph is k.graph and len(runs) == 1
     assert text.same(k.trace(), k.graph) and text.same(k(x=None, out=None), k.graph) and text.same(k(), k.graph)
     assert len(runs) == 4
@@ -178,13 +209,14 @@ def test_constexprs_specialise():
         for _ in range(n):
             y = y * 2
         pto.store(out, -y if negate else y)
+
     assert [p.name for p in k.graph_for({"n": 2}).params] == ["x", "out"]
     assert str(k.graph_for({"n": 2})).count("= mul") == 2 and str(k.graph_for({"n": 5})).count("= mul") == 5
     assert k.graph_for({"n": 2}) is k.graph_for({"n": np.int64(2), "x": 1, "negate": False})
     assert "neg" in str(k.graph_for({"n": 2, "negate": True}))
     assert str(k.trace(n=3)).count("= mul") == 3
     with pytest.raises(TypeError, match="graph_for"):
-        k.graph  # noqa: B018
+        k.graph
     for wrong in ("3", [1], 2.5, Symbol("n")):
         with pytest.raises(CompileError, match="Constexpr"):
             k.graph_for({"n": wrong})
@@ -197,6 +229,7 @@ def test_constexpr_values_are_told_apart_by_type():
     def k(x: In[F], out: Out[F], v: Constexpr[object]):
         seen.append(v)
         pto.store(out, x)
+
     for v in (1, True, 1.0, "1", (1, 2)):
         k.graph_for({"v": v})
         k.graph_for({"v": v})
@@ -209,16 +242,25 @@ def test_positional_only_parameters():
     @kernel
     def k(x: In[F], n: Constexpr[int] = 2, /, *, out: Out[F]):
         pto.store(out, x * n)
+
     assert [p.name for p in k.graph.params] == ["x", "out"]
 
 
-@pytest.mark.parametrize(("hint", "words"), [
-    (In[Tensor], "no tile shape"), (None, "no annotation"), (int, "annotated int"), (Tile["M", 16, DType.F32], "concrete ints"),
-    (Out[Scalar[DType.F32]], "a scalar is an input"),
-], ids=str)
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (In[Tensor], "no tile shape"),
+        (None, "no annotation"),
+        (int, "annotated int"),
+        (Tile["M", 16, DType.F32], "concrete ints"),
+        (Out[Scalar[DType.F32]], "a scalar is an input"),
+    ],
+    ids=str,
+)
 def test_kernels_for_building_only(hint, words):
     def f(x, out: Out[F]):
         pass
+
     f.__annotations__ = {"out": Out[F], **({} if hint is None else {"x": hint})}
     k = kernel(f)
     for use in (lambda: k.graph, k.trace, lambda: k.interpret(1, 2)):
@@ -231,6 +273,7 @@ def test_a_kernel_without_a_store_is_warned_of():
     @kernel
     def k(x: In[F]):
         x + 1
+
     with pytest.warns(UserWarning, match="stores nothing"):
         assert k.graph.static_cycles() == 64
 
@@ -240,8 +283,9 @@ def test_a_returned_tile_is_warned_of():
     def k(x: In[F], out: Out[F]):
         pto.store(out, x)
         return x + 1
+
     with pytest.warns(UserWarning, match="returns .* dropped"):
-        k.graph  # noqa: B018
+        k.graph
 
 
 def test_kernels_do_not_call_kernels():
@@ -261,12 +305,13 @@ def test_kernels_do_not_call_kernels():
     @kernel
     def through_func(x: In[F], out: Out[F]):
         copy.func(x, out)
+
     for k in (outer, outer_indexed):
         with pytest.raises(RuntimeError, match="kernel copy is used inside kernel outer.*plain function") as caught:
-            k.graph  # noqa: B018
+            k.graph
         assert caught.value.line.file == __file__
     with pytest.raises(PtoError, match="inside kernel itself"):
-        itself.graph  # noqa: B018
+        itself.graph
     assert len(through_func.graph.stores) == 1
 
 
@@ -280,8 +325,9 @@ def test_workload_words_do_not_belong_in_a_kernel():
     def w():
         for i in P(2):
             k[i](x=tensor(4, 8), out=tensor(4, 8))
+
     with pytest.raises(RuntimeError, match="@workload"):
-        k.graph  # noqa: B018
+        k.graph
     with pytest.raises(CompileError, match="@workload"):
         w().compile()
 
@@ -299,7 +345,9 @@ def test_kernels_trace_in_several_threads():
             for _ in range(n):
                 y = y + 1
             pto.store(out, y)
+
         results[n] = str(k.graph).count("= add")
+
     results: dict[int, int] = {}
     threads = [threading.Thread(target=trace, args=(n,)) for n in range(1, 30)]
     for t in threads:
@@ -313,7 +361,7 @@ def test_kernels_in_exec_without_source():
     names = {"kernel": kernel, "In": In, "Out": Out, "F": F, "pto": pto}
     exec("@kernel\ndef k(x: In[F], out: Out[F]):\n    pto.store(out, pto.matmul(x, x))\n", names)
     with pytest.raises(TypeCheckError) as caught:
-        names["k"].graph  # noqa: B018
+        names["k"].graph
     assert str(caught.value).startswith("<string>:3, tracing kernel k\n")
     assert {f.filename for f in traceback.extract_tb(caught.value.__traceback__)} == {__file__, "<string>"}
 
@@ -323,7 +371,8 @@ def test_stages_print():
     assert re.search(r"\w", copy.loops) and "define" in copy.llvm and "ret" in copy.asm
 
 
-# ---- calls -------------------------------------------------------------------------------------------------------------
+# ---- calls -------------------------------------------------------------------------------------------------------
+
 
 def test_k_of_axes():
     call = copy[1, 2]
@@ -337,6 +386,7 @@ def one_task(call):
     @workload
     def w():
         call()
+
     return w()
 
 
@@ -344,6 +394,7 @@ def test_arguments_in_signature_order_with_defaults():
     @kernel
     def k(x: In[F], out: Out[F], s: Scalar[DType.F32] = 0.25, n: Constexpr[int] = 3, m: Scalar[DType.I32] = 7):
         pto.store(out, x * s + n)
+
     x, out = tensor(4, 8), tensor(4, 8)
     (call,) = one_task(lambda: k[5](x, m=2.9, out=out)).tree().tasks
     assert [name for name, _ in call.args] == ["x", "out", "s", "n", "m"]
@@ -351,23 +402,27 @@ def test_arguments_in_signature_order_with_defaults():
     assert call.axes == (5,) and call.kernel is k
 
 
-@pytest.mark.parametrize(("call", "words"), [
-    (lambda k, t: k[0](t), "missing: out"),
-    (lambda k, t: k[0](t, t, bogus=1), "no parameter 'bogus'"),
-    (lambda k, t: k[0](x=t, outt=t), "no parameter 'outt'"),
-    (lambda k, t: k[0](t, np.zeros((4, 8), np.float32)), "wrap the array"),
-    (lambda k, t: k[0](t, 3), "needs a Tensor"),
-    (lambda k, t: k[0](None, t), "Missing tensor arg 'x'"),
-    (lambda k, t: k[0](t, t, None), "Missing scalar arg 's'"),
-    (lambda k, t: k[0](t, t, "a"), "'s' needs a number"),
-    (lambda k, t: k[0](tensor(2, 4, 8), t), "two dimensions"),
-    (lambda k, t: k[0](tensor(4, 8, dtype=DType.F16), t), "f16"),
-    (lambda k, t: k[0](tensor(5, 8), t), "smaller than the view"),
-])
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda k, t: k[0](t), "missing: out"),
+        (lambda k, t: k[0](t, t, bogus=1), "no parameter 'bogus'"),
+        (lambda k, t: k[0](x=t, outt=t), "no parameter 'outt'"),
+        (lambda k, t: k[0](t, np.zeros((4, 8), np.float32)), "wrap the array"),
+        (lambda k, t: k[0](t, 3), "needs a Tensor"),
+        (lambda k, t: k[0](None, t), "Missing tensor arg 'x'"),
+        (lambda k, t: k[0](t, t, None), "Missing scalar arg 's'"),
+        (lambda k, t: k[0](t, t, "a"), "'s' needs a number"),
+        (lambda k, t: k[0](tensor(2, 4, 8), t), "two dimensions"),
+        (lambda k, t: k[0](tensor(4, 8, dtype=DType.F16), t), "f16"),
+        (lambda k, t: k[0](tensor(5, 8), t), "smaller than the view"),
+    ],
+)
 def test_wrong_calls_are_found_when_built_and_refused_when_compiled(call, words):
     @kernel
     def k(x: In[F], out: Out[F], s: Scalar[DType.F32] = 1):
         pto.store(out, x * s)
+
     w = one_task(lambda: call(k, tensor(4, 8)))
     with pytest.raises(CompileError, match=re.escape(words)) as caught:
         w.tree()
@@ -388,8 +443,9 @@ def test_scalars_that_do_not_fit():
     @kernel
     def k(out: Out[Tile[1, 1, DType.I32]], n: Scalar[DType.I32]):
         pto.store(out, pto.broadcast(n, (1, 1)))
+
     with pytest.raises(OverflowError, match="does not fit i32"):
-        one_task(lambda: k[0](tensor(1, 1, dtype=DType.I32), 2 ** 40)).tree()
+        one_task(lambda: k[0](tensor(1, 1, dtype=DType.I32), 2**40)).tree()
     (call,) = one_task(lambda: k[0](tensor(1, 1, dtype=DType.I32), Symbol("n"))).tree().tasks
     assert isinstance(dict(call.args)["n"], Symbol)
 
@@ -399,7 +455,9 @@ def test_equal_names_are_different_kernels():
         @kernel
         def same(x: In[F], out: Out[F]):
             pto.store(out, x * n)
+
         return same
+
     a, b = make(2), make(3)
     x = tensor(4, 8)
 
@@ -408,6 +466,7 @@ def test_equal_names_are_different_kernels():
         a[0](x, x)
         b[0](x, x)
         a[1](x, x)
+
     assert w().tree().kernels == (a, b)
 
 
@@ -415,12 +474,14 @@ def test_a_kernel_parameter_named_after():
     @kernel
     def k(x: In[F], after: Out[F]):
         pto.store(after, x)
+
     t = tensor(4, 8)
     (call,) = one_task(lambda: k[0](x=t, after=t)).tree().tasks
     assert dict(call.args)["after"] is t and call.after == ()
 
 
-# ---- interpretation ------------------------------------------------------------------------------------------------------
+# ---- interpretation ----------------------------------------------------------------------------------------------
+
 
 def test_interpret_runs_the_body_on_numbers(capsys):
     @kernel
@@ -429,8 +490,9 @@ def test_interpret_runs_the_body_on_numbers(capsys):
         print("y is", y)
         seen.append((y.array if live else None, x.array if live else None, s.array if live else None))
         pto.store(out, y + n)
+
     live, seen = False, []
-    k.graph  # noqa: B018
+    k.graph
     assert "<tile<4x8xf32>>" in capsys.readouterr().out
     live = True
     x, out = np.arange(32, dtype=np.float32).reshape(4, 8), np.zeros((4, 8), np.float32)
@@ -448,6 +510,7 @@ def test_interpret_takes_parts_of_tiles_and_tensors():
     @kernel
     def k(x: In[F], out: Out[F]):
         pto.store(out, pto.rowsum(x) + x)
+
     k.interpret(x, out)
     assert (out == 6).all()
 
@@ -474,6 +537,7 @@ def test_a_body_that_changes_its_mind_is_refused():
     def k(x: In[F], out: Out[F]):
         turns.append(1)
         pto.store(out, x + 1 if len(turns) == 1 else x * 2)
+
     with pytest.raises(ExecutionError, match="same every time"):
         k.interpret(np.zeros((4, 8), np.float32), np.zeros((4, 8), np.float32))
 
@@ -484,8 +548,9 @@ def test_errors_while_interpreting_show_the_user_only():
         if live:
             raise KeyError("here")
         pto.store(out, x)
+
     live = False
-    k.graph  # noqa: B018
+    k.graph
     live = True
     with pytest.raises(KeyError) as caught:
         k.interpret(np.zeros((4, 8), np.float32), np.zeros((4, 8), np.float32))

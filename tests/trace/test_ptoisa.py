@@ -52,6 +52,7 @@ def test_the_body_runs_once_at_decoration():
         """Docs."""
         runs.append((x.name, x.spec, out.spec.rows, out.spec.cols, out.spec.dtype))
         ptoisa.tstore(out, ptoisa.TMOV(ptoisa.tload(x)))
+
     assert runs == [("x", TileType(4, 8, DType.F32), 4, 8, DType.F32)]
     assert isinstance(k, Kernel) and k.graph is k.trace() and len(runs) == 1 and k.__doc__ == "Docs."
     assert k.graph.static_cycles() == 3 * 32
@@ -59,13 +60,18 @@ def test_the_body_runs_once_at_decoration():
     @ptoisa_kernel(cpp_includes=["v.h"])
     def included(x: In[F], out: Out[F]):
         ptoisa.tstore(out, ptoisa.tload(x))
+
     assert included.options["cpp_includes"] == ["v.h"] and included.graph.static_cycles() == 64
 
 
 @pytest.mark.parametrize("name", BINARY)
 def test_binary(name):
-    k = isa(lambda x, y, out: ptoisa.tstore(out, getattr(ptoisa, name)(ptoisa.tload(x), ptoisa.tload(y))),
-            x=In[F], y=In[F], out=Out[F])
+    k = isa(
+        lambda x, y, out: ptoisa.tstore(out, getattr(ptoisa, name)(ptoisa.tload(x), ptoisa.tload(y))),
+        x=In[F],
+        y=In[F],
+        out=Out[F],
+    )
     assert k.graph.static_cycles() == 4 * 32
     x, y, out = np.full((4, 8), 6, np.float32), np.full((4, 8), 4, np.float32), np.zeros((4, 8), np.float32)
     k.interpret(x, y, out)
@@ -78,7 +84,16 @@ def test_unary(name):
     k = isa(lambda x, out: ptoisa.tstore(out, getattr(ptoisa, name)(ptoisa.tload(x))), x=In[F], out=Out[shape])
     x, out = np.full((4, 8), 4, np.float32), np.zeros((shape.rows, shape.cols), np.float32)
     k.interpret(x, out)
-    wanted = {"TEXP": np.exp(4), "TRSQRT": 0.5, "TSQRT": 2, "TLOG": np.log(4), "TNEG": -4, "TABS": 4, "TRELU": 4, "TROWSUM": 32}
+    wanted = {
+        "TEXP": np.exp(4),
+        "TRSQRT": 0.5,
+        "TSQRT": 2,
+        "TLOG": np.log(4),
+        "TNEG": -4,
+        "TABS": 4,
+        "TRELU": 4,
+        "TROWSUM": 32,
+    }
     assert out[0, 0] == np.float32(wanted.get(name, 4))
     assert k.graph.static_cycles() == 32 + 2 * out.size
 
@@ -88,32 +103,58 @@ def test_unary(name):
 def test_with_a_scalar(name, scalar):
     def body(x, out, n):
         ptoisa.tstore(out, getattr(ptoisa, name)(ptoisa.tload(x), n if scalar == "n" else scalar))
+
     k = isa(body, x=In[F], out=Out[F], n=Scalar[DType.I32])
     assert k.graph.static_cycles() == 3 * 32
     x, out = np.full((4, 8), 6, np.float32), np.zeros((4, 8), np.float32)
     k.interpret(x, out, 5)
     s = np.float32({"n": 5, "n * 2 - 1": 9, "(float)n / 2.0f": 2.5}.get(scalar, scalar))
-    operate = {"TADDS": np.add, "TSUBS": np.subtract, "TMULS": np.multiply, "TDIVS": np.divide, "TMAXS": np.maximum, "TMINS": np.minimum}
+    operate = {
+        "TADDS": np.add,
+        "TSUBS": np.subtract,
+        "TMULS": np.multiply,
+        "TDIVS": np.divide,
+        "TMAXS": np.maximum,
+        "TMINS": np.minimum,
+    }
     assert (out == operate[name](x, s)).all()
 
 
 @pytest.mark.parametrize("name", [*ROW, *COLUMN])
 def test_expansion(name):
     vector = Tile[4, 1, DType.F32] if name in ROW else Tile[1, 8, DType.F32]
-    k = isa(lambda x, v, out: ptoisa.tstore(out, getattr(ptoisa, name)(ptoisa.tload(x), ptoisa.tload(v))),
-            x=In[F], v=In[vector], out=Out[F])
+    k = isa(
+        lambda x, v, out: ptoisa.tstore(out, getattr(ptoisa, name)(ptoisa.tload(x), ptoisa.tload(v))),
+        x=In[F],
+        v=In[vector],
+        out=Out[F],
+    )
     assert k.graph.static_cycles() == 3 * 32 + vector.size
-    x, v, out = np.full((4, 8), 6, np.float32), np.arange(1, vector.size + 1, dtype=np.float32).reshape(vector.shape), np.zeros((4, 8), np.float32)
+    x, v, out = (
+        np.full((4, 8), 6, np.float32),
+        np.arange(1, vector.size + 1, dtype=np.float32).reshape(vector.shape),
+        np.zeros((4, 8), np.float32),
+    )
     k.interpret(x, v, out)
-    operate = {"ADD": np.add, "SUB": np.subtract, "MUL": np.multiply, "DIV": np.divide, "MAX": np.maximum, "MIN": np.minimum}
+    operate = {
+        "ADD": np.add,
+        "SUB": np.subtract,
+        "MUL": np.multiply,
+        "DIV": np.divide,
+        "MAX": np.maximum,
+        "MIN": np.minimum,
+    }
     assert (out == operate[name[-3:]](x, v)).all()
-    refused(lambda x, y, out, n: getattr(ptoisa, name)(ptoisa.tload(x), ptoisa.tload(y)), "one value per", kind=ValueError)
+    refused(
+        lambda x, y, out, n: getattr(ptoisa, name)(ptoisa.tload(x), ptoisa.tload(y)), "one value per", kind=ValueError
+    )
 
 
 def test_a_parameter_may_be_loaded_and_stored_twice():
     def body(x, out):
         ptoisa.tstore(out, ptoisa.tload(x))
         ptoisa.tstore(out, ptoisa.TADD(ptoisa.tload(x), ptoisa.tload(out)))
+
     assert isa(body, x=In[F], out=Out[F]).graph.static_cycles() == 6 * 32
 
 
@@ -124,7 +165,11 @@ def test_tstore_converts_as_c_does():
     assert (out == 2).all() and k.graph.static_cycles() == 64
     k = isa(lambda x, out: ptoisa.tstore(out, ptoisa.tload(x)), x=In[F], out=Out[Tile[4, 8, DType.F16]])
     assert k.graph.static_cycles() == 96
-    k = isa(lambda x, out: ptoisa.tstore(out, ptoisa.TCVT(ptoisa.tload(x), DType.F16)), x=In[F], out=Out[Tile[4, 8, DType.F16]])
+    k = isa(
+        lambda x, out: ptoisa.tstore(out, ptoisa.TCVT(ptoisa.tload(x), DType.F16)),
+        x=In[F],
+        out=Out[Tile[4, 8, DType.F16]],
+    )
     assert k.graph.static_cycles() == 96
 
 
@@ -133,6 +178,7 @@ def test_topk(width, k):
     def body(scores, out):
         pairs = ptoisa.TSORT32(ptoisa.tload(scores), ptoisa.iota_u32(32))
         ptoisa.store_topk_indices_i32(out, pairs, k)
+
     kernel = isa(body, scores=In[Tile[1, 32, DType.F32]], out=Out[Tile[1, width, DType.I32]])
     assert kernel.graph.static_cycles() == 32 + 160
     scores, out = np.random.default_rng(0).permutation(32).astype(np.float32)[None], np.full((1, width), -1, np.int32)
@@ -146,9 +192,21 @@ def test_reading_an_output_is_warned_of():
 
 
 def test_wrong_topk():
-    for k, spec in ((9, Tile[1, 8, DType.I32]), (0, Tile[1, 8, DType.I32]), (4, Tile[2, 8, DType.I32]), (8, Tile[1, 8, DType.U32])):
-        refused(lambda s, out, k=k: ptoisa.store_topk_indices_i32(out, ptoisa.TSORT32(ptoisa.tload(s), ptoisa.iota_u32(32)), k),
-                "i32", kind=ValueError, s=In[Tile[1, 32, DType.F32]], out=Out[spec])
+    for k, spec in (
+        (9, Tile[1, 8, DType.I32]),
+        (0, Tile[1, 8, DType.I32]),
+        (4, Tile[2, 8, DType.I32]),
+        (8, Tile[1, 8, DType.U32]),
+    ):
+        refused(
+            lambda s, out, k=k: ptoisa.store_topk_indices_i32(
+                out, ptoisa.TSORT32(ptoisa.tload(s), ptoisa.iota_u32(32)), k
+            ),
+            "i32",
+            kind=ValueError,
+            s=In[Tile[1, 32, DType.F32]],
+            out=Out[spec],
+        )
 
 
 REFUSED = {
@@ -158,7 +216,11 @@ REFUSED = {
     "a tile as scalar": (lambda x, y, out, n: ptoisa.TADDS(ptoisa.tload(x), ptoisa.tload(y)), TypeError, "number"),
     "a loaded value loaded": (lambda x, y, out, n: ptoisa.tload(ptoisa.tload(x)), TypeError, "tile parameter"),
     "a scalar loaded": (lambda x, y, out, n: ptoisa.tload(n), TypeError, "tile parameter"),
-    "a value as target": (lambda x, y, out, n: ptoisa.tstore(ptoisa.tload(x), ptoisa.tload(y)), TypeError, "tile parameter"),
+    "a value as target": (
+        lambda x, y, out, n: ptoisa.tstore(ptoisa.tload(x), ptoisa.tload(y)),
+        TypeError,
+        "tile parameter",
+    ),
     "an input as target": (lambda x, y, out, n: ptoisa.tstore(x, ptoisa.tload(y)), PtoError, "DIRECTION"),
     "no columns": (lambda x, y, out, n: ptoisa.iota_u32(0), ValueError, "at least 1"),
     "a wrong sort": (lambda x, y, out, n: ptoisa.TSORT32(ptoisa.tload(x), ptoisa.iota_u32(32)), ValueError, "1x32"),
@@ -168,7 +230,11 @@ REFUSED = {
     "unknown name": (lambda x, y, out, n: ptoisa.cpu_sim_add_cycles("m * 2"), ValueError, "'m'"),
     "fraction": (lambda x, y, out, n: ptoisa.cpu_sim_add_cycles("1.5"), ValueError, "integer"),
     "no expression": (lambda x, y, out, n: ptoisa.TADDS(ptoisa.tload(x), "n +"), ValueError, "too early"),
-    "specs": (lambda x, y, out, n: ptoisa.TADD(ptoisa.tload(x), ptoisa.TROWSUM(ptoisa.tload(y))), ValueError, "TROWEXPANDADD"),
+    "specs": (
+        lambda x, y, out, n: ptoisa.TADD(ptoisa.tload(x), ptoisa.TROWSUM(ptoisa.tload(y))),
+        ValueError,
+        "TROWEXPANDADD",
+    ),
 }
 
 
@@ -187,13 +253,23 @@ def test_parameters_are_tiles_and_scalars(params):
 def test_outside_a_kernel():
     for name in dir(ptoisa):
         with pytest.raises(RuntimeError, match="inside a @ptoisa_kernel") as caught:
-            getattr(ptoisa, name)(*[1] * {"iota_u32": 1, "tload": 1, "TMOV": 1, "cpu_sim_add_cycles": 1, "store_topk_indices_i32": 3,
-                                          **dict.fromkeys(UNARY, 1)}.get(name, 2))
+            getattr(ptoisa, name)(
+                *[1]
+                * {
+                    "iota_u32": 1,
+                    "tload": 1,
+                    "TMOV": 1,
+                    "cpu_sim_add_cycles": 1,
+                    "store_topk_indices_i32": 3,
+                    **dict.fromkeys(UNARY, 1),
+                }.get(name, 2)
+            )
         assert {f.filename for f in traceback.extract_tb(caught.value.__traceback__)} == {__file__}
     assert not hasattr(ptoisa, "TMATMUL")
 
 
-# ---- cycles --------------------------------------------------------------------------------------------------------------------
+# ---- cycles ------------------------------------------------------------------------------------------------------
+
 
 def test_added_cycles_are_counted_per_task():
     @ptoisa_kernel
@@ -202,12 +278,14 @@ def test_added_cycles_are_counted_per_task():
         ptoisa.cpu_sim_add_cycles(5)
         ptoisa.cpu_sim_add_cycles(n)
         ptoisa.cpu_sim_add_cycles(f"{n.name} % 2 == 0 ? (uint64_t){n} * 10u : 0")
+
     X, Y = Tensor(None, (4, 4, 8), DType.F32), Tensor(None, (4, 4, 8), DType.F32)
 
     @workload
     def w():
         for i in P(4):
             k[i](X[i], Y[i], n=i)
+
     program = w().compile()
     program.execute()
     program.synchronize()
@@ -229,19 +307,64 @@ class Words:
         return self.words[index]
 
 
-@pytest.mark.parametrize(("c", "value"), [
-    ("1 + 2 * 3 - 4", 3), ("-7 / 2", -3), ("-7 % 3", -1), ("7 % 0", 0), ("(1 + 2) * 3", 9), ("2 - 3 - 4", -5), ("n > 3 ? 10 : 20", 10),
-    ("n < 3 ? 1 : n < 9 ? 2 : 3", 2), ("!n", 0), ("n && m", 0), ("n || m", 1), ("n == 5 && m == 0", 1), ("0x10u + 1ull", 17),
-    ("(uint8_t)(n + 253)", 2), ("(int8_t)200", -56), ("(unsigned long)n", 5), ("(std::uint64_t)(n) * 2u", 10), ("(bool)n", 1),
-    ("(n)", 5), ("(n) - 2", 3), ("+n - -n", 10), ("n >= 5 != m", 1), ("(n > 3) + (n > 4)", 2), ("n ? m ? 1 : 2 : 3", 2), ("3u > 2", 1),
-])
+@pytest.mark.parametrize(
+    ("c", "value"),
+    [
+        ("1 + 2 * 3 - 4", 3),
+        ("-7 / 2", -3),
+        ("-7 % 3", -1),
+        ("7 % 0", 0),
+        ("(1 + 2) * 3", 9),
+        ("2 - 3 - 4", -5),
+        ("n > 3 ? 10 : 20", 10),
+        ("n < 3 ? 1 : n < 9 ? 2 : 3", 2),
+        ("!n", 0),
+        ("n && m", 0),
+        ("n || m", 1),
+        ("n == 5 && m == 0", 1),
+        ("0x10u + 1ull", 17),
+        ("(uint8_t)(n + 253)", 2),
+        ("(int8_t)200", -56),
+        ("(unsigned long)n", 5),
+        ("(std::uint64_t)(n) * 2u", 10),
+        ("(bool)n", 1),
+        ("(n)", 5),
+        ("(n) - 2", 3),
+        ("+n - -n", 10),
+        ("n >= 5 != m", 1),
+        ("(n > 3) + (n > 4)", 2),
+        ("n ? m ? 1 : 2 : 3", 2),
+        ("3u > 2", 1),
+    ],
+)
 def test_c_expressions(c, value):
     leaves = {"n": task_param(0), "m": task_param(1)}
     assert int(to_expr(parse(c), leaves).evaluate(Words(5, 0))) == value
 
 
-@pytest.mark.parametrize("c", ["", "n +", "(n", "n)", "n ? 1", "n : 1", "1 2", "n(2)", "n = 2", "a.b", "n & 1", "n << 2", "'a'", 
-                               "(" * 200 + "n" + ")" * 200, "-" * 200 + "n", "1e5", "12abc", "n;"])
+@pytest.mark.parametrize(
+    "c",
+    [
+        "",
+        "n +",
+        "(n",
+        "n)",
+        "n ? 1",
+        "n : 1",
+        "1 2",
+        "n(2)",
+        "n = 2",
+        "a.b",
+        "n & 1",
+        "n << 2",
+        "'a'",
+        "(" * 200 + "n" + ")" * 200,
+        "-" * 200 + "n",
+        "1e5",
+        "12abc",
+        "n;",
+    ],
+)
 def test_what_is_no_c_expression(c):
     with pytest.raises(OperandError, match="not understood"):
         parse(c)
@@ -252,16 +375,24 @@ def test_names():
 
 
 numbers = st.integers(0, 50).map(str)
-exprs = st.recursive(numbers, lambda e: st.one_of(
-    st.tuples(e, st.sampled_from(["+", "-", "*", "<", "<=", ">", ">=", "==", "!="]), e).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
-    st.tuples(e, e, e).map(lambda t: f"({t[0]} ? {t[1]} : {t[2]})"), e.map(lambda x: f"-{x}")), max_leaves=12)
+exprs = st.recursive(
+    numbers,
+    lambda e: st.one_of(
+        st.tuples(e, st.sampled_from(["+", "-", "*", "<", "<=", ">", ">=", "==", "!="]), e).map(
+            lambda t: f"({t[0]} {t[1]} {t[2]})"
+        ),
+        st.tuples(e, e, e).map(lambda t: f"({t[0]} ? {t[1]} : {t[2]})"),
+        e.map(lambda x: f"-{x}"),
+    ),
+    max_leaves=12,
+)
 
 
 @given(exprs)
 def test_c_expressions_mean_what_python_says(c):
     python = to_python(c)
     value = int(eval(python))
-    if abs(value) < 2 ** 62:
+    if abs(value) < 2**62:
         assert int(to_expr(parse(c), {}).evaluate(Words())) == value
 
 

@@ -24,11 +24,21 @@ def test_where_is_the_line_that_called_us():
 
 
 def test_where_spans_several_lines():
-    lines = [
-        where(
-        ),
-    ]
-    assert lines[0].end_line - lines[0].line == (1 if COLUMNS else 0)
+    def f(x):
+        return where()
+
+    line = f(
+        # a comment keeps the call on several lines
+        1
+    )
+    assert line.end_line == line.line
+    lines = [  # here the caller itself is asked
+        where(*()),
+        (lambda: where(
+            # this one too
+        ))(),
+    ]  # fmt: skip
+    assert lines[1].end_line - lines[1].line == (2 if COLUMNS else 0)
 
 
 def test_two_calls_on_a_line_have_their_own_columns():
@@ -55,7 +65,7 @@ def test_the_standard_library_is_not_the_user():
 
 def test_generated_code_of_ours_is_not_the_user():
     names = {"where": where, "__name__": "pto_wsp.generated"}
-    exec("def init():\n    return where()\n", names)         # as a dataclass makes its __init__
+    exec("def init():\n    return where()\n", names)  # as a dataclass makes its __init__
     assert os.path.basename(names["init"]().file) == "test_source.py"
 
 
@@ -83,7 +93,7 @@ def test_a_line_without_source_is_still_named():
 def test_columns_count_characters_not_bytes():
     names = cell("<ipython-input-8-0123>", "x = ['äöü', where()]\n", {"where": where})
     first, text, caret = names["x"][1].excerpt().splitlines() if COLUMNS else ("", "where()", "^")
-    assert text[caret.index("^"):].startswith("where()")
+    assert text[caret.index("^") :].startswith("where()")
 
 
 def test_where_is_names_the_definition():
@@ -95,4 +105,5 @@ def test_where_is_names_the_definition():
 def test_the_innermost_line_wins(depth: int):
     def helper(n: int):
         return helper(n - 1) if n else where()
+
     assert helper(depth).function == "helper"

@@ -24,8 +24,10 @@ ROW, COLUMN = Tile[4, 1, DType.F32], Tile[1, 8, DType.F32]
 
 def traced(body, x=F, y=F, out=F, direction=Out):
     """The graph of body(x, y, out, s)."""
+
     def run(x, y, out, s):
         return body(x, y, out, s)
+
     run.__annotations__ = {"x": In[x], "y": In[y], "out": direction[out], "s": Scalar[DType.F32]}
     graph = kernel(run).graph_for({})
     check(graph)
@@ -51,7 +53,8 @@ def refused(body, *words, kind=PtoError, **shapes):
     return str(error)
 
 
-# ---- the namespace ----------------------------------------------------------------------------------------------------
+# ---- the namespace -----------------------------------------------------------------------------------------------
+
 
 def test_every_row_is_a_function_with_signature_and_doc():
     for name, op in OPS.items():
@@ -61,13 +64,21 @@ def test_every_row_is_a_function_with_signature_and_doc():
         function = getattr(pto, name)
         assert function.__name__ == name and function.__doc__ == op.doc
         parameters = inspect.signature(function).parameters
-        assert list(parameters)[:len(op.operand_names)] == list(op.operand_names)
+        assert list(parameters)[: len(op.operand_names)] == list(op.operand_names)
     assert pto.max is pto.maximum and pto.min is pto.minimum
     assert isinstance(pto, Namespace)
 
 
-@pytest.mark.parametrize(("name", "hint"), [("rowsumm", "pto.rowsum"), ("softmax", "rowmax"), ("topk", "tsort32"),
-                                            ("where", "select"), ("qqqq", "help(pto)")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("rowsumm", "pto.rowsum"),
+        ("softmax", "rowmax"),
+        ("topk", "tsort32"),
+        ("where", "select"),
+        ("qqqq", "help(pto)"),
+    ],
+)
 def test_unknown_operations(name, hint):
     with pytest.raises(AttributeError, match="no operation") as caught:
         getattr(pto, name)
@@ -75,18 +86,37 @@ def test_unknown_operations(name, hint):
     assert not hasattr(pto, name)
 
 
-@pytest.mark.parametrize("call", [lambda: pto.exp(1), lambda: pto.load(1), lambda: pto.store(1, 2),
-                                  lambda: pto.constant(2.0), lambda: pto.iota_u32(8), lambda: pto.alloc((2, 2))])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: pto.exp(1),
+        lambda: pto.load(1),
+        lambda: pto.store(1, 2),
+        lambda: pto.constant(2.0),
+        lambda: pto.iota_u32(8),
+        lambda: pto.alloc((2, 2)),
+    ],
+)
 def test_outside_a_kernel(call):
     with pytest.raises(RuntimeError, match="inside a @kernel") as caught:
         call()
     assert isinstance(caught.value, UsageError) and caught.value.line.file == __file__
 
 
-# ---- operators --------------------------------------------------------------------------------------------------------
+# ---- operators ---------------------------------------------------------------------------------------------------
 
-BINARY = {operator.add: "add", operator.sub: "sub", operator.mul: "mul", operator.truediv: "div",
-          operator.lt: "lt", operator.le: "le", operator.gt: "gt", operator.ge: "ge", operator.eq: "eq", operator.ne: "ne"}
+BINARY = {
+    operator.add: "add",
+    operator.sub: "sub",
+    operator.mul: "mul",
+    operator.truediv: "div",
+    operator.lt: "lt",
+    operator.le: "le",
+    operator.gt: "gt",
+    operator.ge: "ge",
+    operator.eq: "eq",
+    operator.ne: "ne",
+}
 
 
 @pytest.mark.parametrize(("symbol", "name"), BINARY.items(), ids=lambda v: getattr(v, "__name__", v))
@@ -98,6 +128,7 @@ def test_operators_are_ops(symbol, name, other):
         assert isinstance(a, Value) and isinstance(b, Value) and a.shape == b.shape == (4, 8)
         pto.store(out, a)
         pto.store(out, b)
+
     found = [n for n in ops(traced(body)) if n in BINARY.values()]
     mirrored = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
     assert found in ([name, name], [name, mirrored.get(name, name)])
@@ -108,6 +139,7 @@ def test_the_order_of_operands_is_kept():
         pto.store(out, 1 - x)
         pto.store(out, np.float32(6) / x)
         pto.store(out, x - 1)
+
     x, out = np.full((4, 8), 2, np.float32), np.zeros((4, 8), np.float32)
     seen = []
 
@@ -116,6 +148,7 @@ def test_the_order_of_operands_is_kept():
         pto.store(a, 1 - x)
         pto.store(b, np.float32(6) / x)
         pto.store(c, x - 1)
+
     outs = [np.zeros((4, 8), np.float32) for _ in range(3)]
     k.interpret(x, *outs)
     seen = [o[0, 0] for o in outs]
@@ -127,12 +160,14 @@ def test_unary_operators_and_transpose():
         assert +x is x
         assert x.T.shape == (8, 4)
         pto.store(out, abs(-x) + s * 2 - (-s))
+
     assert {"neg", "abs", "transpose"} <= set(ops(traced(body)))
 
 
 def test_matmul_operator_loads_parameters_as_operands():
     def body(x, y, out, s):
         pto.store(out, x @ y)
+
     graph = traced(body, x=Tile[4, 5, DType.F32], y=Tile[5, 8, DType.F32])
     assert [n.attrs.get("at") for n in graph.nodes if n.op.name == "load"] == ["operand", "operand"]
     assert graph.static_cycles() == 20 + 40 + 160 + 32
@@ -141,14 +176,23 @@ def test_matmul_operator_loads_parameters_as_operands():
 def test_numpy_functions_mean_their_op():
     def body(x, y, out, s):
         pto.store(out, np.exp(np.maximum(x, 2.0)) + np.sqrt(np.abs(y)) * np.float32(2))
-    assert [n for n in ops(traced(body)) if n not in ("load", "store", "constant")] == ["maximum", "exp", "abs", "sqrt", "mul", "add"]
+
+    assert [n for n in ops(traced(body)) if n not in ("load", "store", "constant")] == [
+        "maximum",
+        "exp",
+        "abs",
+        "sqrt",
+        "mul",
+        "add",
+    ]
 
 
 def test_comparison_makes_a_mask_for_select():
     def body(x, y, out, s):
-        mask = (x > 0)
+        mask = x > 0
         assert mask.dtype is DType.U8 and mask.shape == (4, 8)
         pto.store(out, pto.select(mask, x, 0.0))
+
     assert "select" in ops(traced(body))
 
 
@@ -159,15 +203,18 @@ def test_properties():
         assert (x + 1).name is None and repr(x) == "<x: tile<4x8xf32>>" and repr(x + 1) == "<tile<4x8xf32>>"
         assert x in {x: 1} and len({x, y}) == 2
         pto.store(out, x)
+
     traced(body)
 
 
-# ---- loads and stores (execution.md 1.4 to 1.6) ----------------------------------------------------------------------
+# ---- loads and stores (execution.md 1.4 to 1.6) ------------------------------------------------------------------
+
 
 def test_implicit_loads_come_first_in_signature_order():
     def body(x, y, out, s):
         t = pto.load(y)
         pto.store(out, y + x + t)
+
     graph = traced(body)
     loads = [(graph.param_of(n).name, n.attrs["at"]) for n in graph.nodes if n.op.name == "load"]
     assert loads == [("x", "entry"), ("y", "entry"), ("y", "here")]
@@ -177,12 +224,14 @@ def test_loads_happen_once_per_implicit_use_and_each_time_when_explicit():
     def body(x, y, out, s):
         pto.load(x)
         pto.store(out, x + x * x)
+
     assert traced(body).static_cycles() == 32 * 5
 
 
 def test_unused_parameters_are_not_loaded():
     def body(x, y, out, s):
         pto.store(out, x)
+
     assert ops(traced(body)) == ["load", "store"]
 
 
@@ -191,18 +240,23 @@ def test_load_of_a_computed_value_is_that_value():
         t = x + 1
         assert pto.load(t) is t
         pto.store(out, t)
+
     assert traced(body).static_cycles() == 96
 
 
-@pytest.mark.parametrize(("case", "x", "o"), [
-    (lambda x, o: (pto.store(x, x + x), pto.store(o, x)), 6, 3),
-    (lambda x, o: (pto.store(x, x + x), pto.store(o, pto.load(x))), 6, 6),
-    (lambda x, o: (pto.store(x, x + x), pto.store(o, pto.matmul(x, x))), 6, 72),
-])
+@pytest.mark.parametrize(
+    ("case", "x", "o"),
+    [
+        (lambda x, o: (pto.store(x, x + x), pto.store(o, x)), 6, 3),
+        (lambda x, o: (pto.store(x, x + x), pto.store(o, pto.load(x))), 6, 6),
+        (lambda x, o: (pto.store(x, x + x), pto.store(o, pto.matmul(x, x))), 6, 72),
+    ],
+)
 def test_snapshots(case, x, o):
     @kernel
     def k(x: InOut[Tile[2, 2, DType.F32]], o: Out[Tile[2, 2, DType.F32]]):
         case(x, o)
+
     memory, out = np.full((2, 2), 3, np.float32), np.zeros((2, 2), np.float32)
     k.interpret(memory, out)
     assert (memory == x).all() and (out == o).all()
@@ -211,6 +265,7 @@ def test_snapshots(case, x, o):
 def test_store_converts():
     def body(x, y, out, s):
         pto.store(out, x)
+
     graph = traced(body, out=Tile[4, 8, DType.F16])
     assert ops(graph) == ["load", "cast", "store"] and graph.static_cycles() == 96
 
@@ -219,21 +274,25 @@ def test_an_out_parameter_can_be_read_back():
     def body(x, y, out, s):
         pto.store(out, x)
         pto.store(out, pto.load(out) * 2)
+
     assert ops(traced(body)).count("load") == 2
 
 
 def test_constants():
     def body(x, y, out, s):
         pto.store(out, x * pto.constant(2) + pto.constant(np.float32(0.5), DType.F32))
+
     assert [n.attrs["value"] for n in traced(body).nodes if n.op.name == "constant"] == [2.0, 0.5]
 
     def truncated(x, y, out, s):
         pto.store(out, pto.broadcast(pto.cast(pto.constant(2.9, DType.I32), DType.F32), [4, np.int64(8)]))
+
     values = [n.attrs for n in traced(truncated).nodes if n.op.name in ("constant", "broadcast")]
     assert values[0]["value"] == 2 and values[1]["shape"] == (4, 8)
 
 
-# ---- refusals ---------------------------------------------------------------------------------------------------------
+# ---- refusals ----------------------------------------------------------------------------------------------------
+
 
 def as_bool(x, y, out, s):
     if x > 0:
@@ -264,15 +323,24 @@ def test_a_tile_as_bool(body):
 
 
 NUMBERS = {
-    "iteration": (lambda x, y, out, s: list(x), "iterate"), "len": (lambda x, y, out, s: len(x), "x.rows"),
-    "index": (lambda x, y, out, s: x[0], "view"), "assign": (lambda x, y, out, s: operator.setitem(x, 0, 1), "select"),
-    "float": (lambda x, y, out, s: float(s), "Constexpr"), "int": (lambda x, y, out, s: int(x), "Constexpr"),
-    "range": (lambda x, y, out, s: range(s), "Constexpr"), "complex": (lambda x, y, out, s: complex(x), "Constexpr"),
-    "asarray": (lambda x, y, out, s: np.asarray(x), "tile.array"), "ufunc": (lambda x, y, out, s: np.arctan(x), "np.arctan"),
-    "reduce": (lambda x, y, out, s: np.add.reduce(x), "np.add.reduce"), "function": (lambda x, y, out, s: np.sum(x), "np.sum"),
-    "floordiv": (lambda x, y, out, s: x // 2, "pto.floor"), "mod": (lambda x, y, out, s: 2 % x, "pto.floor"),
-    "power": (lambda x, y, out, s: x ** 2, "x * x"), "and": (lambda x, y, out, s: (x > 0) & (x < 1), "pto.minimum"),
-    "invert": (lambda x, y, out, s: ~(x > 0), "pto.eq"), "array": (lambda x, y, out, s: x.array, "interpret"),
+    "iteration": (lambda x, y, out, s: list(x), "iterate"),
+    "len": (lambda x, y, out, s: len(x), "x.rows"),
+    "index": (lambda x, y, out, s: x[0], "view"),
+    "assign": (lambda x, y, out, s: operator.setitem(x, 0, 1), "select"),
+    "float": (lambda x, y, out, s: float(s), "Constexpr"),
+    "int": (lambda x, y, out, s: int(x), "Constexpr"),
+    "range": (lambda x, y, out, s: range(s), "Constexpr"),
+    "complex": (lambda x, y, out, s: complex(x), "Constexpr"),
+    "asarray": (lambda x, y, out, s: np.asarray(x), "tile.array"),
+    "ufunc": (lambda x, y, out, s: np.arctan(x), "np.arctan"),
+    "reduce": (lambda x, y, out, s: np.add.reduce(x), "np.add.reduce"),
+    "function": (lambda x, y, out, s: np.sum(x), "np.sum"),
+    "floordiv": (lambda x, y, out, s: x // 2, "pto.floor"),
+    "mod": (lambda x, y, out, s: 2 % x, "pto.floor"),
+    "power": (lambda x, y, out, s: x**2, "x * x"),
+    "and": (lambda x, y, out, s: (x > 0) & (x < 1), "pto.minimum"),
+    "invert": (lambda x, y, out, s: ~(x > 0), "pto.eq"),
+    "array": (lambda x, y, out, s: x.array, "interpret"),
 }
 
 
@@ -303,10 +371,14 @@ OPERANDS = {
     "store to a value": (lambda x, y, out, s: pto.store(x + 1, y), "tile parameter", "computed"),
     "store to a scalar": (lambda x, y, out, s: pto.store(s, y), "tile parameter", "scalar s"),
     "store a scalar": (lambda x, y, out, s: pto.store(out, s), "broadcast", "store"),
-    "store a number": (lambda x, y, out, s: pto.store(out, 0.0), "pto.broadcast(pto.constant(0.0, DType.F32), (4, 8))", "store"),
+    "store a number": (
+        lambda x, y, out, s: pto.store(out, 0.0),
+        "pto.broadcast(pto.constant(0.0, DType.F32), (4, 8))",
+        "store",
+    ),
     "store a shape": (lambda x, y, out, s: pto.store(out, pto.rowsum(x)), "broadcast", "[4, 1]"),
     "constant of a tile": (lambda x, y, out, s: pto.constant(x), "constant", "number"),
-    "constant too large": (lambda x, y, out, s: pto.constant(2 ** 40, DType.I32), "does not fit", "i32"),
+    "constant too large": (lambda x, y, out, s: pto.constant(2**40, DType.I32), "does not fit", "i32"),
     "constant dtype": (lambda x, y, out, s: pto.constant(2, "f32"), "DType", "constant"),
     "alloc elsewhere": (lambda x, y, out, s: pto.alloc((2, 2), DType.F32, Location.L1), "UB", "alloc"),
     "alloc shape": (lambda x, y, out, s: pto.alloc((2, 0)), "shape", "alloc"),
@@ -335,6 +407,7 @@ def test_the_innermost_user_line_is_shown():
 
     def body(x, y, out, s):
         pto.store(out, helper(x))
+
     assert "return pto.matmul(x, x)" in refused(body)
 
 
@@ -345,7 +418,8 @@ def test_errors_of_the_user_pass_unchanged():
     assert all(f.filename == __file__ for f in frames)
 
 
-# ---- tiles live in their own kernel ------------------------------------------------------------------------------------
+# ---- tiles live in their own kernel ------------------------------------------------------------------------------
+
 
 def test_a_tile_of_another_kernel():
     kept = []
@@ -358,9 +432,10 @@ def test_a_tile_of_another_kernel():
     @kernel
     def two(x: In[F], out: Out[F]):
         pto.store(out, x + kept[0])
+
     assert one.graph.stores
     with pytest.raises(TypeCheckError, match="belongs to kernel one"):
-        two.graph  # noqa: B018
+        two.graph
     with pytest.raises(UsageError):
         kept[0] + 1
     with pytest.raises(TypeCheckError, match="earlier tracing"):
@@ -374,7 +449,9 @@ def test_closures_inside_one_kernel_are_fine():
 
         def again():
             return doubled + x
+
         pto.store(out, again() + again())
+
     assert ops(k.graph).count("add") == 3
 
 
@@ -385,12 +462,18 @@ def test_python_loops_unroll_and_lists_hold_tiles():
         for _ in range(3):
             powers.append(powers[-1] * x)
         pto.store(out, sum(powers))
+
     assert ops(k.graph).count("mul") == 3 and ops(k.graph).count("add") == 4
 
 
-@pytest.mark.parametrize("body", [
-    lambda x, y, out, s: pto.store(out, out + 1), lambda x, y, out, s: pto.store(out, pto.load(out)),
-    lambda x, y, out, s: (pto.store(out, x), pto.store(out, out + 1)) and None])
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x, y, out, s: pto.store(out, out + 1),
+        lambda x, y, out, s: pto.store(out, pto.load(out)),
+        lambda x, y, out, s: (pto.store(out, x), pto.store(out, out + 1)) and None,
+    ],
+)
 def test_reading_an_out_parameter_warns(body):
     """It reads what the array held when the kernel started (execution.md 1.6); the warning is at the user's line."""
     with pytest.warns(UserWarning, match="DIRECTION_VIOLATION: out is Out.*InOut") as caught:
