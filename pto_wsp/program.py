@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import CompileError, ExecutionError, PtoError, ScheduleError, UsageError, show_user_frames
-from pto_wsp.lower.expand import Expansion, expand
+from pto_wsp.lower.expand import Expansion, Stopped, expand
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.schedule import Schedule
 from pto_wsp.sim.execute import Executor
@@ -409,6 +409,8 @@ class _Run:
             one, begin = table.row(row), time.perf_counter_ns()
             run(one, self._stop, self._count)
             self._trace(one, begin, time.perf_counter_ns())
+        if self._stop[0]:
+            raise Stopped
 
     def _count(self, tasks: int) -> None:
         self.done += tasks

@@ -487,6 +487,24 @@ def test_ctrl_c_stops_the_run_and_leaves_the_process_usable() -> None:
     assert result.stdout.splitlines() == ["interrupted True True", "quiet True 0", "again 0"], result.stderr
 
 
+def test_a_stopped_run_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when all of its tasks fit into one chunk."""
+    _, _, program = slow_program()
+
+    def interrupt(*_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(program, "_wait", interrupt)
+        program.execute()
+        with pytest.raises(KeyboardInterrupt):
+            program.synchronize()
+    assert program.is_complete()
+    assert program.stats.total_cycles == 0
+    program.synchronize()
+    assert run(program).task_count == 2000
+
+
 # ---- inputs ----
 
 
