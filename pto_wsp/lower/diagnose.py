@@ -131,7 +131,7 @@ def _disagreement(name: str, call: Call, use: KernelUse, number: int, valid: lis
         if s.value(valid[2 * s.param + s.axis]) == 0:
             param = call.tiles[s.param].param.name
             return RegionError(
-                f"{name}: {param} has 0 valid {_AXES[s.axis]}, but the kernel repeats them over another tile.",
+                f"{name}: {param} has 0 valid {_AXES[s.axis]}, but the kernel needs the one it declares.",
                 number, call.name, (), param,
             )  # fmt: skip
     return ExecutionError(f"{name}: refused by the bounds check.", number, call.name)

@@ -82,7 +82,6 @@ class Extents:
             for axis in (0, 1):
                 self._members.setdefault((id(param.node), axis), set()).add(Source(index, axis))
         self._same: dict[Key, Key] = {}                         # a dimension -> another of its class
-        self._repeated: list[Key] = []                          # dimensions of one element that an op repeats
         self._derived: list[tuple[Key, Key, Callable[[Source], Source]]] = []
         for node in graph.nodes:
             if node.operands and (node.is_tile or node.op.name == "store"):
@@ -100,10 +99,6 @@ class Extents:
         """The dimension's valid extent is made from origin's by `scale`."""
         self._derived.append(((id(node), axis), (id(origin), origin_axis), scale))
 
-    def repeated(self, node: Node, axis: int) -> None:
-        """An op repeats the one element that the dimension has, so it must be there."""
-        self._repeated.append((id(node), axis))
-
     def of(self, node: Node, axis: int) -> Extent:
         key = (id(node), axis)
         return Extent(self._static[key], tuple(sorted(self._members.get(self._find(key), ()))))
@@ -113,8 +108,12 @@ class Extents:
         return tuple(sorted(tuple(sorted(group)) for group in self._members.values() if len(group) > 1))
 
     def needed(self) -> tuple[Source, ...]:
-        """Run-time extents that must not be 0 in any task: an op repeats the element."""
-        return tuple(sorted({s for key in self._repeated for s in self._members.get(self._find(key), ())}))
+        """Run-time extents that must not be 0 in any task: dimensions of one element are whole, never partial.
+
+        Ops repeat such an element over other tiles, and what a [rows, 1] tile holds is one number per row.
+        """
+        single = {self._find(key) for key, size in self._static.items() if size == 1}
+        return tuple(sorted({s for key in single for s in self._members.get(key, ())}))
 
     def _find(self, key: Key) -> Key:
         """The class that a dimension belongs to, by its representative; shortens the way there for the next time."""
@@ -143,15 +142,13 @@ class Extents:
 
 
 def _elementwise(extents: Extents, node: Node) -> None:
-    """Every operand dimension has the result's extent, or one element that is repeated."""
+    """Every operand dimension that is not broadcast has the result's extent."""
     for operand in node.operands:
         if operand.is_tile:
             for axis in (0, 1):
                 ours, theirs = (node.tile.rows, node.tile.cols)[axis], (operand.tile.rows, operand.tile.cols)[axis]
                 if ours == theirs:
                     extents.same(node, axis, operand, axis)
-                else:
-                    extents.repeated(operand, axis)
 
 
 def _rows(extents: Extents, node: Node) -> None:

@@ -184,7 +184,7 @@ def check_array(kernel: str, name: str, tile: TileType, array: Array) -> None:
 
 
 def check_extents(graph: KernelGraph, extents: Extents, arrays: Sequence[Array]) -> None:
-    """raises ExecutionError when parameters whose valid extents have to agree do not, or nothing is there to repeat"""
+    """raises ExecutionError when parameters whose valid extents have to agree do not, or a single element is not there"""
     for group in extents.constraints():
         found = [source.value(arrays[source.param].shape[source.axis]) for source in group]
         if len(set(found)) > 1:
@@ -196,7 +196,7 @@ def check_extents(graph: KernelGraph, extents: Extents, arrays: Sequence[Array])
         if source.value(arrays[source.param].shape[source.axis]) == 0:
             name = graph.tile_params[source.param].name
             raise ExecutionError(f"kernel {graph.name}: {name} has 0 valid {'columns' if source.axis else 'rows'}, but "
-                                 "the kernel repeats them over another tile.", kernel_name=graph.name)
+                                 "the kernel needs the one it declares.", kernel_name=graph.name)
 
 
 __all__ = ["apply", "as_scalar", "check_array", "check_extents", "interpret", "task_cycles"]
