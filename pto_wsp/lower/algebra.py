@@ -10,8 +10,8 @@ Out: `Lanes`. Comparisons give masks, which are Lanes with dtype None (one i1 a 
                load(pointer, dtype, align=)  store(x, pointer, align=)      contiguous lanes
                gather(pointer, index, dtype)                                element offsets, i32 or i64 lanes
   arithmetic   add sub mul neg abs                  floats: IEEE; ints: wrap around
-               div rem                              floats: IEEE, rem is C fmod's sign for ints only;
-                                                    ints: truncate, x/0 = x%0 = 0, MIN/-1 = MIN, MIN%-1 = 0
+               div rem                              floats: IEEE, no rem; ints: truncate, rem has the sign of x,
+                                                    x/0 = x%0 = 0, MIN/-1 = MIN, MIN%-1 = 0
                fma(x, y, z) = x*y + z               floats: one rounding; ints: wraps
                sqrt copysign(x, sign)               floats
                maximum minimum                      IEEE 754-2019: NaN propagates, -0 < +0; ints: by signedness
@@ -31,8 +31,9 @@ f16 and bf16 are storage only: their lanes are i16 bit patterns, arithmetic on t
 in f32, convert back. exp, log, tanh, ... are in `lower/math.py` with the same shape of call: `math.exp(k, x)`.
 
 Same bits on every CPU: no fast-math flag is ever set and a product is fused with a sum only by fma(). `features`
-(LLVM names such as "f16c") picks instructions, never results. Without the FMA feature LLVM calls libm's fma(), and
-without SSE4.1 floor() and its kin: slow there, exact everywhere. Bits of a NaN are the one thing not promised.
+(LLVM names: "f16c", "avx512f") picks instructions, never results; leaving one out is slower, naming one that the CPU
+lacks is a mistake. On CPUs without FMA LLVM calls libm's fma(), and without SSE4.1 floor() and its kin: slow there,
+exact everywhere, as IEEE 754 defines them. The sign and payload of a NaN are the one thing not promised.
 """
 
 from __future__ import annotations

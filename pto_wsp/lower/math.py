@@ -31,6 +31,7 @@ __all__ = ["exp", "log", "sin", "cos", "tanh", "erf", "sigmoid", "silu", "gelu",
 
 LOG2_E = 1.4426950408889634
 ONE_OVER_PI = 0.3183098861837907
+DOUBLE, WORD = ir.DoubleType(), ir.IntType(64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,33 +377,45 @@ def _reduce_by_pi(k: Algebra, c: Format, size: Lanes, offset: float) -> tuple[La
 
 
 def _reduce_each_by_pi(k: Algebra, size: Lanes, offset: float) -> tuple[Lanes, Lanes]:
-    """The same for sizes of any magnitude, as (f64, i64): a loop over the lanes, rarely run and short to compile."""
-    builder, count = k.builder, k.lanes
-    word = ir.IntType(64)
-    with builder.goto_entry_block():
-        arrays = (builder.alloca(ir.ArrayType(kind, count)) for kind in (ir.DoubleType(), word))
+    """The same for sizes of any magnitude, as (f64, i64): lane by lane, in memory, in a function of the module."""
+    with k.builder.goto_entry_block():
+        arrays = (k.builder.alloca(ir.ArrayType(kind, k.lanes)) for kind in (DOUBLE, WORD))
         values, parities = (_untyped(array) for array in arrays)
     k.store(k.convert(size, DType.F64), values)
-    start = builder.block
-    loop, done = builder.append_basic_block("lane"), builder.append_basic_block("lanes.done")
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    lane = builder.phi(word)
-    lane.add_incoming(ir.Constant(word, 0), start)
-    one = Algebra(builder, 1, k.features)
-    value = builder.gep(values, [lane], source_etype=ir.DoubleType())
-    parity = builder.gep(parities, [lane], source_etype=word)
-    r, odd = _reduce_huge(one, one.load(value, DType.F64), offset, entries=6 if size.dtype == DType.F32 else 61)
-    one.store(r, value)
-    one.store(odd, parity)
-    following = builder.add(lane, ir.Constant(word, 1))
-    lane.add_incoming(following, builder.block)
-    builder.cbranch(builder.icmp_unsigned("<", following, ir.Constant(word, count)), loop, done)
-    builder.position_at_end(done)
+    function = _reducer(k, entries=6 if size.dtype == DType.F32 else 61)
+    k.builder.call(function, [values, parities, ir.Constant(DOUBLE, offset), ir.Constant(WORD, k.lanes)])
     return k.load(values, DType.F64), k.load(parities, DType.I64)
 
 
-def _reduce_huge(k: Algebra, x: Lanes, offset: float, entries: int) -> tuple[Lanes, Lanes]:
+def _reducer(k: Algebra, entries: int) -> Any:
+    """void f(double values[count], i64 parities[count], double offset, i64 count): values become their remainders."""
+    module, name = k.builder.module, f"pto.reduce_by_pi.{entries}"
+    if name in module.globals:
+        return module.globals[name]
+    pointer = ir.PointerType()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [pointer, pointer, DOUBLE, WORD]), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    function.attributes.add("cold")
+    values, parities, offset, count = function.args
+    entry, loop, done = (function.append_basic_block(part) for part in ("entry", "lane", "done"))
+    ir.IRBuilder(entry).branch(loop)
+    builder = ir.IRBuilder(loop)
+    lane = builder.phi(WORD)
+    lane.add_incoming(ir.Constant(WORD, 0), entry)
+    one = Algebra(builder, 1, k.features)
+    value = builder.gep(values, [lane], source_etype=DOUBLE)
+    r, odd = _reduce_huge(one, one.load(value, DType.F64), one.wrap(offset, DType.F64), entries)
+    one.store(r, value)
+    one.store(odd, builder.gep(parities, [lane], source_etype=WORD))
+    following = builder.add(lane, ir.Constant(WORD, 1))
+    lane.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_unsigned("<", following, count), loop, done)
+    ir.IRBuilder(done).ret_void()
+    return function
+
+
+def _reduce_huge(k: Algebra, x: Lanes, offset: Lanes, entries: int) -> tuple[Lanes, Lanes]:
     """One f64 lane: x / pi modulo 2 to 140 bits, by a table of 2**(16 j) / pi modulo 2 in four parts.
 
     x = y 2**(16 j) with y < 2**69, an integer if j > 0. Products are exact pairs; what is large in them is even.
@@ -453,7 +466,7 @@ def _table_global(k: Algebra, entries: int) -> Any:
     """Pointer to the table of 2**(16 j) / pi modulo 2, a constant of the module."""
     module, name = k.builder.module, f"pto.powers_over_pi.{entries}"
     if name not in module.globals:
-        kind = ir.ArrayType(ir.DoubleType(), 4 * entries)
+        kind = ir.ArrayType(DOUBLE, 4 * entries)
         table = ir.GlobalVariable(module, kind, name)
         table.linkage, table.global_constant = "internal", True
         table.initializer = ir.Constant(kind, list(powers_over_pi()[: 4 * entries]))

@@ -34,7 +34,13 @@ def cpus_here() -> list[str]:
 
 
 def loop(
-    module: ir.Module, name: str, body: Body, inputs: Sequence[DType], output: DType, lanes: int, cpu: str
+    module: ir.Module,
+    name: str,
+    body: Body,
+    inputs: Sequence[DType],
+    output: DType,
+    lanes: int,
+    features: frozenset[str],
 ) -> None:
     """Adds void lanes.name(out, in..., count) to the module; count is a multiple of lanes."""
     function = ir.Function(
@@ -43,7 +49,7 @@ def loop(
     entry, head, end = (function.append_basic_block(block) for block in ("entry", "loop", "end"))
     ir.IRBuilder(entry).branch(head)
     builder = ir.IRBuilder(head)
-    k = Algebra(builder, lanes, features_of(cpu))
+    k = Algebra(builder, lanes, features)
     i = builder.phi(I64)
     i.add_incoming(ir.Constant(I64, 0), entry)
     out, *sources, count = function.args
@@ -55,14 +61,22 @@ def loop(
     ir.IRBuilder(end).ret_void()
 
 
+def loops_ir(
+    bodies: Mapping[str, Body], inputs: Sequence[DType], output: DType, lanes: int, features: frozenset[str]
+) -> str:
+    """LLVM text of a loop for each body."""
+    module = ir.Module("elementwise")
+    for name, body in bodies.items():
+        loop(module, name, body, inputs, output, lanes, features)
+    return str(module)
+
+
 def compile_loops(
     bodies: Mapping[str, Body], inputs: Sequence[DType], output: DType, lanes: int = 16, cpu: str = "generic"
 ) -> dict[str, Callable[..., Any]]:
     """One f(arrays...) -> array for each body; arrays of any one length."""
-    module = ir.Module("elementwise")
-    for name, body in bodies.items():
-        loop(module, name, body, inputs, output, lanes, cpu)
-    code = jit.load(str(module), target=jit.Target(cpu=CPUS[cpu]))
+    text = loops_ir(bodies, inputs, output, lanes, features_of(cpu))
+    code = jit.load(text, target=jit.Target(cpu=CPUS[cpu]))
     return {name: _callable(code, name, inputs, output, lanes) for name in bodies}
 
 

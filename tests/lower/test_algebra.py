@@ -221,7 +221,7 @@ def test_round_to_keeps_the_compute_dtype():
 def test_gather_and_splat(cpu, lanes):
     def body(k: Algebra, index: Lanes) -> Lanes:
         table = ir.GlobalVariable(k.builder.module, ir.ArrayType(ir.FloatType(), 4), "table")
-        table.linkage = "internal"
+        table.linkage, table.global_constant = "internal", True
         table.initializer = ir.Constant(table.value_type, [10.0, 20.0, 30.0, 40.0])
         first = k.splat(ir.Constant(ir.FloatType(), 0.5), DType.F32)
         return k.add(k.gather(table, index, DType.F32), first)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import numpy as np
 import pytest
 
-from pto_wsp.lower import math
+from pto_wsp.lower import jit, math
 from pto_wsp.trace.ops import OPS
 from pto_wsp.types import DType
-from tests.lower.elementwise import compile_loop, compile_loops, cpus_here
+from tests.lower.elementwise import CPUS, compile_loop, compile_loops, cpus_here, features_of, loops_ir
 
 FUNCTIONS = {name: getattr(math, name) for name in math.__all__}
 EXTENDED = np.finfo(np.longdouble).nmant > 60  # the reference of f64 needs more than f64
@@ -135,3 +136,18 @@ def test_table_of_powers_over_pi():
 def test_half_types_have_to_be_widened(name):
     with pytest.raises(TypeError, match="convert"):
         compile_loop(FUNCTIONS[name], (DType.F16,), DType.F16)
+
+
+@pytest.mark.parametrize("dtype", (DType.F32, DType.F64), ids=lambda d: d.value)
+@pytest.mark.parametrize("machine", ("avx2", "avx512", "aarch64"))
+def test_machine_code_is_vectors_without_library_calls(machine, dtype):
+    """Read as text, so for CPUs that are not this one too: no call of libm, fused multiply-adds on whole registers."""
+    if machine == "aarch64":
+        target, features = jit.Target("aarch64-linux-gnu", "neoverse-n1"), frozenset({"fma", "f16c"})
+        fused = r"fml[as]\tv\d+\.(4s|2d)"
+    else:
+        target, features = jit.Target("x86_64-linux-gnu", CPUS[machine]), features_of(machine)
+        fused = r"vf(n?m)(add|sub)\d+p[sd]\t.*" + ("%ymm" if machine == "avx2" else "%zmm")
+    assembly = jit.assembly(loops_ir(FUNCTIONS, (dtype,), dtype, 16, features), target)
+    assert set(re.findall(r"\t(?:bl|callq?)\t(\S+)", assembly)) <= {"pto.reduce_by_pi.6", "pto.reduce_by_pi.61"}
+    assert len(re.findall(fused, assembly)) > 100
