@@ -2,8 +2,8 @@
 
 In: the rows of a TaskTable, chunk by chunk (tasks, and the places where parallel and sequential blocks open
 and close). Out: counters and, if asked for, start, worker and wait reason per task. Start reading at `play`:
-it is plain Python over arrays, which numba compiles when there is enough work to pay for importing numba;
-both give the same numbers. Nothing here looks at data or at the host's clock.
+it is plain Python over arrays, which numba compiles when there is enough work to pay for that; both give the
+same numbers. Nothing here looks at data or at the host's clock.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import ExecutionError
+from pto_wsp.lower import python_loops
 from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT
 
 __all__ = ["Counters", "InOrderEngine", "Starts", "Wait"]
@@ -314,18 +315,27 @@ def _grown(array: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     return larger
 
 
-# Plain Python plays a million tasks per second, compiled code tens of millions, but importing numba takes
-# half a second. So the first tasks of a process are played plainly; numba comes when the work is worth it.
-PLAIN_TASKS = 100_000
+# Plain Python plays a million tasks per second, machine code fifty million. But it takes milliseconds to load, and
+# seconds to make where that has never been done. So the first tasks of a process are played plainly.
+WORTH_LOADING, WORTH_MAKING = 5_000, 500_000
 _played_plainly = 0
+
+_TYPES = (
+    "i64", "i64", "i32[]", "i64[]", "i64[]", "bool", "i64",  # row, count, kernel, cycles, assigned, keyed, window
+    *["i64[]"] * 10,  # state ... frames
+    "bool", "i64[]", "i32[]", "u8[]",  # recording, start, worker, wait
+)  # fmt: skip
 
 
 def _choose(count: int) -> Callable[..., int]:
-    """`play` itself or its compiled form, whichever is done sooner with `count` more rows."""
+    """`play` itself or its machine code, whichever is done sooner with `count` more rows."""
     global _played_plainly
-    if count >= 500 and _played_plainly + count > PLAIN_TASKS:
-        return compiled()
-    _played_plainly += count
+    tasks = _played_plainly + count
+    if count >= 500 and tasks > WORTH_LOADING:
+        found = compiled() if tasks > WORTH_MAKING else from_cache()
+        if found is not None:
+            return found
+    _played_plainly = tasks
     return plain
 
 
@@ -341,11 +351,11 @@ def plain(row: int, count: int, kernel: Any, cycles: Any, assigned: Any, *rest: 
 
 @functools.cache
 def compiled() -> Callable[..., int]:
-    """`play` compiled by numba, from numba's cache on disk where it has one."""
-    import numba
+    """`play` as machine code."""
+    return python_loops.compiled(play, _TYPES)
 
-    try:
-        function: Callable[..., int] = numba.njit(cache=True, nogil=True)(play)
-    except RuntimeError:  # no folder that numba could cache in
-        function = numba.njit(nogil=True)(play)
-    return function
+
+@functools.cache
+def from_cache() -> Callable[..., int] | None:
+    """`play` as machine code if this machine has made it before; asked once per process."""
+    return python_loops.from_cache(play, _TYPES)
