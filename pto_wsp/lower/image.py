@@ -23,7 +23,8 @@ __all__ = ["Image", "can_link", "link"]
 
 _EXACT = tuple(name + suffix for name in ("fma", "floor", "ceil", "trunc", "rint") for suffix in ("", "f"))
 _LIBC = ("memcpy", "memmove", "memset", *_EXACT)
-_ALLOCATED, _NO_BITS = 2, 8  # sh_flags SHF_ALLOC; sh_type SHT_NOBITS
+_WRITABLE, _ALLOCATED = 1, 2  # sh_flags
+_NO_BITS = 8  # sh_type: variables that begin as zeros
 _RELA, _SYMTAB = 4, 2  # sh_type
 _ABS64, _PC32, _PLT32, _GOT, _GOT_X, _GOT_REX = 1, 2, 4, 9, 41, 42  # R_X86_64_*
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -62,7 +63,7 @@ def link(code: bytes) -> Image:
         return _link_by_llvm(code)
     sections = _sections(code)
     symbols = _symbols(code, sections)
-    places, end = _layout(sections)
+    places, end = _layout(code, sections)
     stubs = {name: end + 16 * i for i, name in enumerate(_missing(symbols))}
     memory = mmap.mmap(-1, max(end + 16 * len(stubs), 1))
     base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
@@ -113,16 +114,22 @@ def _symbols(code: bytes, sections: list[tuple[int, ...]]) -> list[_Symbol]:
     names = sections[table[6]][4]
     found = []
     for name, info, _other, section, value, _size in _SYMBOL.iter_unpack(code[table[4] : table[4] + table[5]]):
-        text = code[names + name : code.index(b"\0", names + name)].decode()
-        found.append(_Symbol(text, section if section < 0xFF00 else 0, value, info >> 4 != 0))
+        found.append(_Symbol(_text_at(code, names + name), section if section < 0xFF00 else 0, value, info >> 4 != 0))
     return found
 
 
-def _layout(sections: list[tuple[int, ...]]) -> tuple[dict[int, int], int]:
+def _text_at(code: bytes, place: int) -> str:
+    return code[place : code.index(b"\0", place)].decode()
+
+
+def _layout(code: bytes, sections: list[tuple[int, ...]]) -> tuple[dict[int, int], int]:
     """Offsets of the sections that belong in memory; unwind tables are left out, nothing throws."""
+    names = sections[struct.unpack_from("<H", code, 62)[0]][4]
     places: dict[int, int] = {}
     end = 0
     for index, section in enumerate(sections):
+        if section[2] & _WRITABLE and section[5] and not _text_at(code, names + section[0]).startswith(".data.rel.ro"):
+            raise CompileError("machine code has variables of its own, which threads would share.")
         unwind = section[1] == 0x70000001
         if section[2] & _ALLOCATED and section[5] and not unwind:
             align = max(section[8], 16)

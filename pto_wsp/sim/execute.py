@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pto_wsp.errors import ExecutionError
+from pto_wsp.errors import ExecutionError, UsageError
 from pto_wsp.lower import jit, pipeline
 from pto_wsp.lower.expand import Binding, Call, Expansion
 from pto_wsp.lower.tasks import TaskTable
@@ -38,12 +38,16 @@ _Tasks = NDArray[np.int32]
 
 
 def host_threads(threads: int | None = None) -> int:
-    """Threads to use: the argument, else PTO_WSP_THREADS, else one per core that this process may use."""
-    if threads is None:
-        given = os.environ.get("PTO_WSP_THREADS", "")
-        threads = int(given) if given.isdecimal() and int(given) > 0 else None
-    if threads is not None:
-        return max(int(threads), 1)
+    """Threads to use: the argument, else PTO_WSP_THREADS, else one per core that this process may use.
+
+    raises  UsageError for what is not a whole number of at least 1
+    """
+    given = os.environ.get("PTO_WSP_THREADS", "") if threads is None else str(threads)
+    if given:
+        if not given.isdecimal() or int(given) < 1:
+            what = "PTO_WSP_THREADS" if threads is None else "threads"
+            raise UsageError(f"{what} is a whole number, 1 or more; got {given!r}.")
+        return int(given)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -100,11 +104,10 @@ class Executor:
             self._skip -= 1
             run.serial(0, table.count)
             return
-        row, each = run.probe()
+        row, seconds = run.probe()
         run.report()
-        left = table.count - row
-        worth = left > 0 and each * left >= _WORTH and each * (1 - 1 / self.threads) >= _PER_TASK
-        if not worth or not run.parallel(row, each):
+        saved = seconds * (1 - 1 / self.threads)
+        if seconds < _WORTH or saved < _PER_TASK * (table.count - row) or not run.parallel(row, seconds):
             run.serial(row, table.count)
 
     def found_parallel(self, found: bool) -> None:
@@ -197,20 +200,27 @@ class _Run:
             batch = min(8 * batch, max(1, int(batch * _REPORT / max(spent, 1e-9))))
 
     def probe(self) -> tuple[int, float]:
-        """Run the first rows; the next row, and the seconds that one takes (of the last ones: the first are slow)."""
-        row, batch, begun = 0, 1, time.perf_counter()
+        """Run the first rows; the next row, and the seconds that the others may take, by their cycles.
+
+        The last batch is the measure: the first tasks of a run are slower than others.
+        """
+        row, batch, begun, table = 0, 1, time.perf_counter(), self.table
         while True:
-            end, started = min(row + batch, self.table.count), time.perf_counter()
+            end, started = min(row + batch, table.count), time.perf_counter()
             after = self.rows(row, end)
             now = time.perf_counter()
             if after < end:  # stopped
-                return self.table.count, 0.0
-            if end == self.table.count or now - begun >= _PROBE:
-                return end, (now - started) / max(end - row, 1)
+                return table.count, 0.0
+            if end == table.count or now - begun >= _PROBE:
+                each = (now - started) / (end - row + int(table.cycles[row:end].sum()))
+                return end, each * (table.count - end + int(table.cycles[end : table.count].sum()))
             row, batch = end, 2 * batch
 
-    def parallel(self, begin: int, each: float) -> bool:
-        """Run the rows from `begin` on all threads; False, and nothing done, when they are one long chain."""
+    def parallel(self, begin: int, seconds: float) -> bool:
+        """Run the rows from `begin` on all threads; False, and nothing done, when they are one long chain.
+
+        seconds  how long one thread would take
+        """
         executor, table = self.executor, self.table
         rows = np.flatnonzero(table.kernel[begin : table.count] >= 0) + begin
         if not len(rows):
@@ -220,7 +230,7 @@ class _Run:
         if graph.parallelism < 1.2:
             return False
         threads = min(executor.threads, len(rows), math.ceil(graph.parallelism))
-        _POOL.run([self._job(graph, thread) for thread in range(threads)], self.report, each * len(rows) / threads)
+        _POOL.run([self._job(graph, thread) for thread in range(threads)], self.report, seconds / threads)
         self.report()
         return True
 

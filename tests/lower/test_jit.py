@@ -185,6 +185,14 @@ def test_only_exact_library_functions_can_be_called():
         jit.load(text)
 
 
+@pytest.mark.parametrize("value", ["zeroinitializer", "5"])
+def test_variables_are_refused(value):
+    """Threads would share them, and their memory is not writable."""
+    text = f"@count = global i64 {value}\ndefine void @f() {{\n  store i64 3, ptr @count\n  ret void\n}}\n"
+    with pytest.raises(CompileError, match="variables of its own"):
+        jit.load(text)
+
+
 def test_refused_code_stays_refused():
     """Also when the object comes from the cache."""
     text = "declare float @expf(float)\ndefine float @f(float %x) {\n %y = call float @expf(float %x)\n ret float %y\n}"

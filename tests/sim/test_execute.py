@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pto_wsp import DType, In, InOut, Out, Tensor, Tile, kernel, pto
-from pto_wsp.errors import ExecutionError
+from pto_wsp.errors import ExecutionError, UsageError
 from pto_wsp.lower.expand import expand
 from pto_wsp.scalar_expr import LoopVar, as_expr
 from pto_wsp.sim import execute, native
@@ -274,9 +274,13 @@ def test_threads_setting(monkeypatch):
     monkeypatch.setenv("PTO_WSP_THREADS", "3")
     assert host_threads() == 3
     assert host_threads(2) == 2
-    assert host_threads(0) == 1
-    monkeypatch.setenv("PTO_WSP_THREADS", "many")
-    assert host_threads() >= 1
+    for wrong in ("many", "0", "-1", "2.5"):
+        monkeypatch.setenv("PTO_WSP_THREADS", wrong)
+        with pytest.raises(UsageError, match="PTO_WSP_THREADS is a whole number, 1 or more"):
+            host_threads()
+        assert host_threads(2) == 2
+    with pytest.raises(UsageError, match="threads is a whole number"):
+        host_threads(0)
     monkeypatch.delenv("PTO_WSP_THREADS")
     assert host_threads() >= 1
 
