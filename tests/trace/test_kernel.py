@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import traceback
 
 import numpy as np
 import pytest
@@ -30,6 +29,7 @@ from pto_wsp.trace.kernel import (
 )
 from pto_wsp.trace.tile import pto
 from pto_wsp.types import DType, Location, ScalarType, Symbol, Tensor, TileType
+from tests.trace.frames import files
 
 F = Tile[4, 8, DType.F32]
 
@@ -363,7 +363,7 @@ def test_kernels_in_exec_without_source():
     with pytest.raises(TypeCheckError) as caught:
         names["k"].graph
     assert str(caught.value).startswith("<string>:3, tracing kernel k\n")
-    assert {f.filename for f in traceback.extract_tb(caught.value.__traceback__)} == {__file__, "<string>"}
+    assert files(caught.value) == {__file__, "<string>"}
 
 
 def test_stages_print():
@@ -554,4 +554,4 @@ def test_errors_while_interpreting_show_the_user_only():
     live = True
     with pytest.raises(KeyError) as caught:
         k.interpret(np.zeros((4, 8), np.float32), np.zeros((4, 8), np.float32))
-    assert {f.filename for f in traceback.extract_tb(caught.value.__traceback__)} == {__file__}
+    assert files(caught.value) == {__file__}

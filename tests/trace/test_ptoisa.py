@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,6 +16,7 @@ from pto_wsp.trace.graph import check
 from pto_wsp.trace.kernel import Constexpr, In, Kernel, Out, Scalar, Tile
 from pto_wsp.trace.ptoisa import BINARY, COLUMN, ROW, SCALAR, UNARY, ptoisa, ptoisa_kernel
 from pto_wsp.types import DType, Tensor, TileType
+from tests.trace.frames import files
 
 F = Tile[4, 8, DType.F32]
 
@@ -264,7 +263,7 @@ def test_outside_a_kernel():
                     **dict.fromkeys(UNARY, 1),
                 }.get(name, 2)
             )
-        assert {f.filename for f in traceback.extract_tb(caught.value.__traceback__)} == {__file__}
+        assert files(caught.value) == {__file__}
     assert not hasattr(ptoisa, "TMATMUL")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import operator
 import sys
-import traceback
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from pto_wsp.trace.kernel import In, InOut, Out, Scalar, Tile, kernel
 from pto_wsp.trace.ops import INTERNAL, OPS
 from pto_wsp.trace.tile import Namespace, Value, pto
 from pto_wsp.types import DType, Location, Symbol, Tensor
+from tests.trace.frames import files
 
 F = Tile[4, 8, DType.F32]
 ROW, COLUMN = Tile[4, 1, DType.F32], Tile[1, 8, DType.F32]
@@ -47,7 +47,7 @@ def refused(body, *words, kind=PtoError, **shapes):
     if isinstance(error, PtoError):
         assert error.line is not None and error.line.file == __file__
         assert "tracing kernel run" in str(error)
-    assert {f.filename for f in traceback.extract_tb(error.__traceback__)} == {__file__}
+    assert files(error) == {__file__}
     for word in words:
         assert word in str(error)
     return str(error)
@@ -414,8 +414,7 @@ def test_the_innermost_user_line_is_shown():
 def test_errors_of_the_user_pass_unchanged():
     with pytest.raises(ZeroDivisionError) as caught:
         traced(lambda x, y, out, s: 1 / 0)
-    frames = traceback.extract_tb(caught.value.__traceback__)
-    assert all(f.filename == __file__ for f in frames)
+    assert files(caught.value) == {__file__}
 
 
 # ---- tiles live in their own kernel ------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import traceback
 import warnings
 
 import numpy as np
@@ -35,6 +34,7 @@ from pto_wsp.trace.tile import pto
 from pto_wsp.trace.tree import Block, Cond, Connect, Consume, Loop, Send, SlotLoad, SlotSet, TaskCall, children, walk
 from pto_wsp.trace.workload import Task, Workload
 from pto_wsp.types import Dense, DenseDyn, DType, Ragged, Sparse, Symbol, Tensor
+from tests.trace.frames import files
 
 F = Tile[4, 8, DType.F32]
 X, Y = Tensor(None, (9, 4, 8), DType.F32), Tensor(None, (9, 4, 8), DType.F32)
@@ -73,7 +73,7 @@ def refused(body, *words, kind=PtoError, build=False):
         w.tree()
     error = caught.value
     assert error.line.file == __file__ and error.line.text
-    assert {f.filename for f in traceback.extract_tb(error.__traceback__)} == {__file__}
+    assert files(error) == {__file__}
     for word in words:
         assert word in str(error)
     return error
