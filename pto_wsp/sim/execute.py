@@ -29,7 +29,8 @@ __all__ = ["Executor", "host_threads"]
 
 _PROBE = 100e-6  # seconds of work that are run before deciding whether more threads would help
 _WORTH = 300e-6  # seconds of work below which they would not
-_PER_TASK = 1e-6  # seconds that finding the order of one task costs
+_PER_TASK = 0.15e-6  # seconds that handing one task to another thread costs
+_PER_ORDERED_TASK = 1e-6  # the same with finding out which tasks it has to wait for
 _REPORT = 0.05  # seconds between reports of progress
 _MOST_PATIENCE = 64
 
@@ -56,8 +57,9 @@ def host_threads(threads: int | None = None) -> int:
 class Executor:
     """The kernels of one workload as machine code, and the threads to run them on.
 
-    threads  host threads that a run may use; results do not depend on it
-    phases   milliseconds that each step of making the kernels' machine code took
+    threads      host threads that a run may use; results do not depend on it
+    independent  no two tasks touch the same memory, as far as the arrays of the last bind() can be told apart
+    phases       milliseconds that each step of making the kernels' machine code took
     """
 
     def __init__(self, expansion: Expansion, threads: int | None = None) -> None:
@@ -69,6 +71,7 @@ class Executor:
         self._scratch_bytes = 64
         self._scratch: dict[int, NDArray[np.uint8]] = {}  # by number of the thread within a run
         self._uses: regions.Uses | None = None
+        self.independent = False
         self._skip, self._patience = 0, 1  # chunks for which not to look for parallel work, after finding none
         native.run_rows()  # loaded now, not while the first tasks are being timed
         for kernel in range(len(expansion.kernels)):
@@ -91,7 +94,14 @@ class Executor:
                     writes[i, p] = True
                     check_output(array, call, binding)
         self._uses = regions.Uses(space, itemsize, writes, origin)
+        self.independent = all(self._is_apart(written, space, writes) for written in set(space[writes].tolist()))
         self._skip, self._patience = 0, 1
+
+    def _is_apart(self, written: int, space: _Tasks, writes: NDArray[np.bool_]) -> bool:
+        """Does one tile of one call have this space to itself, and every task its own part of it?"""
+        users = np.argwhere(space == written).tolist()
+        call = self.expansion.calls[users[0][0]]
+        return len(users) == 1 and regions.are_apart(call, call.tiles[users[0][1]])
 
     def run(self, table: TaskTable, stop: NDArray[np.int64], done: Callable[[int], None]) -> None:
         """Run the tasks of one chunk; returns early, soon after stop[0] becomes non-zero.
@@ -107,7 +117,8 @@ class Executor:
         row, seconds = run.probe()
         run.report()
         saved = seconds * (1 - 1 / self.threads)
-        if seconds < _WORTH or saved < _PER_TASK * (table.count - row) or not run.parallel(row, seconds):
+        price = (_PER_TASK if self.independent else _PER_ORDERED_TASK) * (table.count - row)
+        if seconds < _WORTH or saved < price or not run.parallel(row, seconds):
             run.serial(row, table.count)
 
     def found_parallel(self, found: bool) -> None:
@@ -202,17 +213,17 @@ class _Run:
     def probe(self) -> tuple[int, float]:
         """Run the first rows; the next row, and the seconds that the others may take, by their cycles.
 
-        The last batch is the measure: the first tasks of a run are slower than others.
+        The fastest batch is the measure: first tasks are slow, and the system may have run something else meanwhile.
         """
-        row, batch, begun, table = 0, 1, time.perf_counter(), self.table
+        row, batch, begun, table, each = 0, 1, time.perf_counter(), self.table, math.inf
         while True:
             end, started = min(row + batch, table.count), time.perf_counter()
             after = self.rows(row, end)
             now = time.perf_counter()
             if after < end:  # stopped
                 return table.count, 0.0
+            each = min(each, (now - started) / (end - row + int(table.cycles[row:end].sum())))
             if end == table.count or now - begun >= _PROBE:
-                each = (now - started) / (end - row + int(table.cycles[row:end].sum()))
                 return end, each * (table.count - end + int(table.cycles[end : table.count].sum()))
             row, batch = end, 2 * batch
 
@@ -225,7 +236,8 @@ class _Run:
         rows = np.flatnonzero(table.kernel[begin : table.count] >= 0) + begin
         if not len(rows):
             return True
-        graph = _Graph.of(table, rows, regions.accesses_of(table, rows, executor.uses))
+        accesses = None if executor.independent else regions.accesses_of(table, rows, executor.uses)
+        graph = _Graph.of(table, rows, accesses)
         executor.found_parallel(graph.parallelism >= 1.2)
         if graph.parallelism < 1.2:
             return False
@@ -265,11 +277,11 @@ class _Graph:
         self.state[8] = len(ready)
 
     @classmethod
-    def of(cls, table: TaskTable, rows: _Rows, accesses: regions.Accesses) -> _Graph:
+    def of(cls, table: TaskTable, rows: _Rows, accesses: regions.Accesses | None) -> _Graph:
         none = np.zeros(0, np.int32)
         cycles = np.maximum(table.cycles[rows], 1)
-        many = len(accesses.task)
-        if not many:
+        many = 0 if accesses is None else len(accesses.task)
+        if accesses is None or not many:
             return cls(rows, none, none, float(len(rows)))
         longest = cycles.copy()
         writer, reader = np.full(accesses.cells, -1, np.int32), np.full(accesses.cells, -1, np.int32)

@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pto_wsp.lower.expand import Binding, Call
 from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
+from pto_wsp.scalar_expr import affine
 
-__all__ = ["Accesses", "Tiles", "Uses", "accesses_of", "cells_of", "overlaps_itself", "spaces_of"]
+__all__ = ["Accesses", "Tiles", "Uses", "accesses_of", "are_apart", "cells_of", "overlaps_itself", "spaces_of"]
 
 _Int = NDArray[np.int64]
 _MOST_CELLS = 8  # cells per tile, on average, beyond which a space is cut more coarsely
@@ -87,6 +89,24 @@ def overlaps_itself(array: NDArray[Any]) -> bool:
             return array.size > 0
         end += stride * (size - 1)
     return False
+
+
+def are_apart(call: Call, binding: Binding) -> bool:
+    """Can it be seen without running that no two tasks of a call share an element of this tile?
+
+    That is so when each loop variable moves some dimension on its own, by at least the tile's extent there.
+    """
+    tile = binding.param.node.tile
+    moved = set()
+    for dim in binding.dims:
+        form = affine(dim.start)
+        if form is not None and len(form[0]) == 1:
+            ((var, step),) = form[0].items()
+            size = {"rows": tile.rows, "cols": tile.cols, "fixed": 1}[dim.role]
+            if abs(step) >= (size if dim.extent is None else min(size, dim.extent)):
+                moved.add(var)
+    repeats = any(isinstance(var.axis, tuple) and len(set(var.axis)) < len(var.axis) for var in call.loops)
+    return not repeats and moved.issuperset(call.loops)
 
 
 def accesses_of(table: TaskTable, rows: _Int, uses: Uses) -> Accesses:

@@ -1,7 +1,11 @@
 """Execution: the arrays end up as if tasks had run one after another, for any number of threads."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,7 +80,7 @@ def run(root, threads, capacity=None, stop=None, executor=None, done=None):
 @pytest.fixture
 def eager(monkeypatch):
     """Threads are used for the smallest workloads, too."""
-    for name in ("_PROBE", "_WORTH", "_PER_TASK"):
+    for name in ("_PROBE", "_WORTH", "_PER_TASK", "_PER_ORDERED_TASK"):
         monkeypatch.setattr(execute, name, 0.0)
 
 
@@ -164,7 +168,7 @@ def test_overlapping_tiles_in_program_order(workload, capacity):
     root = Block(tuple(call(mix, view(tensors, x), view(tensors, out)) for x, out in tiles))
     in_order([(view(used, x), view(used, out)) for x, out in tiles])
     expected = memory.copy()
-    constants = {name: getattr(execute, name) for name in ("_PROBE", "_WORTH", "_PER_TASK")}
+    constants = {name: getattr(execute, name) for name in ("_PROBE", "_WORTH", "_PER_TASK", "_PER_ORDERED_TASK")}
     try:
         for threads, eager in ((1, False), (3, True)):
             memory[:] = start
@@ -175,6 +179,53 @@ def test_overlapping_tiles_in_program_order(workload, capacity):
     finally:
         for name, value in constants.items():
             setattr(execute, name, value)
+
+
+@pytest.mark.parametrize(
+    "apart, view",
+    [
+        (True, lambda t, i, j: t[i][j]),
+        (True, lambda t, i, j: t[j][i]),
+        (True, lambda t, i, j: t[5 - i, j * 2 + 1]),
+        (True, lambda t, i, j: t[i, 0, :, j * 8 : j * 8 + 8]),
+        (True, lambda t, i, j: t[i, 0, j * -4 + 20 : j * -4 + 24, :8]),
+        (True, lambda t, i, j: t[i, i, :4, j * 8 : j * 8 + 8]),
+        (False, lambda t, i, j: t[i, 0, :, j * 4 : j * 4 + 8]),
+        (False, lambda t, i, j: t[i][0]),
+        (False, lambda t, i, j: t[i // 2][j]),
+        (False, lambda t, i, j: t[i + j][j]),
+        (False, lambda t, i, j: t[i % 3][j]),
+    ],
+)
+def test_tasks_that_are_seen_to_be_apart_are(eager, apart, view):
+    """The proof that spares the search: never given for tasks that share an element."""
+    x, out, expected = np.arange(32).reshape(4, 8), *np.zeros((2, 8, 8, 24, 40), np.int64)
+    a, b = tensor(x), tensor(out)
+    root = loop(4, lambda i: loop(3, lambda j: call(mix, a, view(b, i, j)), "j"))
+    executor = Executor(expand(WorkloadTree("w", root)), 3)
+    run(None, 3, executor=executor)
+    assert executor.independent == apart
+    for i in range(4):
+        for j in range(3):
+            in_order([(x, view(expected, i, j)[:4, :8])])
+    assert (out == expected).all()
+
+
+def test_repeated_values_and_aliases_are_not_apart(eager):
+    out, expected = np.zeros((2, 4, 4, 8), np.int64)
+    x = np.arange(32).reshape(4, 8)
+    b = tensor(out)
+    for root, outs in (
+        (loop((0, 1, 0), lambda i: call(mix, tensor(x), b[i])), (0, 1, 0)),
+        (loop(4, lambda i: call(mix, b[0], b[i])), None),
+        (Block((loop(4, lambda i: call(mix, tensor(x), b[i])), call(mix, b[0], tensor(out)[3]))), None),
+    ):
+        executor = Executor(expand(WorkloadTree("w", root)), 3)
+        run(None, 3, executor=executor)
+        assert not executor.independent
+        if outs:
+            in_order([(x, expected[i]) for i in outs])
+            assert (out == expected).all()
 
 
 def test_partial_tiles(eager):
@@ -198,6 +249,30 @@ def test_many_threads_many_times_same_bits(eager):
         run(loop(40, lambda i, a=a, b=b: call(heavy, a[i], b[i % 8])), threads)
         results.append(out)
     assert all((r.view(np.uint32) == results[0].view(np.uint32)).all() for r in results)
+
+
+def test_a_forked_process_has_threads_of_its_own():
+    """The threads of the parent do not exist in the child."""
+    program = """
+import os, sys
+import numpy as np
+from pto_wsp.sim import execute
+for name in ("_PROBE", "_WORTH", "_PER_TASK", "_PER_ORDERED_TASK"):
+    setattr(execute, name, 0.0)
+from tests.sim.test_execute import call, heavy, loop, run, tensor
+x, out = np.ones((20, 64, 64), np.float32), np.zeros((20, 64, 64), np.float32)
+a, b = tensor(x), tensor(out)
+root = loop(20, lambda i: call(heavy, a[i], b[i]))
+assert run(root, 3) == 20
+child = os.fork()
+if child == 0:
+    os._exit(0 if run(root, 3) == 20 else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork")
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=120, cwd=root)
 
 
 def test_two_programs_at_once(eager):
