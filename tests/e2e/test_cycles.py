@@ -320,6 +320,17 @@ def test_matmul_reads_its_parameters_where_it_stands():
     assert np.all(o == 4 * 36) and cycles == 16 + 16 + 16 + (16 + 16 + 64) + 16
 
 
+def test_an_out_parameter_can_be_read_with_a_warning():
+    @kernel
+    def increase(o: Out[Tile[2, 8, F32]]):
+        pto.store(o, pto.add(o, 1.0))
+
+    o = np.full((2, 8), 41, np.float32)
+    with pytest.warns(UserWarning, match="InOut"):
+        assert run_one(increase, o) == 48
+    assert np.all(o == 42)
+
+
 def test_an_inout_parameter_reads_its_old_content():
     @kernel
     def increase(o: InOut[Tile[2, 8, F32]]):
