@@ -29,7 +29,10 @@ def test_number_of_ops():
     assert f"{len(OPS) - len(INTERNAL)} ops" in README
 
 
-@pytest.mark.parametrize("path", re.findall(r"`((?:docs|examples|benchmarks|pto_wsp)/[\w./]+)`|\]\((docs/[^)]+)\)", README))
+FILES = re.findall(r"`((?:docs|examples|benchmarks|pto_wsp)/[\w./]+)`|\]\((docs/[^)]+)\)", README)
+
+
+@pytest.mark.parametrize("path", FILES)
 def test_files_exist(path):
     assert (ROOT / (path[0] or path[1])).exists()
 
