@@ -171,6 +171,14 @@ class Program:
         """Of the last run that ended well; zeros from the start of a run to its end."""
         return self._stats
 
+    @property
+    def phases(self) -> dict[str, float]:
+        """Milliseconds that each step of making machine code took: for the loops of the workload and its kernels."""
+        spent = dict(self._expansion.code.phases)
+        for phase, ms in self._executor.phases.items():
+            spent[phase] = spent.get(phase, 0.0) + ms
+        return spent
+
     # ---- the clock
 
     @show_user_frames()

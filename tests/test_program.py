@@ -9,6 +9,7 @@ import threading
 import time
 import types
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -745,6 +746,23 @@ def test_print_summary(capsys: pytest.CaptureFixture[str]) -> None:
     run(program)
     program.trace.print_summary()
     assert "kernel_invocations  6" in capsys.readouterr().out
+
+
+def test_phases_of_compiling(empty_cache: Path) -> None:
+    @kernel
+    def never_seen_before(x: In[Tile[3, 7, F32]], out: Out[Tile[3, 7, F32]]):
+        pto.store(out, pto.mul(x, 0.8125))
+
+    X, OUT = tensor(numbers(3, 7)), tensor(numbers(3, 7))
+
+    @workload
+    def one():
+        never_seen_before(x=X, out=OUT)
+
+    first, second = one().compile(), one().compile(target="numpy")
+    assert {"emit IR", "optimise", "machine code", "link"} <= first.phases.keys()
+    assert 0 < sum(first.phases.values()) < first.stats.compile_time_ms
+    assert "machine code" not in second.phases
 
 
 # ---- progress ----

@@ -26,6 +26,7 @@ class Interpreter:
 
     def __init__(self, expansion: Expansion) -> None:
         self.expansion = expansion
+        self.phases: dict[str, float] = {}  # there is no machine code to make
 
     def bind(self, arrays: Sequence[NDArray[Any]]) -> None:
         """The arrays that the next chunks work on.
