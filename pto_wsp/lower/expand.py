@@ -287,7 +287,7 @@ class _Emitter:
         raise CompileError(f"{construct} is not supported yet on cpu_sim.").at(node.line)
 
     def block(self, node: tree.Block, scope: Scope, sequential: bool) -> Piece:
-        children = [child for child in node.children if not _is_empty(child)]
+        children = _parts(node)
         if len(children) == 1:
             return self.node(children[0], scope, sequential)
         pieces = [self.node(child, scope, not node.parallel) for child in children]
@@ -611,13 +611,32 @@ def graph_of(call: tree.TaskCall) -> KernelGraph:
     return call.kernel.graph_for(dict(call.args))
 
 
+def _parts(block: tree.Block) -> list[tree.TreeNode]:
+    """The nodes of a block that have tasks; blocks of the same order inside it are dissolved, however deep."""
+    parts, left = [], list(reversed(block.children))
+    while left:
+        child = left.pop()
+        if isinstance(child, tree.Block) and (child.parallel is block.parallel or len(child.children) == 1):
+            left.extend(reversed(child.children))
+        elif not _is_empty(child):
+            parts.append(child)
+    return parts
+
+
 def _is_empty(node: tree.TreeNode) -> bool:
     """Can it be seen without running that the node has no tasks?"""
-    if isinstance(node, tree.Loop):
-        axis = node.axis
-        none = _size(axis) <= 0 if isinstance(axis, (int, Dense)) else axis == ()
-        return none or _is_empty(node.body)
-    return isinstance(node, tree.Block) and all(map(_is_empty, node.children))
+    left = [node]
+    while left:
+        node = left.pop()
+        if isinstance(node, tree.Block):
+            left.extend(node.children)
+        elif isinstance(node, tree.Loop):
+            axis = node.axis
+            if axis != () and (not isinstance(axis, (int, Dense)) or _size(axis) > 0):
+                left.append(node.body)
+        else:
+            return False
+    return True
 
 
 def _size(axis: int | Dense) -> int:

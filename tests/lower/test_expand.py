@@ -319,6 +319,18 @@ def test_random_structures(root, capacity):
     check(root, capacity=capacity)
 
 
+@pytest.mark.parametrize("parallel", [True, False])
+def test_blocks_in_blocks_in_blocks(parallel):
+    """What `w = sequential(w, task(...))` in a Python loop makes."""
+    x = tensor(3000, 1, 1)
+    root = call(ONE, x[0], x[0], 0)
+    for i in range(1, 3000):
+        root = Block((root, call(ONE, x[i], x[i], i)), parallel)
+    found = rows_of(root)
+    assert [row["axes"] for row in found if row["kernel"] >= 0] == [[i] for i in range(3000)]
+    assert len(found) == 3000 + (0 if parallel else 2)
+
+
 def test_unrolled_calls_become_a_loop():
     """A Python loop over calls must not make code for each of them."""
     x = tensor(300, 4, 8)
