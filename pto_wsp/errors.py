@@ -326,6 +326,8 @@ class show_user_frames(ContextDecorator):
 
 
 def _is_ours(trace: TracebackType) -> bool:
+    if str(trace.tb_frame.f_globals.get("__name__")).startswith("pto_wsp."):  # also what a dataclass of ours generated
+        return True
     return os.path.abspath(trace.tb_frame.f_code.co_filename).startswith(_PACKAGE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from pto_wsp.scalar_expr import LoopVar
 from pto_wsp.trace import record
 from pto_wsp.trace.record import Frame, Recorder
 from pto_wsp.trace.resolve import as_axis, as_predicate, slot_number, together
-from pto_wsp.trace.source import where
+from pto_wsp.trace.source import line_for_errors, where
 from pto_wsp.trace.workload import Workload
 
 __all__ = [
@@ -57,6 +58,8 @@ def workload(
     """
     if func is None:
         return lambda f: workload(f, type_check=type_check, fail_on_type_error=fail_on_type_error)
+    if inspect.isgeneratorfunction(func) or inspect.iscoroutinefunction(func):
+        raise UsageError(f"workload {func.__name__} contains yield or await; a body runs in one go.").at(where())
     if not callable(func):
         raise UsageError(f"@workload decorates a function; got {func!r}.").at(where())
 
@@ -72,7 +75,8 @@ def workload(
 def _record(func: Callable[..., Any], args: Any, kwargs: Any, type_check: bool, fail_on_type_error: bool) -> Workload:
     outer = record.current()
     with Recorder(func.__name__, type_check) as recorder:
-        func(*args, **kwargs)
+        with line_for_errors(f"recording workload {func.__name__}"):
+            func(*args, **kwargs)
         nodes = recorder.finish()
     _warn_of_loose(recorder)
     made = together(nodes)

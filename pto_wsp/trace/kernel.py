@@ -285,6 +285,8 @@ jit_kernel = kernel
 def _make(func: Any, options: dict[str, Any]) -> Kernel:
     if not callable(func) or isinstance(func, type):
         raise UsageError(f"@kernel decorates a function; got {func!r}.").at(where())
+    if inspect.isgeneratorfunction(func) or inspect.iscoroutinefunction(func):
+        raise UsageError(f"kernel {func.__name__} contains yield or await; a body runs in one go.").at(where())
     if isinstance(func, Kernel):
         raise UsageError(f"{func.name} is a kernel already; one @kernel is enough.").at(where())
     return Kernel(func, options)
@@ -333,7 +335,7 @@ class Kernel:
     def __getitem__(self, axes: Any) -> KernelCall:
         return KernelCall(self, axes if isinstance(axes, tuple) else (axes,))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Inside @workload: a task without axis values, see KernelCall. Elsewhere: the graph, see `trace`."""
         with show_user_frames():
             self._not_inside_a_kernel()
@@ -476,7 +478,7 @@ class Kernel:
                 )
         return found
 
-    def trace(self, *args: Any, **kwargs: Any) -> KernelGraph:
+    def trace(self, /, *args: Any, **kwargs: Any) -> KernelGraph:
         """Run the body once more and return its graph; of the arguments only constexprs matter."""
         with show_user_frames():
             self._not_inside_a_kernel()
@@ -536,7 +538,7 @@ class Kernel:
 
     # ---- running and looking
 
-    def interpret(self, *args: Any, **kwargs: Any) -> None:
+    def interpret(self, /, *args: Any, **kwargs: Any) -> None:
         """Run the body as plain Python on NumPy arrays; stores write into them.
 
         Takes the kernel's arguments: an array for each tile (smaller than the tile at the end of an axis), numbers
@@ -593,7 +595,7 @@ class KernelCall:
         self.kernel, self.axes = kernel, axes
         self.kernel_ref = kernel
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Workload:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Workload:
         """Record one task. Arguments: Tensor views for tiles; numbers, symbols or expressions for scalars.
 
         after   handles (results of earlier calls) that this task waits for

@@ -107,13 +107,12 @@ class Recorder:
             return False
         return self.outer is None or self.outer.is_unconditional()
 
-    @staticmethod
-    def _left_early(frame: Frame) -> UsageError:
+    def _left_early(self, frame: Frame) -> UsageError:
         return UsageError(
             f"the loop {frame.kind} was left before its end (break, return, or an exception that was caught). Its"
             " body runs once, to record what every iteration does, so it cannot stop early. Choose iterations with"
             " `with P.when(...):`, or a smaller axis."
-        ).at(frame.line, "recording a workload")
+        ).at(frame.line, f"recording workload {self.name}")
 
 
 def runs(vars: Iterable[LoopVar]) -> bool:

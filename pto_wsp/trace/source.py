@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import CodeType, FrameType
 
-from pto_wsp.errors import SourceLine
+from pto_wsp.errors import PtoError, SourceLine
 
 Columns = tuple[int | None, int | None, int | None, int | None]
 
@@ -20,6 +23,7 @@ _INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.s
 
 _files: dict[str, bool] = {}  # file name -> is it the user's?
 _positions: dict[int, tuple[CodeType, list[Columns], dict[int, SourceLine]]] = {}  # id of a code object -> its lines
+_lock = threading.Lock()
 _POSITIONS_KEPT = 512  # code objects; the oldest is dropped first
 
 
@@ -27,12 +31,8 @@ def where() -> SourceLine:
     """The user's line that is running now: the innermost frame outside pto_wsp and the standard library."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        file = frame.f_code.co_filename
-        users = _files.get(file)
-        if users is None:
-            users = _files[file] = is_user_file(file)
-        if users and not (file[0] == "<" and frame.f_globals.get("__name__", "").startswith("pto_wsp.")):
-            return _line_of(frame)  # "<string>": code that a dataclass of ours generated
+        if _is_users(frame):
+            return _line_of(frame)
         frame = frame.f_back
     return SourceLine("<unknown>", 0, 0, None, None, "<unknown>")
 
@@ -54,21 +54,49 @@ def is_user_file(file: str) -> bool:
     return not path.startswith(_STDLIB) or any(part in path for part in _INSTALLED)
 
 
-def _line_of(frame: FrameType) -> SourceLine:
-    code = frame.f_code
+def _is_users(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    users = _files.get(file)
+    if users is None:
+        users = _files[file] = is_user_file(file)
+    if users and file[0] == "<":                                # "<string>": perhaps a dataclass of ours generated it
+        return not str(frame.f_globals.get("__name__")).startswith("pto_wsp.")
+    return users
+
+
+@contextmanager
+def line_for_errors(doing: str) -> Iterator[None]:
+    """Errors of ours that leave the block know the user's line; those that do not yet get it from their traceback."""
+    try:
+        yield
+    except PtoError as error:
+        last = None
+        trace = error.__traceback__
+        while trace is not None:
+            if _is_users(trace.tb_frame):
+                last = trace
+            trace = trace.tb_next
+        error.at(_line_of(last.tb_frame, last.tb_lasti, last.tb_lineno) if last is not None else None, doing)
+        raise
+
+
+def _line_of(frame: FrameType, instruction: int | None = None, line: int | None = None) -> SourceLine:
+    """The line of a frame, where it stands now or stood at an instruction."""
+    code, instruction = frame.f_code, frame.f_lasti if instruction is None else instruction
     kept = _positions.get(id(code))
     if kept is None or kept[0] is not code:
-        kept = _positions[id(code)] = (code, _columns(code), {})
-        if len(_positions) > _POSITIONS_KEPT:
-            del _positions[next(iter(_positions))]
+        with _lock:
+            kept = _positions[id(code)] = (code, _columns(code), {})
+            if len(_positions) > _POSITIONS_KEPT:
+                del _positions[next(iter(_positions))]
     _, columns, lines = kept
-    found = lines.get(frame.f_lasti)
+    found = lines.get(instruction)
     if found is None:
-        at = max(frame.f_lasti, 0) // 2
-        line, end_line, column, end_column = columns[at] if at < len(columns) else (None, None, None, None)
-        line = line or frame.f_lineno or code.co_firstlineno
-        found = SourceLine(code.co_filename, line, end_line or line, column, end_column, code.co_name)
-        lines[frame.f_lasti] = found
+        at = max(instruction, 0) // 2
+        first, last, column, end_column = columns[at] if at < len(columns) else (None, None, None, None)
+        first = first or line or frame.f_lineno or code.co_firstlineno
+        found = SourceLine(code.co_filename, first, last or first, column, end_column, code.co_name)
+        lines[instruction] = found
     return found
 
 

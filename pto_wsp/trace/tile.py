@@ -18,7 +18,6 @@ import numpy as np
 
 from pto_wsp.errors import (
     OperandError,
-    PtoError,
     SourceLine,
     TileAsBoolError,
     TypeCheckError,
@@ -28,7 +27,7 @@ from pto_wsp.errors import (
 from pto_wsp.trace import record
 from pto_wsp.trace.graph import KernelGraph, Node, Param, build, number_as
 from pto_wsp.trace.ops import ALIASES, INTERNAL, OPS, REQUIRED, Op
-from pto_wsp.trace.source import where
+from pto_wsp.trace.source import line_for_errors, where
 from pto_wsp.types import DType, Location, ScalarType, TileType
 
 HIDDEN_ATTRS = frozenset({"at", "by"})  # set by the tracer, not by the user
@@ -168,10 +167,8 @@ class Tracer:
         """While this is entered, operations go to this graph."""
         token, recorder = _current.set(self), record.suspend()
         try:
-            yield
-        except PtoError as error:
-            error.at(None, f"tracing kernel {self.name}")
-            raise
+            with line_for_errors(f"tracing kernel {self.name}"):
+                yield
         finally:
             record.resume(recorder)
             _current.reset(token)
@@ -394,12 +391,8 @@ class TileUseError(TypeCheckError, TypeError):
 _NO_NUMBER = "A scalar that the Python code has to know is a Constexpr[...] parameter."
 _NO_LOGIC = "Masks are u8 tiles of 0 and 1: pto.minimum(a, b) is and, pto.maximum(a, b) is or, pto.eq(a, 0) is not."
 _UFUNCS: dict[Any, Op] = {op.reference: op for op in reversed(OPS.values()) if isinstance(op.reference, np.ufunc)}
-_UFUNCS |= {
-    np.divide: OPS["div"],
-    np.maximum: OPS["maximum"],
-    np.minimum: OPS["minimum"],
-    np.reciprocal: OPS["reciprocal"],
-}
+_UFUNCS |= {np.divide: OPS["div"], np.maximum: OPS["maximum"], np.minimum: OPS["minimum"]}
+_UFUNCS |= {np.matmul: OPS["matmul"], np.reciprocal: OPS["reciprocal"]}
 
 
 def _operator(op: Op, swap: bool = False) -> Callable[..., Any]:
@@ -410,10 +403,25 @@ def _operator(op: Op, swap: bool = False) -> Callable[..., Any]:
     return method
 
 
+def _in_place(op: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """`x += y` makes a new tile; on an output that would look like a store."""
+
+    def in_place(self: Value, other: Any) -> Any:
+        if self.param is not None and self.param.direction != "in":
+            self._refuse(
+                f"change {self.name} in place",
+                f"Write pto.store({self.name}, pto.{op}({self.name}, ...)); this would only rename a new tile.",
+            )
+        return method(self, other)
+
+    return in_place
+
+
 for _name, _op in {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "matmul": "matmul"}.items():
     setattr(Value, f"__{_name}__", _operator(OPS[_op]))
     setattr(Value, f"__r{_name}__", _operator(OPS[_op], swap=True))
-for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs"):
+    setattr(Value, f"__i{_name}__", _in_place(_op, getattr(Value, f"__{_name}__")))
+for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "round", "floor", "ceil"):
     setattr(Value, f"__{_name}__", _operator(OPS[_name]))
 
 

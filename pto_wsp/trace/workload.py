@@ -106,7 +106,7 @@ class Workload:
         self.name = name
         self.title: str | None = None
         self.line = where()
-        self.origin: object = self  # the same for all copies of a node
+        self.origin = object()  # the same for all copies of a node
         self.params: tuple[tuple[str, Any], ...] = ()
         self.schedule = Schedule()
         self.spatial_grid: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import operator
 import sys
 
@@ -479,3 +480,37 @@ def test_reading_an_out_parameter_warns(body):
         graph = traced(body)
     assert {w.filename for w in caught} == {__file__}
     assert "load" in ops(graph)
+
+
+def test_in_place_operators():
+    @kernel
+    def k(x: In[F], out: Out[F]):
+        y = x
+        y += 1
+        y *= y
+        x -= 2
+        pto.store(out, y + x)
+
+    assert [n for n in ops(k.graph) if n not in ("load", "store", "constant")] == ["add", "mul", "sub", "add"]
+
+    @kernel
+    def wrong(x: In[F], out: Out[F]):
+        out += x
+
+    with pytest.raises(TypeError, match=r"pto.store\(out, pto.add\(out"):
+        wrong.graph
+
+
+def test_rounding_functions_of_python():
+    @kernel
+    def k(x: In[F], out: Out[F]):
+        pto.store(out, round(x) + math.floor(x) + math.ceil(x))
+
+    assert {"round", "floor", "ceil"} <= set(ops(k.graph))
+
+
+def test_numpy_matmul():
+    def body(x, y, out, s):
+        pto.store(out, np.matmul(x, y.T))
+
+    traced(body, out=Tile[4, 4, DType.F32])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -854,3 +855,49 @@ def test_pipelines_build():
     with pytest.raises(CompileError, match="send needs a task"):
         send(queue, combine()).tree()
     assert "connect load, work" in str(connect([load, work], [queue]).tree())
+
+
+# ---- lines of errors that come from elsewhere --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("use", "word"),
+    [
+        (lambda i: 1 if i > 2 else 2, "P.when"),
+        (lambda i: Dense[-1], "Dense"),
+        (lambda i: DispatchPolicy.round_robin(0), "num_aicpus"),
+        (lambda i: slot_u64(999), "slot"),
+    ],
+)
+def test_errors_of_the_vocabulary_get_the_users_line(use, word):
+    def w():
+        for i in P(3):
+            use(i)
+
+    error = refused(w, word, "recording workload w", build=True)
+    assert "lambda i" in error.line.text
+
+
+@pytest.mark.parametrize("decorate", [workload, kernel])
+def test_bodies_that_would_never_run(decorate):
+    def generator():
+        yield 1
+
+    async def coroutine():
+        pass
+
+    for body in (generator, coroutine):
+        with pytest.raises(UsageError, match="yield or await"):
+            decorate(body)
+
+
+def test_nodes_are_freed_without_the_garbage_collector():
+    gc.collect()
+    gc.disable()
+    try:
+        w = workload(lambda: copy[0](X[0], Y[0]))()
+        seen = weakref.ref(w)
+        del w
+        assert seen() is None
+    finally:
+        gc.enable()
