@@ -266,11 +266,10 @@ class _Writer:
     def write_row(self, index: int, nest: RowNest, row: Any) -> None:
         self.row_values = {}
         start = Lane(self.one, index, -1, row)
-        for stage in nest.stages:
-            for node in stage.nodes + stage.scalars:
-                for operand in node.operands:
-                    if operand.op.name == "load" and operand.is_tile and operand.tile.cols == 1:
-                        self.row_value(start, operand)
+        for node in nest.nodes:                             # what loads read is read before any store of the row
+            for operand in node.operands:
+                if operand.op.name == "load" and operand.is_tile and operand.tile.cols == 1:
+                    self.row_value(start, operand)
         self.write_scalars(start, nest.before)
         for at, stage in enumerate(nest.stages):
             if stage.nodes:

@@ -70,6 +70,10 @@ def rewrite(graph: KernelGraph) -> KernelGraph:
     return _renewed(graph, new, nodes)
 
 
+ADAPTING = frozenset({"alloc", "iota_u32", "broadcast", "tsort32", "extract_topk_indices"})
+"""Ops whose results take the valid extents of what they are used with: one node for two would tie the two uses."""
+
+
 def share(graph: KernelGraph) -> KernelGraph:
     """One node for equal computations. Loads are equal when no store lies between them."""
     new: dict[int, Node] = {}
@@ -79,7 +83,7 @@ def share(graph: KernelGraph) -> KernelGraph:
     for node in graph.nodes:
         operands = tuple(new[id(o)] for o in node.operands)
         current = node if operands == node.operands else replace(node, operands=operands)
-        if current.op.name in ("store", "add_cycles", "param", "scalar_param"):
+        if current.op.name in ("store", "add_cycles", "param", "scalar_param") or current.op.name in ADAPTING:
             epoch += current.op.name == "store"
             nodes.append(current)
             new[id(node)] = current

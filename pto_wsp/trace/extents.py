@@ -100,20 +100,22 @@ class Extents:
         self._derived.append(((id(node), axis), (id(origin), origin_axis), scale))
 
     def of(self, node: Node, axis: int) -> Extent:
-        key = (id(node), axis)
-        return Extent(self._static[key], tuple(sorted(self._members.get(self._find(key), ()))))
+        static = self._static[id(node), axis]
+        if static == 1:
+            return Extent(1)                                    # never partial, see needed()
+        return Extent(static, tuple(sorted(self._members.get(self._find((id(node), axis)), ()))))
 
     def constraints(self) -> tuple[tuple[Source, ...], ...]:
         """Groups of run-time extents that must be equal in every task."""
-        return tuple(sorted(tuple(sorted(group)) for group in self._members.values() if len(group) > 1))
+        return tuple(sorted(tuple(sorted(group)) for key, group in self._members.items()
+                            if len(group) > 1 and self._static[key] > 1))
 
     def needed(self) -> tuple[Source, ...]:
         """Run-time extents that must not be 0 in any task: dimensions of one element are whole, never partial.
 
         Ops repeat such an element over other tiles, and what a [rows, 1] tile holds is one number per row.
         """
-        single = {self._find(key) for key, size in self._static.items() if size == 1}
-        return tuple(sorted({s for key in single for s in self._members.get(key, ())}))
+        return tuple(sorted({s for key, group in self._members.items() if self._static[key] == 1 for s in group}))
 
     def _find(self, key: Key) -> Key:
         """The class that a dimension belongs to, by its representative; shortens the way there for the next time."""

@@ -111,6 +111,10 @@ class KernelGraph:
     def __repr__(self) -> str:
         return f"<kernel {self.name}: {len(self.params)} parameters, {len(self.nodes)} nodes>"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What a notebook shows."""
+        printer.text(str(self))
+
 
 def build(op: Op, operands: Iterable[Node | Number], attrs: Mapping[str, Any] | None = None,
           line: SourceLine | None = None) -> tuple[Node, ...]:
