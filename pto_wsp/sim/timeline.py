@@ -12,6 +12,7 @@ import os
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,18 +103,18 @@ class Timeline:
         """The end of the last task."""
         return int(self.end.max(initial=0))
 
-    @property
+    @cached_property
     def kernels(self) -> tuple[str, ...]:
         """Kernel names in order of first call."""
         return tuple(dict.fromkeys(name for name, _ in self.calls))
 
-    @property
+    @cached_property
     def kernel(self) -> NDArray[np.int64]:
         """Per task, the index of its kernel in `kernels`."""
         index = {name: i for i, name in enumerate(self.kernels)}
         return np.array([index[name] for name, _ in self.calls], np.int64)[self.call]
 
-    @property
+    @cached_property
     def idle(self) -> NDArray[np.int64]:
         """Per task, the cycles for which its worker had nothing to do before it."""
         idle = np.zeros(len(self), np.int64)
