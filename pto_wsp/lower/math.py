@@ -292,14 +292,8 @@ def log(k: Algebra, x: Lanes) -> Lanes:
     fraction = k.and_(bits, (1 << c.fraction) - 1)
     f = k.sub(k.bitcast(k.add(fraction, start), x.dtype), 1.0)
     y = _log1p_f32(k, c, e, f) if c is F32 else _log1p_f64(k, c, e, f)
-    # 0 < x < inf, asked of the bits
-    ordinary = k.lt(k.bitcast(k.sub(k.bitcast(x, c.bits), 1), _unsigned(c)), (2 * c.bias + 1 << c.fraction) - 1)
-    special = k.select(k.lt(x, 0.0), float("nan"), x)
-    return k.select(ordinary, y, k.select(k.eq(x, 0.0), float("-inf"), special))
-
-
-def _unsigned(c: Format) -> DType:
-    return DType.U32 if c is F32 else DType.U64
+    of_the_rest = k.select(k.eq(x, 0.0), k.const(float("-inf"), x.dtype), float("nan"))
+    return k.select(k.eq(x, float("inf")), x, k.select(k.gt(x, 0.0), y, of_the_rest))
 
 
 def _log1p_f32(k: Algebra, c: Format, e: Lanes, f: Lanes) -> Lanes:

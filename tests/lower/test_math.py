@@ -122,6 +122,14 @@ def test_nan_stays_nan(name):
     assert np.isnan(compile_loop(FUNCTIONS[name])(x)).tolist() == [True, False]
 
 
+def test_the_double_closest_to_a_multiple_of_half_pi():
+    """Cancels 61 bits after the reduction of an exponent of 850: the hardest argument there is (Muller)."""
+    x = np.array([6381956970095103 * 2.0**797])
+    loops = compile_loops({"sin": math.sin, "cos": math.cos}, (DType.F64,), DType.F64)
+    assert loops["sin"](x)[0] == 1.0
+    assert abs(loops["cos"](x)[0] / -4.68716592425462761112e-19 - 1) < 2.0**-52
+
+
 def horner(x: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:
     result = np.zeros_like(x)
     for coefficient in reversed(coefficients):
