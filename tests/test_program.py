@@ -172,7 +172,7 @@ def slow(x: In[Tile[64, 64, F32]], out: Out[Tile[64, 64, F32]]):
     pto.store(out, y)
 
 
-def slow_program(n: int = 2000) -> tuple[Tensor, np.ndarray[Any, Any], Program]:
+def slow_program(n: int = 5000) -> tuple[Tensor, np.ndarray[Any, Any], Program]:
     """A run of some tenths of a second: every task does the same."""
     X, out = tensor(numbers(64, 64)), np.zeros((64, 64), np.float32)
     OUT = tensor(out)
@@ -209,7 +209,7 @@ def test_another_thread_runs_meanwhile() -> None:
         program.synchronize(timeout=0.0)
     assert program.stats.total_cycles == 0
     program.synchronize(timeout=60)
-    assert program.stats.task_count == 2000
+    assert program.stats.task_count == 5000
 
 
 def test_the_interpreter_runs_in_the_callers_thread() -> None:
@@ -503,7 +503,7 @@ def test_a_stopped_run_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert program.is_complete()
     assert program.stats.total_cycles == 0
     program.synchronize()
-    assert run(program).task_count == 2000
+    assert run(program).task_count == 5000
 
 
 # ---- inputs ----
