@@ -13,7 +13,7 @@ from pto_wsp.errors import ExecutionError, RegionError
 from pto_wsp.scalar_expr import Expr, LoopVar, as_expr
 
 if TYPE_CHECKING:
-    from pto_wsp.lower.expand import Binding, Call, KernelUse
+    from pto_wsp.lower.bindings import Binding, Call, KernelUse
 
 __all__ = ["outside"]
 

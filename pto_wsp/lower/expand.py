@@ -1,111 +1,39 @@
-"""WorkloadTree -> native code that fills a TaskTable.
+"""Workloads, expanded: native code that runs through a WorkloadTree and fills a TaskTable.
 
 In: a WorkloadTree. Out: an Expansion, which runs through the loops in program order, writes one row per task, and
 hands the table over whenever it is full. Sizes, symbols and arrays are run-time inputs: nothing is compiled again when
-they change. No row is written before each of its tiles is known to lie inside its array. Start reading at `expand`,
-then `_Emitter.task`.
-
-How the text is made: a node of the tree becomes a Piece, LLVM text in which every number that belongs to this node
-alone (a literal, the position of an input, the number of the call) is cut out. Nodes of one block whose text is then
-equal, such as the calls of an unrolled Python loop, share that text: a native loop runs over a table of their numbers.
+they change. No row is written before each of its tiles is known to lie inside its array. The text of the native code
+is made in rows.py. Start reading at `expand`.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pto_wsp.errors import CompileError, ExecutionError
+from pto_wsp.errors import ExecutionError
 from pto_wsp.lower import diagnose, expressions, jit
-from pto_wsp.lower.expressions import Scope, Variable
-from pto_wsp.lower.lines import Lines, Piece, finish
-from pto_wsp.lower.tasks import ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, TILE_WORDS, TaskTable
-from pto_wsp.scalar_expr import Expr, LoopVar, constant_of, fnv1a_64
+from pto_wsp.lower.bindings import Binding, Call, KernelUse
+from pto_wsp.lower.expressions import Scope, signed
+from pto_wsp.lower.rows import COLUMNS, LONGEST_AXIS, OUTSIDE, STOPPED, Emitter, Input
+from pto_wsp.lower.tasks import TaskTable
+from pto_wsp.scalar_expr import Expr
 from pto_wsp.trace import tree
-from pto_wsp.trace.c_expr import added_cycles
-from pto_wsp.trace.extents import CostTerm, Source, extents_of
-from pto_wsp.trace.graph import KernelGraph, Param
-from pto_wsp.types import Dense, DenseDyn, DType, Index, Range, Symbol, Tensor
+from pto_wsp.types import Tensor
 
-__all__ = ["Call", "Expansion", "KernelUse", "Stopped", "expand"]
+__all__ = ["LONGEST_AXIS", "Binding", "Call", "Expansion", "KernelUse", "Stopped", "expand"]
 
-LONGEST_AXIS = 1 << 40
-"""Iterations that a run-time axis may have; keeps index arithmetic of ordinary programs free of overflow checks."""
-
-_DONE, _OUTSIDE, _STOPPED = 0, 1, 2
 _LITTLE_ROOM = 1 << 21  # bytes of a table chunk: it should stay in the cache
 _MOST_ROWS, _LEAST_ROWS = 1 << 16, 1 << 10
 
 
 class Stopped(Exception):
     """The run was told to stop."""
-
-
-@dataclass(frozen=True, eq=False)
-class KernelUse:
-    """A kernel as the tasks of this workload use it; `TaskTable.kernel` counts these."""
-
-    graph: KernelGraph
-    cost: tuple[CostTerm, ...]
-    agreeing: tuple[tuple[Source, ...], ...]  # groups of valid extents that must be equal in every task
-    needed: tuple[Source, ...]  # valid extents that must not be 0
-
-    @property
-    def words(self) -> int:
-        """Argument words of one task."""
-        return TILE_WORDS * len(self.graph.tile_params) + len(self.graph.scalar_params)
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """A kernel call of the tree; `TaskTable.leaf` counts these."""
-
-    task: tree.TaskCall
-    kernel: int  # index of its KernelUse
-    loops: tuple[LoopVar, ...]  # the loops around it, outermost first
-    tiles: tuple[Binding, ...]  # one per tile parameter
-
-    @property
-    def name(self) -> str:
-        return str(self.task.kernel.name)
-
-    def writes(self, binding: Binding) -> bool:
-        """Does the kernel store to this tile?"""
-        return binding.param.direction != "in"
-
-
-@dataclass(frozen=True, eq=False)
-class Binding:
-    """How a tensor view becomes a tile: one entry per dimension of the base tensor."""
-
-    param: Param
-    tensor: int  # index into Expansion.tensors
-    view: Tensor
-    dims: tuple[Dim, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Dim:
-    """One dimension of the base tensor under a tile.
-
-    role     "rows" or "cols": the tile runs along it; "fixed": one position of it
-    start    first position
-    extent   positions from there that belong to the view; None: all that the array has
-    within   lo, hi: the start lies between them, and what is at hi or beyond does not belong to the view
-    """
-
-    role: str
-    start: int | Expr
-    extent: int | None = None
-    within: tuple[int | Expr, int | Expr] | None = None
-
-
-Input = tuple[Any, ...]  # ("size", loop) | ("symbol", name, dtype) | ("tensor", index)
 
 
 @dataclass(eq=False)
@@ -120,7 +48,8 @@ class Expansion:
     has_events: bool  # some rows are not tasks
     ir: str
     code: jit.Code
-    _inputs: dict[Input, int] = field(repr=False)
+    _inputs: dict[Input, int] = field(repr=False)  # what -> position of its first word
+    _input_words: int = field(repr=False)
     _depth: int = field(repr=False)
 
     def table(self) -> TaskTable:
@@ -143,12 +72,12 @@ class Expansion:
         sizes    trip count per entry of `loops`
         symbols  64-bit words by name; a missing one is 0
         """
-        words = np.zeros(max(self._inputs_size, 1), np.int64)
+        words = np.zeros(max(self._input_words, 1), np.int64)
         for what, place in self._inputs.items():
             if what[0] == "size":
                 words[place] = _checked_size(what[1], sizes[what[1]])
             elif what[0] == "symbol":
-                words[place] = _signed(expressions.symbol_word(symbols.get(what[1], 0), what[2]))
+                words[place] = signed(expressions.symbol_word(symbols.get(what[1], 0), what[2]))
             else:
                 array = arrays[what[1]]
                 words[place] = array.ctypes.data
@@ -161,10 +90,6 @@ class Expansion:
         ranks = [len(t.shape) for t in self.tensors]
         ends = [self._inputs[("tensor", k)] + 1 + 2 * rank for k, rank in enumerate(ranks)]
         return [tuple(inputs[end - rank : end].tolist()) for end, rank in zip(ends, ranks, strict=True)]
-
-    @property
-    def _inputs_size(self) -> int:
-        return sum(_input_size(what, self.tensors) for what in self._inputs)
 
     def run(
         self,
@@ -197,17 +122,17 @@ class Expansion:
         if stop is None:
             stop = np.zeros(1, np.int64)
         where = np.zeros(2 + self._depth, np.int64)
-        places = [getattr(table, column).ctypes.data for column in _COLUMNS]
+        places = [getattr(table, column).ctypes.data for column in COLUMNS]
         columns = np.array([*places, table.capacity, table.axes.shape[1], table.args.shape[1]], np.int64)
         callback = _FLUSH(flush)
         run = _EXPAND(self.code.address("expand"))
         outcome = run(inputs.ctypes.data, columns.ctypes.data, callback, where.ctypes.data, stop.ctypes.data)
         if failure:
             raise failure[0]
-        if outcome == _STOPPED:
+        if outcome == STOPPED:
             raise Stopped
         rows = int(where[1])
-        if outcome == _OUTSIDE:
+        if outcome == OUTSIDE:
             tasks += int(np.count_nonzero(table.kernel[:rows] >= 0))
             call, loops = self.calls[int(where[0])], where[2:].tolist()
             use, shapes = self.kernels[call.kernel], self._shapes(inputs)
@@ -227,7 +152,7 @@ def expand(workload: tree.WorkloadTree, key: Expr | None = None) -> Expansion:
     key     dispatch key of each task (scheduling); None: all keys are 0
     raises  CompileError, at the user's line, for what cannot be expanded
     """
-    emitter = _Emitter(key)
+    emitter = Emitter(key)
     piece = emitter.node(workload.root, Scope(), sequential=False)
     ir = emitter.module(piece)
     return Expansion(
@@ -240,509 +165,12 @@ def expand(workload: tree.WorkloadTree, key: Expr | None = None) -> Expansion:
         ir=ir,
         code=jit.load(ir),
         _inputs=emitter.inputs,
+        _input_words=emitter.input_words,
         _depth=emitter.depth,
     )
-
-
-# ---- tree -> text ----------------------------------------------------------------------------------------------------
-
-_COLUMNS = ("kernel", "leaf", "tail", "cycles", "key", "axes", "args")
-_LATER = {
-    tree.Cond: "P.when / cond",
-    tree.SlotSet: "slot_set_u64",
-    tree.SlotLoad: "slot_load_u64",
-    tree.Send: "send",
-    tree.Consume: "consume",
-    tree.Connect: "connect",
-}
-
-
-class _Emitter:
-    """Makes the text, and the tables that it refers to by number."""
-
-    def __init__(self, key: Expr | None) -> None:
-        self.key = key
-        self.kernels: dict[int, KernelUse] = {}  # by id(graph)
-        self.calls: list[Call] = []
-        self.tensors: list[Tensor] = []
-        self.inputs: dict[Input, int] = {}  # what -> position of its first word
-        self.constants: list[int] = []  # numbers of the nodes that became native loops
-        self.depth = 0
-        self.has_events = False
-        self._numbers: dict[int, int] = {}
-        self._tensor_numbers: dict[int, int] = {}
-        self._words = 0
-
-    # -- nodes
-
-    def node(self, node: tree.TreeNode, scope: Scope, sequential: bool) -> Piece:
-        """Code for a node whose surroundings are parallel or sequential."""
-        if isinstance(node, tree.TaskCall):
-            return self.task(node, scope)
-        if isinstance(node, tree.Block):
-            return self.block(node, scope, sequential)
-        if isinstance(node, tree.Loop):
-            return self.loop(node, scope, sequential)
-        construct = _LATER.get(type(node), type(node).__name__)
-        raise CompileError(f"{construct} is not supported yet on cpu_sim.").at(node.line)
-
-    def block(self, node: tree.Block, scope: Scope, sequential: bool) -> Piece:
-        children = _parts(node)
-        if len(children) == 1:
-            return self.node(children[0], scope, sequential)
-        pieces = [self.node(child, scope, not node.parallel) for child in children]
-        out = Lines()
-        texts = list(dict.fromkeys(piece.text for piece in pieces))
-        if len(pieces) - len(texts) < 3:
-            for piece in pieces:
-                out.add(piece)
-        else:
-            self._repeat(out, pieces, texts)
-        return self._nested(out.piece(), node.parallel, sequential)
-
-    def _repeat(self, out: Lines, pieces: list[Piece], texts: list[str]) -> None:
-        """One native loop over the pieces: a table says which text each has, and where its numbers are."""
-        which = {text: k for k, text in enumerate(texts)}
-        steps = [n for piece in pieces for n in (which[piece.text], self._constants(piece.data))]
-        start, count = out.datum(self._constants(steps)), out.datum(len(pieces))
-        entry, body, latch, done = out.label(), out.label(), out.label(), out.label()
-        following = out.fresh()
-        out.jump(entry)
-        out.start(entry)
-        out.jump(body)
-        out.start(body)
-        index = out.value(f"phi i64 [0, %{entry}], [{following}, %{latch}]")
-        place = out.value(f"add i64 {start}, {out.value(f'shl i64 {index}, 1')}")
-        step = out.value(f"getelementptr i64, ptr @constants, i64 {place}")
-        text = out.value(f"load i64, ptr {step}")
-        first = out.value(f"load i64, ptr {out.value(f'getelementptr i64, ptr {step}, i64 1')}")
-        numbers = out.value(f"getelementptr i64, ptr @constants, i64 {first}")
-        labels = [out.label() for _ in texts]
-        cases = " ".join(f"i64 {k}, label %{label}" for k, label in enumerate(labels[1:], 1))
-        out.put(f"switch i64 {text}, label %{labels[0]} [{cases}]")
-        for label, template in zip(labels, texts, strict=True):
-            out.start(label)
-            cells = [out.value(f"getelementptr i64, ptr {numbers}, i64 {k}") for k in range(template.count("§"))]
-            out.add_template(template, [out.value(f"load i64, ptr {cell}") for cell in cells])
-            out.jump(latch)
-        out.start(latch)
-        out.put(f"{following} = add i64 {index}, 1")
-        out.branch(out.value(f"icmp ult i64 {following}, {count}"), body, done)
-        out.start(done)
-
-    def _constants(self, numbers: Iterable[int]) -> int:
-        """Append to the table of constants; the position of the first."""
-        first = len(self.constants)
-        self.constants.extend(numbers)
-        return first
-
-    def _nested(self, body: Piece, parallel: bool, sequential: bool) -> Piece:
-        """A body of several parts, between events when their order is not that of the surroundings."""
-        if not body.text or parallel is not sequential:
-            return body
-        out = Lines()
-        self._event(out, ENTER_PARALLEL if parallel else ENTER_SEQUENTIAL)
-        out.add(body)
-        self._event(out, EXIT)
-        return out.piece()
-
-    def loop(self, node: tree.Loop, scope: Scope, sequential: bool) -> Piece:
-        if _is_empty(node):
-            return Piece()
-        depth = len(scope.loops)
-        self.depth = max(self.depth, depth + 1)
-        axis, values = node.axis, ""
-        out = Lines()
-        if isinstance(axis, DenseDyn):
-            count = _read(out, self._input(("size", node)))
-            low, high, most = 0, LONGEST_AXIS - 1, LONGEST_AXIS
-        elif isinstance(axis, tuple):
-            most = len(axis)
-            values, count = out.datum(self._constants(axis)), out.datum(most)
-            low, high = min(axis), max(axis)
-        elif isinstance(axis, (int, Dense)):
-            most = _size(axis)
-            count, low, high = out.datum(most), 0, most - 1
-        else:
-            raise CompileError(f"{type(axis).__name__} axes are not supported yet on cpu_sim.").at(node.line)
-        variable = Variable(node.var, f"%var{depth}", low, high)
-        body = self.node(node.body, scope.inside(variable), sequential if most == 1 else not node.parallel)
-        self._iterate(out, depth, count, values, body)
-        return self._nested(out.piece(), node.parallel, sequential) if most > 1 else out.piece()
-
-    def _iterate(self, out: Lines, depth: int, count: str, values: str, body: Piece) -> None:
-        head, check, inside, done = out.label(), out.label(), out.label(), out.label()
-        out.put(f"store i64 0, ptr %loop{depth}")
-        out.jump(head)
-        out.start(head)
-        index = out.value(f"load i64, ptr %loop{depth}")
-        out.branch(out.value(f"icmp slt i64 {index}, {count}"), check, done)
-        out.start(check)
-        stop = out.value("load atomic i64, ptr %stop monotonic, align 8")
-        out.branch(out.value(f"icmp eq i64 {stop}, 0"), inside, "stopped")
-        out.start(inside)
-        value = index
-        if values:
-            place = out.value(f"add i64 {values}, {index}")
-            value = out.value(f"load i64, ptr {out.value(f'getelementptr i64, ptr @constants, i64 {place}')}")
-        out.put(f"store i64 {value}, ptr %var{depth}")
-        out.add(body)
-        index = out.value(f"load i64, ptr %loop{depth}")
-        out.put(f"store i64 {out.value(f'add nuw nsw i64 {index}, 1')}, ptr %loop{depth}")
-        out.jump(head)
-        out.start(done)
-
-    # -- tasks
-
-    def task(self, node: tree.TaskCall, scope: Scope) -> Piece:
-        """One row. Where are the tiles, do they lie inside, how much of each is there, what does it cost; write."""
-        scope = replace(scope, read_symbol=self._symbol, line=node.line)
-        if node.after:
-            raise CompileError("explicit edges (after=...) are not supported yet on cpu_sim.").at(node.line)
-        graph = graph_of(node)
-        use, given = self._kernel(graph), dict(node.args)
-        tiles = tuple(self._bind(param, given[param.name], node) for param in graph.tile_params)
-        number = len(self.calls)
-        self.calls.append(Call(node, self._numbers[id(graph)], tuple(v.var for v in scope.loops), tiles))
-        out = Lines()
-        good, bad, partial, full, write = (out.label() for _ in range(5))
-        call = out.datum(number)
-        places = [self._tile(out, binding, scope) for binding in tiles]
-        out.branch(out.every([check for place in places for check in place.checks]), good, bad)
-        out.start(bad)
-        out.put(f"store i64 {call}, ptr %where")
-        out.jump("outside")
-        out.start(good)
-        axes = [_axis_word(out, value, scope) for value in node.axes]
-        scalars = [self._scalar_word(out, p, given[p.name], scope) for p in graph.scalar_params]
-        params = [*axes, *(v for place in places for v in place.valid), *scalars]
-        key = self._key(out, replace(scope, params=params))
-        static = out.datum(sum(term.static for term in use.cost))
-        out.branch(out.every([whole for place in places for whole in place.whole]), full, partial)
-        out.start(partial)
-        valid = [v for place in places for v in place.valid]
-        cost = _cost(out, use.cost, valid)
-        agree = [
-            out.value(f"icmp eq i64 {_scaled(out, group[0], valid)}, {_scaled(out, source, valid)}")
-            for group in use.agreeing
-            for source in group[1:]
-        ]
-        agree += [out.value(f"icmp ne i64 {_scaled(out, source, valid)}, 0") for source in use.needed]
-        out.branch(out.every(agree), write, bad)
-        out.start(full)
-        out.jump(write)
-        out.start(write)
-        cycles = out.value(f"phi i64 [{static}, %{full}], [{cost}, %{partial}]")
-        tail = out.value(f"phi i8 [0, %{full}], [1, %{partial}]")
-        added = added_cycles(graph, len(axes) + 2 * len(tiles))
-        if added is not None:
-            more = expressions.emit(out, added, replace(scope, params=params)).name
-            cycles = out.value(f"add i64 {cycles}, {more}")
-        row = out.value("load i64, ptr %row")
-        kernel = out.value(f"trunc i64 {out.datum(self._numbers[id(graph)])} to i32")
-        for column, kind, value in (
-            ("kernel", "i32", kernel),
-            ("leaf", "i32", out.value(f"trunc i64 {call} to i32")),
-            ("tail", "i8", tail),
-            ("cycles", "i64", cycles),
-            ("key", "i64", key),
-        ):
-            _put(out, column, kind, row, value)
-        _put_all(out, "axes", row, axes)
-        _put_all(out, "args", row, [*(word for place in places for word in place.words), *scalars])
-        _next_row(out, row)
-        return out.piece()
-
-    def _event(self, out: Lines, event: int) -> None:
-        self.has_events = True
-        row = out.value("load i64, ptr %row")
-        for column, kind, value in (
-            ("kernel", "i32", str(event)),
-            ("leaf", "i32", "-1"),
-            ("tail", "i8", "0"),
-            ("cycles", "i64", "0"),
-            ("key", "i64", "0"),
-        ):
-            _put(out, column, kind, row, value)
-        _next_row(out, row)
-
-    def _kernel(self, graph: KernelGraph) -> KernelUse:
-        if id(graph) not in self.kernels:
-            self._numbers[id(graph)] = len(self.kernels)
-            extents = extents_of(graph)
-            self.kernels[id(graph)] = KernelUse(graph, graph.cycles(), extents.constraints(), extents.needed())
-        return self.kernels[id(graph)]
-
-    def _key(self, out: Lines, scope: Scope) -> str:
-        if self.key is None:
-            return "0"
-        value = expressions.emit(out, self.key, scope)
-        return out.value(f"zext i1 {value.name} to i64") if value.type == "bool" else value.name
-
-    # -- run-time inputs
-
-    def _input(self, what: Input) -> int:
-        """Position of an input's first word."""
-        if what not in self.inputs:
-            self.inputs[what] = self._words
-            self._words += _input_size(what, self.tensors)
-        return self.inputs[what]
-
-    def _symbol(self, out: Lines, name: str, dtype: DType | None = None) -> str:
-        return _read(out, self._input(("symbol", name, dtype)))
-
-    # -- tiles
-
-    def _bind(self, param: Param, view: Any, call: tree.TaskCall) -> Binding:
-        """A tensor view as a tile, checked as far as that is possible before the run."""
-        tile, name = param.node.tile, f"{call.kernel.name}: {param.name}"
-        if not isinstance(view, Tensor):
-            raise CompileError(f"{name} needs a Tensor; got {type(view).__name__}.").at(call.line)
-        if view.dtype is not tile.dtype:
-            raise CompileError(f"{name} is {tile}, but the tensor holds {view.dtype.value}.").at(call.line)
-        base = view.base
-        if id(base) not in self._tensor_numbers:
-            self._tensor_numbers[id(base)] = len(self.tensors)
-            self.tensors.append(base)
-        roles = _roles(view, tile.rows, tile.cols)
-        if roles is None:
-            raise CompileError(
-                f"{name} is {tile}, which a view of shape {tuple(view.shape)} does not fit; a tile takes two "
-                "dimensions (one if it has a single row or column). Index the leading ones: X[i][j]."
-            ).at(call.line)
-        dims = []
-        for axis, entry in enumerate(view.window):
-            if isinstance(entry, Index):
-                dims.append(Dim("fixed", entry.at, None, entry.within))
-            else:
-                whole = constant_of(entry.start) == 0 and entry.extent == base.shape[axis]
-                dims.append(Dim(roles.pop(0), entry.start, None if whole else entry.extent, entry.within))
-        return Binding(param, self._tensor_numbers[id(base)], view, tuple(dims))
-
-    def _tile(self, out: Lines, binding: Binding, scope: Scope) -> _Place:
-        """Code that finds the tile in its array."""
-        first = self._input(("tensor", binding.tensor))
-        rank, tile = len(binding.dims), binding.param.node.tile
-        address = _read(out, first)
-        checks: list[str] = []
-        strides, valid = {"rows": "0", "cols": "0"}, {"rows": "1", "cols": "1"}
-        for axis, dim in enumerate(binding.dims):
-            stride = _read(out, first + 1 + axis)
-            left = _read(out, first + 1 + rank + axis)
-            if constant_of(dim.start) != 0 or dim.role == "fixed":
-                start, left, inside = _start(out, dim, left, scope)
-                checks.extend(inside)
-                address = out.value(f"add i64 {address}, {out.value(f'mul i64 {start}, {stride}')}")
-            if dim.role != "fixed":
-                size = tile.rows if dim.role == "rows" else tile.cols
-                most = out.datum(size if dim.extent is None else min(size, dim.extent))
-                strides[dim.role] = stride
-                valid[dim.role] = out.value(f"call i64 @llvm.smin.i64(i64 {left}, i64 {most})")
-        whole = [
-            out.value(f"icmp eq i64 {valid[role]}, {out.datum(size)}")
-            for role, size in (("rows", tile.rows), ("cols", tile.cols))
-        ]
-        words = (address, strides["rows"], strides["cols"], valid["rows"], valid["cols"])
-        return _Place(words, (valid["rows"], valid["cols"]), tuple(whole), tuple(checks))
-
-    def _scalar_word(self, out: Lines, param: Param, value: Any, scope: Scope) -> str:
-        dtype = param.type.dtype
-        if isinstance(value, Symbol):
-            return self._symbol(out, value.sym, dtype)
-        if isinstance(value, (Expr, LoopVar)):
-            return expressions.emit_word(out, expressions.emit(out, value, scope), dtype)
-        try:
-            return out.datum(expressions.number_word(value, dtype))
-        except OverflowError as error:
-            raise CompileError(f"scalar {param.name}: {error}.").at(scope.line) from None
-
-    # -- the whole
-
-    def module(self, piece: Piece) -> str:
-        """The module's text."""
-        pointers = ("noalias %inputs", "noalias %columns", "%flush", "noalias %where", "%stop")
-        lines = [f"define i64 @expand({', '.join(f'ptr {p}' for p in pointers)}) {{"]
-        for k, column in enumerate(_COLUMNS):
-            lines.append(f"  %{column}_at = getelementptr ptr, ptr %columns, i64 {k}")
-            lines.append(f"  %{column} = load ptr, ptr %{column}_at")
-        for k, word in enumerate(("capacity", "axes_width", "args_width")):
-            lines.append(f"  %{word}_at = getelementptr i64, ptr %columns, i64 {len(_COLUMNS) + k}")
-            lines.append(f"  %{word} = load i64, ptr %{word}_at")
-        lines.append("  %row = alloca i64\n  store i64 0, ptr %row\n  %rows_at = getelementptr i64, ptr %where, i64 1")
-        for d in range(self.depth):
-            lines.append(f"  %loop{d} = alloca i64\n  %var{d} = alloca i64")
-            lines.append(f"  store i64 0, ptr %var{d}\n  %var{d}_at = getelementptr i64, ptr %where, i64 {2 + d}")
-        lines.append(finish(piece))
-        lines.append("  %rows = load i64, ptr %row\n  store i64 %rows, ptr %rows_at\n  ret i64 0")
-        lines.append("outside:\n  %left = load i64, ptr %row\n  store i64 %left, ptr %rows_at")
-        for d in range(self.depth):
-            lines.append(f"  %at{d} = load i64, ptr %var{d}\n  store i64 %at{d}, ptr %var{d}_at")
-        lines.append(f"  ret i64 {_OUTSIDE}\nstopped:\n  ret i64 {_STOPPED}\n}}")
-        table = ", ".join(f"i64 {n}" for n in self.constants)
-        constants = f"@constants = private constant [{len(self.constants)} x i64] [{table}]\n" if table else ""
-        return constants + _DECLARATIONS + "\n".join(lines) + "\n"
-
-
-_DECLARATIONS = """
-declare i64 @llvm.smin.i64(i64, i64)
-declare i32 @llvm.umin.i32(i32, i32)
-declare i32 @llvm.usub.sat.i32(i32, i32)
-declare {i64, i1} @llvm.sadd.with.overflow.i64(i64, i64)
-declare {i64, i1} @llvm.ssub.with.overflow.i64(i64, i64)
-declare {i64, i1} @llvm.smul.with.overflow.i64(i64, i64)
-declare {i64, i1} @llvm.uadd.with.overflow.i64(i64, i64)
-declare {i64, i1} @llvm.usub.with.overflow.i64(i64, i64)
-declare {i64, i1} @llvm.umul.with.overflow.i64(i64, i64)
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a tile is, as names of LLVM values."""
-
-    words: tuple[str, ...]  # the tile's argument words
-    valid: tuple[str, str]  # rows, columns that the array has
-    whole: tuple[str, ...]  # i1s: all rows, all columns are there
-    checks: tuple[str, ...]  # i1s: the tile begins inside the array
-
-
-def graph_of(call: tree.TaskCall) -> KernelGraph:
-    """The graph of a call's kernel under the call's constexpr values."""
-    return call.kernel.graph_for(dict(call.args))
-
-
-def _parts(block: tree.Block) -> list[tree.TreeNode]:
-    """The nodes of a block that have tasks; blocks of the same order inside it are dissolved, however deep."""
-    parts, left = [], list(reversed(block.children))
-    while left:
-        child = left.pop()
-        if isinstance(child, tree.Block) and (child.parallel is block.parallel or len(child.children) == 1):
-            left.extend(reversed(child.children))
-        elif not _is_empty(child):
-            parts.append(child)
-    return parts
-
-
-def _is_empty(node: tree.TreeNode) -> bool:
-    """Can it be seen without running that the node has no tasks?"""
-    left = [node]
-    while left:
-        node = left.pop()
-        if isinstance(node, tree.Block):
-            left.extend(node.children)
-        elif isinstance(node, tree.Loop):
-            axis = node.axis
-            if axis != () and (not isinstance(axis, (int, Dense)) or _size(axis) > 0):
-                left.append(node.body)
-        else:
-            return False
-    return True
-
-
-def _size(axis: int | Dense) -> int:
-    return axis if isinstance(axis, int) else axis.size
-
-
-def _roles(view: Tensor, rows: int, cols: int) -> list[str] | None:
-    """What each dimension of a view is to a tile; None when they do not fit."""
-    shape = [entry.extent for entry in view.window if isinstance(entry, Range)]
-    if len(shape) > 2 and all(n == 1 for n in shape[:-2]):
-        return ["fixed"] * (len(shape) - 2) + ["rows", "cols"]
-    if len(shape) == 2:
-        return ["rows", "cols"]
-    if len(shape) == 1 and (rows == 1 or cols == 1):
-        return ["cols" if rows == 1 else "rows"]
-    return [] if not shape and rows == cols == 1 else None
-
-
-def _input_size(what: Input, tensors: Sequence[Tensor]) -> int:
-    return 1 + 2 * len(tensors[what[1]].shape) if what[0] == "tensor" else 1
-
-
-def _read(out: Lines, position: int) -> str:
-    """Load a run-time input."""
-    place = out.value(f"getelementptr i64, ptr %inputs, i64 {out.datum(position)}")
-    return out.value(f"load i64, ptr {place}")
-
-
-def _start(out: Lines, dim: Dim, length: str, scope: Scope) -> tuple[str, str, list[str]]:
-    """First position in a dimension of that length, what is left from there, and i1s: it lies inside."""
-    at = expressions.emit(out, dim.start, scope)
-    checks = [out.value(f"icmp {'ult' if dim.role == 'fixed' else 'ule'} i64 {at.name}, {length}")]
-    left = out.value(f"sub i64 {length}, {at.name}")
-    flags = [at.overflow]
-    if dim.within is not None:
-        low, high = (expressions.emit(out, bound, scope) for bound in dim.within)
-        checks.append(out.value(f"icmp sge i64 {at.name}, {low.name}"))
-        checks.append(out.value(f"icmp {'slt' if dim.role == 'fixed' else 'sle'} i64 {at.name}, {high.name}"))
-        room = out.value(f"sub i64 {high.name}, {at.name}")
-        left = out.value(f"call i64 @llvm.smin.i64(i64 {left}, i64 {room})")
-        flags += [low.overflow, high.overflow]
-    checks.extend(out.value(f"xor i1 {flag}, true") for flag in flags if flag)
-    return at.name, left, checks
-
-
-def _axis_word(out: Lines, value: Any, scope: Scope) -> str:
-    """A value in kernel[...]: a string is its hash, a float is truncated."""
-    if isinstance(value, (Expr, LoopVar)):
-        found = expressions.emit(out, value, scope)
-        return out.value(f"zext i1 {found.name} to i64") if found.type == "bool" else found.name
-    return out.datum(_signed(fnv1a_64(value) if isinstance(value, str) else int(value)))
-
-
-def _scaled(out: Lines, source: Source, valid: Sequence[str]) -> str:
-    """The run-time extent that a source names."""
-    extent = valid[2 * source.param + source.axis]
-    if source.den != 1:
-        extent = out.value(f"udiv i64 {extent}, {source.den}")
-    return extent if source.num == 1 else out.value(f"mul i64 {extent}, {source.num}")
-
-
-def _cost(out: Lines, cost: Sequence[CostTerm], valid: Sequence[str]) -> str:
-    """Cycles of a task with partial tiles."""
-    total = "0"
-    for term in cost:
-        cycles = out.datum(term.coefficient)
-        for extent in term.extents:
-            factor = _scaled(out, extent.sources[0], valid) if extent.sources else out.datum(extent.static)
-            cycles = out.value(f"mul i64 {cycles}, {factor}")
-        total = out.value(f"add i64 {total}, {cycles}")
-    return total
-
-
-def _put(out: Lines, column: str, kind: str, row: str, value: str) -> None:
-    place = out.value(f"getelementptr {kind}, ptr %{column}, i64 {row}")
-    out.put(f"store {kind} {value}, ptr {place}")
-
-
-def _put_all(out: Lines, column: str, row: str, values: Sequence[str]) -> None:
-    """Fill the first entries of one row of a two-dimensional column."""
-    first = out.value(f"mul i64 {row}, %{column}_width")
-    start = out.value(f"getelementptr i64, ptr %{column}, i64 {first}")
-    for k, value in enumerate(values):
-        out.put(f"store i64 {value}, ptr {out.value(f'getelementptr i64, ptr {start}, i64 {k}')}")
-
-
-def _next_row(out: Lines, row: str) -> None:
-    """Count the row just written; hand a full table over."""
-    flush, after = out.label(), out.label()
-    following = out.value(f"add nuw nsw i64 {row}, 1")
-    out.put(f"store i64 {following}, ptr %row")
-    out.branch(out.value(f"icmp eq i64 {following}, %capacity"), flush, after)
-    out.start(flush)
-    refused = out.value(f"call i64 %flush(i64 {following})")
-    out.put("store i64 0, ptr %row")
-    out.branch(out.value(f"icmp eq i64 {refused}, 0"), after, "stopped")
-    out.start(after)
 
 
 def _checked_size(loop: tree.Loop, size: int) -> int:
     if size > LONGEST_AXIS:
         raise ExecutionError(f"axis {loop.var.name} has {size} iterations; at most 2**40 are possible.").at(loop.line)
     return max(size, 0)
-
-
-def _signed(word: int) -> int:
-    """The low 64 bits, read as a signed number."""
-    word &= (1 << 64) - 1
-    return word - (1 << 64) if word >> 63 else word

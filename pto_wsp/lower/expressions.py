@@ -19,7 +19,7 @@ from pto_wsp.lower.lines import Lines
 from pto_wsp.scalar_expr import Expr, LoopVar, as_expr
 from pto_wsp.types import DType
 
-__all__ = ["Scope", "Value", "Variable", "emit", "emit_word", "number_word", "symbol_word"]
+__all__ = ["Scope", "Value", "Variable", "emit", "emit_word", "number_word", "signed", "symbol_word"]
 
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 _MOST_UNSIGNED = (1 << 64) - 1
@@ -327,3 +327,9 @@ def _shorten(out: Lines, bits: str, dtype: DType) -> str:
     if dtype is DType.F16:
         short = out.value(f"call i32 @llvm.umin.i32(i32 {short}, i32 31744)")
     return out.value(f"or i32 {short}, {sign}")
+
+
+def signed(word: int) -> int:
+    """The low 64 bits, read as a signed number."""
+    word &= (1 << 64) - 1
+    return word - (1 << 64) if word >> 63 else word

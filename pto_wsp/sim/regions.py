@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pto_wsp.lower.expand import Binding, Call
+from pto_wsp.lower.bindings import Binding, Call
 from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
 from pto_wsp.scalar_expr import affine
 

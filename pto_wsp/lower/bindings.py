@@ -1,0 +1,126 @@
+"""What the tasks of a workload have in common: which kernels they run, and how their tensor views become tiles.
+
+Plain data, made once per kernel call of the tree; the expander, the bounds check's messages, the executor and the clock
+all read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pto_wsp.errors import CompileError
+from pto_wsp.lower.tasks import TILE_WORDS
+from pto_wsp.scalar_expr import Expr, LoopVar, constant_of
+from pto_wsp.trace.extents import CostTerm, Source, extents_of
+from pto_wsp.trace.graph import KernelGraph, Param
+from pto_wsp.trace.tree import TaskCall
+from pto_wsp.types import Index, Range, Tensor
+
+__all__ = ["Binding", "Call", "Dim", "KernelUse", "bind", "graph_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class KernelUse:
+    """A kernel as the tasks of this workload use it; `TaskTable.kernel` counts these."""
+
+    graph: KernelGraph
+    cost: tuple[CostTerm, ...]
+    agreeing: tuple[tuple[Source, ...], ...]  # groups of valid extents that must be equal in every task
+    needed: tuple[Source, ...]  # valid extents that must not be 0
+
+    @staticmethod
+    def of(graph: KernelGraph) -> KernelUse:
+        extents = extents_of(graph)
+        return KernelUse(graph, graph.cycles(), extents.constraints(), extents.needed())
+
+    @property
+    def words(self) -> int:
+        """Argument words of one task."""
+        return TILE_WORDS * len(self.graph.tile_params) + len(self.graph.scalar_params)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A kernel call of the tree; `TaskTable.leaf` counts these."""
+
+    task: TaskCall
+    kernel: int  # index of its KernelUse
+    loops: tuple[LoopVar, ...]  # the loops around it, outermost first
+    tiles: tuple[Binding, ...]  # one per tile parameter
+
+    @property
+    def name(self) -> str:
+        return str(self.task.kernel.name)
+
+    def writes(self, binding: Binding) -> bool:
+        """Does the kernel store to this tile?"""
+        return binding.param.direction != "in"
+
+
+@dataclass(frozen=True, eq=False)
+class Binding:
+    """How a tensor view becomes a tile: one entry per dimension of the base tensor."""
+
+    param: Param
+    tensor: int  # index into Expansion.tensors
+    view: Tensor
+    dims: tuple[Dim, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Dim:
+    """One dimension of the base tensor under a tile.
+
+    role     "rows" or "cols": the tile runs along it; "fixed": one position of it
+    start    first position
+    extent   positions from there that belong to the view; None: all that the array has
+    within   lo, hi: the start lies between them, and what is at hi or beyond does not belong to the view
+    """
+
+    role: str
+    start: int | Expr
+    extent: int | None = None
+    within: tuple[int | Expr, int | Expr] | None = None
+
+
+def graph_of(call: TaskCall) -> KernelGraph:
+    """The graph of a call's kernel under the call's constexpr values."""
+    return call.kernel.graph_for(dict(call.args))
+
+
+def bind(param: Param, view: Any, number: int, call: TaskCall) -> Binding:
+    """A tensor view as a tile, checked as far as that is possible before the run.
+
+    number  of the view's base among the tensors of the workload
+    raises  CompileError, at the call's line
+    """
+    tile, name = param.node.tile, f"{call.kernel.name}: {param.name}"
+    if view.dtype is not tile.dtype:
+        raise CompileError(f"{name} is {tile}, but the tensor holds {view.dtype.value}.").at(call.line)
+    roles = _roles(view, tile.rows, tile.cols)
+    if roles is None:
+        raise CompileError(
+            f"{name} is {tile}, which a view of shape {tuple(view.shape)} does not fit; a tile takes two "
+            "dimensions (one if it has a single row or column). Index the leading ones: X[i][j]."
+        ).at(call.line)
+    dims = []
+    for axis, entry in enumerate(view.window):
+        if isinstance(entry, Index):
+            dims.append(Dim("fixed", entry.at, None, entry.within))
+        else:
+            whole = constant_of(entry.start) == 0 and entry.extent == view.base.shape[axis]
+            dims.append(Dim(roles.pop(0), entry.start, None if whole else entry.extent, entry.within))
+    return Binding(param, number, view, tuple(dims))
+
+
+def _roles(view: Tensor, rows: int, cols: int) -> list[str] | None:
+    """What each dimension of a view is to a tile; None when they do not fit."""
+    shape = [entry.extent for entry in view.window if isinstance(entry, Range)]
+    if len(shape) > 2 and all(n == 1 for n in shape[:-2]):
+        return ["fixed"] * (len(shape) - 2) + ["rows", "cols"]
+    if len(shape) == 2:
+        return ["rows", "cols"]
+    if len(shape) == 1 and (rows == 1 or cols == 1):
+        return ["cols" if rows == 1 else "rows"]
+    return [] if not shape and rows == cols == 1 else None
