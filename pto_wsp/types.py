@@ -735,7 +735,8 @@ class Tensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """Extents of the dimensions that remain. Assignable on a root; a run checks it against the data."""
-        return tuple(e.extent for e in self.window if isinstance(e, Range))
+        sizes = zip(self._window, self._storage.shape, strict=True)
+        return tuple(size if e is None else e.extent for e, size in sizes if not isinstance(e, Index))
 
     @shape.setter
     def shape(self, shape: Sequence[int]) -> None:
@@ -751,7 +752,7 @@ class Tensor:
 
     @property
     def rank(self) -> int:
-        return len(self.shape)
+        return len(self._kept())
 
     @property
     def layout(self) -> TensorLayout:
