@@ -24,6 +24,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 __all__ = [
+    "ArgumentError",
+    "ArityError",
     "AxisError",
     "ChannelClosed",
     "ChannelError",
@@ -37,11 +39,14 @@ __all__ = [
     "PolicyError",
     "PtoError",
     "RegionError",
+    "ScalarOverflowError",
     "ScheduleError",
     "SourceLine",
     "TensorError",
     "TileAsBoolError",
+    "TileUseError",
     "TypeCheckError",
+    "UnknownOperationError",
     "UsageError",
     "show_user_frames",
 ]
@@ -203,12 +208,32 @@ class OperandError(TypeCheckError, ValueError):
     """An operation was given an operand of a wrong shape, dtype or value."""
 
 
+class ScalarOverflowError(OperandError, OverflowError):
+    """A number does not fit the dtype of a scalar parameter."""
+
+
+class ArityError(OperandError, TypeError):
+    """An operation was called with a wrong number of operands."""
+
+
+class ArgumentError(TypeCheckError, TypeError):
+    """The arguments of a call do not fit the parameters."""
+
+
+class UnknownOperationError(TypeCheckError, AttributeError):
+    """An operation that does not exist."""
+
+
 class TensorError(TypeCheckError, TypeError, ValueError):
     """Data, shape, dtype and layout of a Tensor do not agree."""
 
 
 class TileAsBoolError(TypeCheckError, TypeError):
     """A tile or a symbolic value was used as a Python bool: in `if`, `and`, `or`, `not` or `in`."""
+
+
+class TileUseError(TypeCheckError, TypeError):
+    """A tile was used in a way that needs its numbers, which it does not have while its kernel is traced."""
 
 
 class LayoutIncompatibleError(TypeCheckError, TypeError):

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar, cast, overload
 
-from pto_wsp.csp import Channel
-from pto_wsp.errors import SourceLine, UsageError, show_user_frames
+from pto_wsp.errors import ArgumentError, AxisError, SourceLine, UsageError, show_user_frames
 from pto_wsp.scalar_expr import LoopVar
 from pto_wsp.trace import record
 from pto_wsp.trace.record import Frame, Recorder
@@ -208,7 +207,7 @@ class Loops:
         if isinstance(names, str):
             names = (names,)
         if names is not None and len(tuple(names)) != len(axes):
-            raise NamesError(f"P got {len(axes)} axes and {len(tuple(names))} names; give one name per axis.").at(
+            raise AxisError(f"P got {len(axes)} axes and {len(tuple(names))} names; give one name per axis.").at(
                 line
             )
         defaults = [recorder.next_name() for _ in axes]
@@ -277,13 +276,9 @@ class Loops:
 P = Loops()
 
 
-class NamesError(UsageError, ValueError):
-    """Names of loops that do not fit the axes."""
-
-
 def _loop_name(name: Any, line: SourceLine) -> str:
     if not isinstance(name, str) or not name:
-        raise NamesError(f"the name of a loop is a non-empty str; got {name!r}.").at(line)
+        raise AxisError(f"the name of a loop is a non-empty str; got {name!r}.").at(line)
     return name
 
 
@@ -326,7 +321,7 @@ def task(kernel: Any, params: Any, resources: Any) -> Workload:
         if isinstance(resources, dict):
             resources = list(resources.values())
     elif not isinstance(resources, dict):
-        raise ArgumentTypeError(
+        raise ArgumentError(
             f"task() needs the arguments of {getattr(kernel, 'name', kernel)} by name, as a dict; got "
             f"{type(resources).__name__}."
         ).at(where())
@@ -338,10 +333,6 @@ def task(kernel: Any, params: Any, resources: Any) -> Workload:
             kernel.check_task(recorder, node)
         recorder.add(node)
     return node
-
-
-class ArgumentTypeError(UsageError, TypeError):
-    """An argument of a wrong type."""
 
 
 @_entry
@@ -361,7 +352,7 @@ def _several(kind: str, workloads: tuple[Any, ...]) -> Workload:
         workloads = tuple(workloads[0])
     for w in workloads:
         if not isinstance(w, Workload):
-            raise ArgumentTypeError(
+            raise ArgumentError(
                 f"{kind}() takes workloads, as task(...) or parallel_for(...) make; got {w!r}."
             ).at(where())
     return Workload(kind, workloads=list(workloads))
@@ -384,6 +375,3 @@ def slot_load_u64(slot: int, tensor: Any, row: Any = 0, col: Any = 0) -> Workloa
 def _recorded(node: Workload) -> Workload:
     recorder = record.current()
     return node if recorder is None else recorder.add(node)
-
-
-__all__ += ["ArgumentTypeError", "Channel"]

@@ -18,7 +18,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, overload
 
-from pto_wsp.errors import CompileError, OperandError, SourceLine, TypeCheckError, UsageError, show_user_frames
+from pto_wsp.errors import (
+    ArgumentError,
+    CompileError,
+    OperandError,
+    ScalarOverflowError,
+    SourceLine,
+    UsageError,
+    show_user_frames,
+)
 from pto_wsp.scalar_expr import Expr, LoopVar, as_expr
 from pto_wsp.trace import record, tile
 from pto_wsp.trace.graph import KernelGraph, number_as
@@ -605,14 +613,6 @@ class KernelCall:
 
     def __repr__(self) -> str:
         return f"{self.kernel.name}[{', '.join(map(str, self.axes))}]"
-
-
-class ArgumentError(TypeCheckError, TypeError):
-    """The arguments of a call do not fit the kernel's parameters."""
-
-
-class ScalarOverflowError(OperandError, OverflowError):
-    """A number does not fit the dtype of a scalar parameter."""
 
 
 def _handles(after: Any) -> tuple[Workload, ...]:

@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-from pto_wsp.errors import OperandError, UsageError, show_user_frames
+from pto_wsp.errors import OperandError, TileUseError, UnknownOperationError, UsageError, show_user_frames
 from pto_wsp.scalar_expr import task_param
 from pto_wsp.trace import c_expr, tile
 from pto_wsp.trace.graph import KernelGraph, Node, Param, build, number_as
 from pto_wsp.trace.kernel import Kernel
 from pto_wsp.trace.ops import OPS
 from pto_wsp.trace.source import where
-from pto_wsp.trace.tile import TileUseError, Tracer, UnknownOperationError, Value
+from pto_wsp.trace.tile import Tracer, Value
 from pto_wsp.types import DType, ScalarType, TileType
 
 __all__ = ["IsaKernel", "ScalarParam", "TileParam", "ptoisa", "ptoisa_kernel"]

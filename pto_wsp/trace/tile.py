@@ -17,10 +17,13 @@ from typing import Any, NoReturn
 import numpy as np
 
 from pto_wsp.errors import (
+    ArityError,
     OperandError,
     SourceLine,
     TileAsBoolError,
+    TileUseError,
     TypeCheckError,
+    UnknownOperationError,
     UsageError,
     show_user_frames,
 )
@@ -384,10 +387,6 @@ class Value:
             ).at(where())
 
 
-class TileUseError(TypeCheckError, TypeError):
-    """A tile was used in a way that needs its numbers while tracing."""
-
-
 _NO_NUMBER = "A scalar that the Python code has to know is a Constexpr[...] parameter."
 _NO_LOGIC = "Masks are u8 tiles of 0 and 1: pto.minimum(a, b) is and, pto.maximum(a, b) is or, pto.eq(a, 0) is not."
 _UFUNCS: dict[Any, Op] = {op.reference: op for op in reversed(OPS.values()) if isinstance(op.reference, np.ufunc)}
@@ -441,10 +440,6 @@ class Namespace:
 
     def __dir__(self) -> list[str]:
         return sorted(self.__dict__)
-
-
-class UnknownOperationError(TypeCheckError, AttributeError):
-    """An operation that does not exist."""
 
 
 _INSTEAD = {
@@ -509,10 +504,6 @@ def _bind(op: Op, signature: inspect.Signature, args: Any, kwargs: Any) -> dict[
             f"alloc makes tiles in UB; the compiler places them. Got location={bound.arguments['location']!r}."
         ).at(where())
     return dict(bound.arguments)
-
-
-class ArityError(OperandError, TypeError):
-    """An operation was called with a wrong number of arguments."""
 
 
 def _named(function: Callable[..., Any], op: Op, signature: inspect.Signature) -> Callable[..., Any]:
