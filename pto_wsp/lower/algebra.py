@@ -8,7 +8,7 @@ Out: `Lanes`. Comparisons give masks, which are Lanes with dtype None (one i1 a 
 
   values       const(number, dtype)  splat(scalar ir value, dtype)  wrap(ir value, dtype)
                load(pointer, dtype, align=)  store(x, pointer, align=)      contiguous lanes
-               gather(pointer, index, dtype)                                element offsets, i32 or i64 lanes
+               gather(pointer, at, dtype)                                   element offsets, i32 or i64 lanes
   arithmetic   add sub mul neg abs                  floats: IEEE; ints: wrap around
                div rem                              floats: IEEE, no rem; ints: truncate, rem has the sign of x,
                                                     x/0 = x%0 = 0, MIN/-1 = MIN, MIN%-1 = 0
@@ -41,6 +41,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 from llvmlite import ir
@@ -99,7 +100,7 @@ class Algebra:
         return self.element(dtype) if self.lanes == 1 else ir.VectorType(self.element(dtype), self.lanes)
 
     def const(self, value: Number, dtype: DType) -> Lanes:
-        """The number in every lane, converted to dtype: floats round to nearest, ints truncate and wrap."""
+        """The number in every lane, converted to dtype as convert() does."""
         key = (dtype, value if dtype.is_int else struct.pack("d", value))
         if key not in self._constants:
             self._constants[key] = Lanes(self._splat_text(_constant_text(value, dtype), dtype), dtype)
@@ -138,10 +139,10 @@ class Algebra:
         assert x.dtype is not None, "a mask has no bytes: convert it first"
         self.builder.store(x.ir, pointer, align=align or x.dtype.itemsize)
 
-    def gather(self, pointer: Any, index: Lanes, dtype: DType) -> Lanes:
-        """Element `index` (i32 or i64 lanes) of the array of dtype at `pointer`, for every lane."""
+    def gather(self, pointer: Any, at: Lanes, dtype: DType) -> Lanes:
+        """Element `at` (i32 or i64 lanes) of the array of dtype at `pointer`, for every lane."""
         element = IR_TYPES[dtype]
-        address = self.builder.gep(pointer, [index.ir], source_etype=element)
+        address = self.builder.gep(pointer, [at.ir], source_etype=element)
         if self.lanes == 1:
             return Lanes(self.builder.load(address, align=dtype.itemsize, typ=element), dtype)
         pointers = ir.VectorType(ir.PointerType(), self.lanes)
@@ -571,13 +572,23 @@ def _suffix(kind: ir.Type) -> str:
 
 def _constant_text(value: Number, dtype: DType) -> str:
     if dtype.is_int:
-        low = int(value) & ((1 << dtype.bits) - 1)
-        return str(low - (1 << dtype.bits) if dtype.is_signed and low >> (dtype.bits - 1) else low)
+        return str(_int_constant(value, dtype))
     if dtype in STORAGE_ONLY:
         return str(storage_bits(value, dtype))
     if dtype == DType.F32:
         value = _round_f32(float(value))
     return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+
+
+def _int_constant(value: Any, dtype: DType) -> int:
+    """As convert(): floats truncate and saturate, NaN is 0; ints wrap."""
+    lowest = -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
+    highest = lowest + (1 << dtype.bits) - 1
+    try:
+        return (index(value) - lowest) % (1 << dtype.bits) + lowest
+    except TypeError:
+        inside = lowest <= value <= highest
+        return int(value) if inside else 0 if value != value else lowest if value < 0 else highest
 
 
 def _round_f32(value: float) -> float:

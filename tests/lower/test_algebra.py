@@ -260,11 +260,21 @@ def test_any_and_all(cpu, lanes):
 
 @pytest.mark.parametrize("dtype", DType, ids=dtype_id)
 def test_constants(dtype):
-    for value in (0, 1, -1, 2.9, 1e10, 70000, True) if dtype.is_signed or dtype.is_float else (0, 1, 2.9, 200, True):
+    for value in (0, 1, -1, 2.9, 10**10, 70000, True) if dtype.is_signed or dtype.is_float else (0, 1, 2.9, 200, True):
         got = compile_loop(lambda k, x, value=value: k.const(value, dtype), (DType.I8,), dtype)(np.zeros(3, np.int8))
         with np.errstate(over="ignore"):
             want = np.array(int(value) if dtype.is_int else value).astype(dtype.numpy)
         assert_same(got, np.full(3, want), f"const {value}")
+
+
+def test_constants_saturate_or_wrap():
+    """A float goes to an int as convert() takes it; an int keeps its low bits."""
+    cases = [(2.9, 2), (-2.9, -2), (300.0, 127), (-np.inf, -128), (np.nan, 0), (300, 44), (-129, 127), (127.5, 127)]
+    for value, want in cases:
+        got = compile_loop(lambda k, x, value=value: k.const(value, DType.I8), (DType.I8,), DType.I8)(
+            np.zeros(1, np.int8)
+        )
+        assert got[0] == want, value
 
 
 def algebra(lanes: int = 4) -> tuple[Algebra, Lanes, Lanes, Lanes]:
