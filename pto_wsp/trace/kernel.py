@@ -480,9 +480,13 @@ class Kernel:
         if found is None:
             found = self._graphs[key] = self._trace(constexprs)
             if not found.stores:
-                self._warn(
-                    "stores nothing, so its tasks have no effect but their cycles. Write results with"
-                    " pto.store(out, x)"
+                line = self.line or where()
+                warnings.warn_explicit(
+                    f"kernel {self.name} stores nothing, so its tasks have no effect but their cycles. "
+                    "Write results with pto.store(out, x).",
+                    UserWarning,
+                    line.file,
+                    line.line,
                 )
         return found
 
@@ -534,15 +538,14 @@ class Kernel:
         with tracer.active():
             made = self.func(*args, **kwargs)
         if made is not None:
-            self._warn(f"returns {made!r}, which is dropped. Write results with pto.store(out, x)")
+            tracer.warn(
+                f"kernel {self.name} returns {made!r}, which is dropped. Write results with pto.store(out, x).",
+                self.line or where(),
+            )
 
     def proxy(self, value: tile.Value) -> Any:
         """What the body gets for a parameter: the value itself."""
         return value
-
-    def _warn(self, what: str) -> None:
-        line = self.line or where()
-        warnings.warn_explicit(f"kernel {self.name} {what}.", UserWarning, line.file, line.line)
 
     # ---- running and looking
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pto_wsp.errors import ExecutionError
+from pto_wsp.errors import ExecutionError, SourceLine
 from pto_wsp.trace import interpret, tile
 from pto_wsp.trace.graph import KernelGraph, Node
 
@@ -75,6 +75,9 @@ class _Replay(tile.Tracer):
                 kernel_name=self.name,
             ).at(node.line)
         self.values[id(node)] = self.run.node(follows)
+
+    def warn(self, message: str, line: SourceLine) -> None:
+        """Said when the kernel was traced."""
 
     def numbers(self, node: Node) -> Any:
         if node.op.name == "param":  # a tile parameter shows what it holds now

@@ -64,13 +64,10 @@ class Tracer:
         if at == "entry" and id(param.node) in self.entry:
             return self.entry[id(param.node)]
         if param.direction == "out" and (at == "entry" or id(param.node) not in self.stored):
-            warnings.warn_explicit(  # execution.md 1.6: it reads what is there; so do old programs
-                f"DIRECTION_VIOLATION: {param.name} is Out, but the kernel reads what it held when the kernel"
-                f" started. Declare it InOut[...] if that is meant; pto.load({param.name}) reads back what was"
-                " stored.",
-                UserWarning,
-                line.file,
-                line.line,
+            self.warn(  # execution.md 1.6: it reads what is there; so do old programs
+                f"DIRECTION_VIOLATION: {param.name} is Out, but the kernel reads what it held when the kernel started."
+                f" Declare it InOut[...] if that is meant; pto.load({param.name}) reads back what was stored.",
+                line,
             )
         node = build(OPS["load"], (param.node,), {"at": at}, line)[-1]
         if at == "entry":
@@ -152,6 +149,10 @@ class Tracer:
     def append(self, node: Node) -> None:
         self.body.append(node)
         self.evaluate(node)
+
+    def warn(self, message: str, line: SourceLine) -> None:
+        """Tell the user, once per tracing."""
+        warnings.warn_explicit(message, UserWarning, line.file, line.line)
 
     def evaluate(self, node: Node) -> None:
         """Nothing to compute while tracing; `interpret` gives every node its numbers here."""

@@ -555,3 +555,16 @@ def test_errors_while_interpreting_show_the_user_only():
     with pytest.raises(KeyError) as caught:
         k.interpret(np.zeros((4, 8), np.float32), np.zeros((4, 8), np.float32))
     assert files(caught.value) == {__file__}
+
+
+def test_warnings_are_given_once():
+    @kernel
+    def k(x: In[F], out: Out[F]):
+        pto.store(out, x + pto.load(out))
+        return x
+
+    with pytest.warns(UserWarning) as caught:
+        k.graph
+        for _ in range(3):
+            k.interpret(np.zeros((4, 8), np.float32), np.zeros((4, 8), np.float32))
+    assert len(caught) == 2
