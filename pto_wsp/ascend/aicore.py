@@ -30,10 +30,23 @@ fresh TPipe (or pipe->Reset()).
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pto_wsp.trace.graph import KernelGraph
-from pto_wsp.types import DType
+from pto_wsp.ascend import placement, sync, tidy
+from pto_wsp.ascend.body import C_TYPES, Buffer, Scalar, Shape, Step, Value, named
+from pto_wsp.ascend.names import Names, assigned_name, comment, identifier, place_of, source_of
+from pto_wsp.ascend.placement import UB_BYTES, Layout, Row
+from pto_wsp.ascend.vector import BLOCK, REFUSED, ROWS_AT_ONCE, Writer, ceil_to, refuse
+from pto_wsp.errors import CompileError
+from pto_wsp.trace.extents import Extents, extents_of
+from pto_wsp.trace.graph import KernelGraph, Node, Param, check
+from pto_wsp.types import DType, ScalarType, TileType
+
+STRIP_BYTES = 16 * 1024         # of the largest tile of a strip: copies shorter than this waste bandwidth
+WIDTH = 80                      # of a line of C++
+MOST_QUEUES = 8                 # buffers of all queues of one position, together
 
 
 @dataclass(frozen=True)
@@ -68,13 +81,624 @@ class KernelSource:
     placement: str                  # printed buffer table
 
 
+# ---- the parts of a file -------------------------------------------------------------------------------------------
+
+GM_TILE = """\
+#ifndef PTO_WSP_GM_TILE
+#define PTO_WSP_GM_TILE
+// A tile in global memory. Element (r, c) lies r * rowStride + c * colStride
+// elements after addr.
+struct GmTile {
+  GM_ADDR addr;
+  int64_t rowStride, colStride;
+  uint32_t rows, cols;  // that hold data in this task
+};
+#endif
+"""
+
+HELPERS = {
+    "Least": """\
+__aicore__ inline uint32_t Least(uint32_t a, uint32_t b) {
+  return a < b ? a : b;
+}
+""",
+    "CeilTo": """\
+__aicore__ inline uint32_t CeilTo(uint32_t n, uint32_t unit) {
+  return (n + unit - 1) / unit * unit;
+}
+""",
+    "FromBits": """\
+// A float from its bits: infinities and NaN have no literals.
+__aicore__ inline float FromBits(uint32_t bits) {
+  union {
+    uint32_t bits;
+    float value;
+  } both = {bits};
+  return both.value;
+}
+""",
+    "Order": """\
+// The second pipe of E waits for what the first has been given so far.
+template <HardEvent E>
+__aicore__ inline void Order(TPipe *pipe) {
+  const TEventID id = static_cast<TEventID>(pipe->FetchEventID(E));
+  SetFlag<E>(id);
+  WaitFlag<E>(id);
+}
+""",
+    "LoadRows": """\
+// Rows [first, first + rows) of a tile to UB, `pitch` elements apart there.
+template <typename T>
+__aicore__ inline void LoadRows(const LocalTensor<T> &ub, const GmTile &gm,
+                                uint32_t first, uint32_t rows,
+                                uint32_t pitch) {
+  if (rows == 0 || gm.cols == 0) {
+    return;
+  }
+  GlobalTensor<T> from;
+  from.SetGlobalBuffer(
+      (__gm__ T *)gm.addr + first * gm.rowStride,
+      static_cast<uint64_t>((rows - 1) * gm.rowStride + gm.cols));
+  if (gm.cols == pitch && (rows == 1 || gm.rowStride == pitch)) {
+    DataCopy(ub, from, rows * pitch);  // whole blocks, one after another
+    return;
+  }
+  const int64_t between = rows == 1 ? 0 : gm.rowStride - gm.cols;
+  const uint32_t bytes = static_cast<uint32_t>(gm.cols * sizeof(T));
+  const uint32_t pad = static_cast<uint32_t>(pitch * sizeof(T) - bytes);
+  DataCopyPad(ub, from,
+              DataCopyExtParams{static_cast<uint16_t>(rows), bytes,
+                                static_cast<uint32_t>(between * sizeof(T)),
+                                pad / 32, 0},
+              DataCopyPadExtParams<T>{false, 0, 0, static_cast<T>(0)});
+}
+""",
+    "StoreRows": """\
+// `rows` rows in UB, `pitch` elements apart, to a tile from row `first` on.
+template <typename T>
+__aicore__ inline void StoreRows(const GmTile &gm, const LocalTensor<T> &ub,
+                                 uint32_t first, uint32_t rows,
+                                 uint32_t pitch) {
+  if (rows == 0 || gm.cols == 0) {
+    return;
+  }
+  GlobalTensor<T> to;
+  to.SetGlobalBuffer(
+      (__gm__ T *)gm.addr + first * gm.rowStride,
+      static_cast<uint64_t>((rows - 1) * gm.rowStride + gm.cols));
+  if (gm.cols == pitch && (rows == 1 || gm.rowStride == pitch)) {
+    DataCopy(to, ub, rows * pitch);  // whole blocks, one after another
+    return;
+  }
+  const int64_t between = rows == 1 ? 0 : gm.rowStride - gm.cols;
+  const uint32_t bytes = static_cast<uint32_t>(gm.cols * sizeof(T));
+  const uint32_t pad = static_cast<uint32_t>(pitch * sizeof(T) - bytes);
+  DataCopyPad(to, ub,
+              DataCopyExtParams{static_cast<uint16_t>(rows), bytes, pad / 32,
+                                static_cast<uint32_t>(between * sizeof(T)),
+                                0});
+}
+""",
+    "LoadColumn": """\
+// Elements [first, first + rows) of a tile of one column, packed in UB.
+template <typename T>
+__aicore__ inline void LoadColumn(const LocalTensor<T> &ub, const GmTile &gm,
+                                  uint32_t first, uint32_t rows) {
+  if (rows == 0) {
+    return;
+  }
+  GlobalTensor<T> from;
+  from.SetGlobalBuffer((__gm__ T *)gm.addr + first, rows);
+  DataCopyPad(ub, from,
+              DataCopyExtParams{1, static_cast<uint32_t>(rows * sizeof(T)), 0,
+                                0, 0},
+              DataCopyPadExtParams<T>{false, 0, 0, static_cast<T>(0)});
+}
+""",
+    "StoreColumn": """\
+// A packed column in UB to a tile of one column from element `first` on.
+template <typename T>
+__aicore__ inline void StoreColumn(const GmTile &gm, const LocalTensor<T> &ub,
+                                   uint32_t first, uint32_t rows) {
+  if (rows == 0) {
+    return;
+  }
+  GlobalTensor<T> to;
+  to.SetGlobalBuffer((__gm__ T *)gm.addr + first, rows);
+  DataCopyPad(to, ub,
+              DataCopyExtParams{1, static_cast<uint32_t>(rows * sizeof(T)), 0,
+                                0, 0});
+}
+""",
+}
+
+
 def emit_kernel(graph: KernelGraph, name: str | None = None) -> KernelSource:
     """The AscendC source of a traced kernel.
 
     name     identifier to use when the user's is not unique in the program
     raises   CompileError at the user's line when the hardware has no way to do an op, or its tiles do not fit
     """
-    raise NotImplementedError
+    check(graph)
+    title, graph = graph.name, tidy.tidy(graph)
+    name = identifier(name or title)
+    params = _params(graph)
+    if any(n.op.name == "matmul" for n in graph.nodes):
+        raise refuse(next(n for n in graph.nodes if n.op.name == "matmul"), "matmul: the cube path is not there yet.")
+    core = VectorKernel(graph, params)
+    parts = core.write()
+    header = _header(name, title, graph, params, parts)
+    entry = _entry(name, params, "KERNEL_TYPE_AIV_ONLY", False)
+    return KernelSource(name, header, f"{header}\n{entry}", name, tuple(params.values()), "AIV", "KERNEL_TYPE_AIV_ONLY", 0,
+                        parts.table)
 
 
-__all__ = ["KernelSource", "SourceParam", "emit_kernel"]
+def _params(graph: KernelGraph) -> dict[int, SourceParam]:
+    """By id of the parameter's node."""
+    names = Names()
+    found: dict[int, SourceParam] = {}
+    for param in graph.params:
+        kind = param.type
+        if isinstance(kind, ScalarType) and kind.dtype is DType.F64:
+            raise CompileError(f"kernel {graph.name}: parameter {param.name} is f64: {REFUSED[DType.F64]}. "
+                               "Use DType.F32.")
+        c_type = C_TYPES[kind.dtype]
+        if isinstance(kind, ScalarType) and kind.dtype.is_float:
+            c_type = "float"
+        rows, cols = (kind.rows, kind.cols) if isinstance(kind, TileType) else (None, None)
+        found[id(param.node)] = SourceParam(param.name, names.new(param.name), param.direction, kind.dtype, c_type, rows, cols)
+    return found
+
+
+@dataclass
+class Parts:
+    """What a kind of kernel contributes to the file."""
+
+    helpers: list[str]
+    constants: list[str]
+    run: list[str]                  # body of Run
+    table: str
+
+
+def _header(name: str, title: str, graph: KernelGraph, params: dict[int, SourceParam], parts: Parts) -> str:
+    guard = f"PTO_WSP_KERNEL_{name.upper()}_H_"
+    first = next((n.line for n in graph.nodes if n.line is not None), None)
+    lines = [f"// Kernel {comment(title)}{', ' + place_of(first).rsplit(':', 1)[0] if first else ''}. Written by pto_wsp.", "//"]
+    for p in params.values():
+        kind = f"{p.direction} tile {p.rows}x{p.cols} {p.dtype}" if p.is_tile else f"scalar {p.dtype}"
+        lines.append(f"//   {p.identifier}: {kind}")
+    lines += ["//", *(f"// {line}".rstrip() for line in parts.table.splitlines())]
+    arguments = [f"const GmTile &{p.identifier}_gm" for p in params.values() if p.is_tile]
+    arguments += [f"{p.c_type} {p.identifier}" for p in params.values() if not p.is_tile]
+    out = [*lines, f"#ifndef {guard}", f"#define {guard}", "", '#include "kernel_operator.h"', "", GM_TILE,
+           f"namespace pto_{name} {{", "", "using namespace AscendC;", ""]
+    for helper in HELPERS:
+        if helper in parts.helpers:
+            out.append(HELPERS[helper])
+    out += parts.constants
+    if parts.constants:
+        out.append("")
+    out += [_signature("__aicore__ inline void Run(", ["TPipe *pipe", *arguments], ") {"),
+            *(f"  {line}".rstrip() for line in parts.run), "}", "", f"}}  // namespace pto_{name}", "", f"#endif  // {guard}"]
+    return "\n".join(out) + "\n"
+
+
+def _signature(start: str, arguments: Sequence[str], end: str) -> str:
+    """A call or declaration, its arguments on as many lines as they need."""
+    return "\n".join(_wrapped([start + ", ".join(arguments) + end], WIDTH))
+
+
+def _entry(name: str, params: dict[int, SourceParam], kernel_type: str, workspace: bool) -> str:
+    arguments, calls = [], ["&pipe"]
+    for p in params.values():
+        if p.is_tile:
+            i = p.identifier
+            arguments += [f"GM_ADDR {i}", f"int64_t {i}_row_stride", f"int64_t {i}_col_stride", f"uint32_t {i}_rows",
+                          f"uint32_t {i}_cols"]
+            calls.append(f"GmTile{{{i}, {i}_row_stride, {i}_col_stride, {i}_rows, {i}_cols}}")
+    for p in params.values():
+        if not p.is_tile:
+            arguments.append(f"{p.c_type} {p.identifier}")
+            calls.append(p.identifier)
+    if workspace:
+        arguments.append("GM_ADDR workspace")
+        calls.append("workspace")
+    return "\n".join([
+        _signature(f'extern "C" __global__ __aicore__ void {name}(', arguments, ") {"),
+        f"  KERNEL_TASK_TYPE_DEFAULT({kernel_type});", "  AscendC::TPipe pipe;",
+        _signature(f"  pto_{name}::Run(", calls, ");"), "}", ""])
+
+
+# ---- vector kernels ------------------------------------------------------------------------------------------------
+
+WHOLE_TILE = {"colsum", "colmax", "colmin", "colmean", "transpose", "tsort32", "extract_topk_indices"}
+
+
+class VectorKernel:
+    """A kernel of one vector core: tiles arrive, are computed on and leave, a strip of rows at a time where rows do not
+    depend on each other, so that the copies of one strip overlap the work on another."""
+
+    def __init__(self, graph: KernelGraph, params: dict[int, SourceParam]) -> None:
+        self.graph = graph
+        self.params = params
+        self.extents: Extents = extents_of(graph)
+        self.names = Names()
+        for p in params.values():
+            self.names.new(p.identifier + "_gm" if p.is_tile else p.identifier)
+        self.tiles = [n for n in graph.nodes if n.is_tile and n.op.name != "param"]
+        self.rows = max((n.tile.rows for n in self.tiles), default=1)
+        self.strips = self._by_strips()
+        self.unit = self._unit()
+        self.helpers: set[str] = set()
+
+    def _unit(self) -> int:
+        """Elements that rows are padded to: whole blocks in the smallest dtype that any step may use."""
+        smallest = min((n.tile.dtype.itemsize for n in self.tiles), default=4)
+        masks = {id(n.operands[0]) for n in self.graph.nodes if n.op.name == "select"}
+        only_bits = all(n.tile.dtype.itemsize > 1 or id(n) in masks and n.op.name in ("lt", "le", "gt", "ge", "eq", "ne")
+                        and all(u.op.name == "select" and u.operands[0] is n and u.tile.shape == n.tile.shape
+                                for u in self.graph.nodes if n in u.operands) for n in self.tiles)
+        if only_bits:
+            smallest = min((n.tile.dtype.itemsize for n in self.tiles if n.tile.dtype.itemsize > 1), default=4)
+        return BLOCK // min(smallest, 4)
+
+    def _text(self, node: Node, axis: int) -> str:
+        """C++ expression of a valid extent of the whole tile."""
+        extent = self.extents.of(node, axis)
+        if extent.static == 1 or not extent.sources:
+            return str(extent.static)
+        source = extent.sources[0]
+        p = self.params[id(self.graph.tile_params[source.param].node)]
+        text = f"{p.identifier}_gm.{'cols' if axis_of(source) else 'rows'}"
+        if source.den > 1:
+            text += f" / {source.den}"
+        return text + (f" * {source.num}" if source.num > 1 else "")
+
+    def _by_strips(self) -> bool:
+        if self.rows == 1:
+            return False
+        texts = {self._text(n, 0) for n in self.tiles if n.tile.rows == self.rows}
+        return (all(n.tile.rows in (1, self.rows) for n in self.tiles)
+                and not any(n.op.name in WHOLE_TILE and n.operands[0].tile.rows > 1 or n.op.name in WHOLE_TILE
+                            and n.tile.rows > 1 for n in self.tiles)
+                and len(texts) == 1 and all(s.operands[1].tile.rows == self.rows for s in self.graph.stores))
+
+    def shape_of(self, node: Node) -> Shape:
+        t = node.tile
+        pitch = 1 if t.cols == 1 and t.rows > 1 else ceil_to(t.cols, self.unit)
+        if self.strips and t.rows == self.rows:
+            return Shape("n", self._text(node, 1), None, t.cols, pitch)
+        return Shape(self._text(node, 0), self._text(node, 1), t.rows, t.cols, pitch)
+
+    def once(self, node: Node) -> bool:
+        return self.strips and node.tile.rows == 1
+
+    # ---- steps
+
+    def write(self) -> Parts:
+        scalars = {id(p.node): Scalar(self.params[id(p.node)].identifier, p.type.dtype) for p in self.graph.scalar_params}
+        self.writer = w = Writer(self.graph, self.shape_of, self.once, self.unit, self.names, scalars)
+        self.loads: list[tuple[Node, Buffer]] = []
+        for node in self.graph.nodes:
+            if node.op.name == "load":
+                kind = "once" if self.once(node) else "in"
+                value = w.tile(self.params[id(node.operands[0])].identifier, node.tile.dtype, self.shape_of(node),
+                               self.once(node), kind)
+                w.values[id(node)] = value
+                self.loads.append((node, value.buffer))
+        for node in self.graph.nodes:
+            if node.op.name not in ("param", "scalar_param", "load", "store"):
+                w.emit(node)
+        self.stores = [(s, self._outgoing(s)) for s in self.graph.stores]
+        self._drop_unread()
+        self._limit_queues()
+        self.strip, self.number, self.layout = self._fit()
+        return self._text_of()
+
+    def _outgoing(self, store: Node) -> Buffer:
+        """The buffer that leaves: the value's own when nothing else claims it, else a copy."""
+        w = self.writer
+        dst, src = store.operands
+        value = w.value(src)
+        buffer = value.buffer
+        free = buffer.kind == "temp" and not value.once and buffer.dtype.itemsize == value.dtype.itemsize
+        made_here = any(buffer in s.writes for s in w.phase.body)
+        size = w.tile("out", value.dtype, self.shape_of(dst), False).buffer
+        w.phase.buffers.remove(size)
+        if free and made_here:
+            buffer.kind = "out"
+            if assigned_name(src) is None:
+                buffer.hint = self.params[id(dst)].identifier
+            return buffer
+        w.node = store
+        copy = w.tile(self.params[id(dst)].identifier, dst.tile.dtype, self.shape_of(dst), False, "out")
+        pieces = ceil_to(1, BLOCK // dst.tile.dtype.itemsize)
+        w.helpers.add("CeilTo")
+        w.step(f"DataCopy({copy.text}, {w.seen_as(value, dst.tile.dtype).text}, CeilTo({w.count(copy.shape)}, {pieces}));",
+               [value], [copy], False)
+        return copy.buffer
+
+    def _drop_unread(self) -> None:
+        """Steps whose results nobody reads: conversions made on the way that turned out not to be needed."""
+        phase = self.writer.phase
+        needed = {id(b) for _, b in self.stores}
+        texts: list[str] = []
+        for steps in (phase.body, phase.before):
+            for step in reversed(list(steps)):
+                if step.writes and not any(id(b) in needed for b in step.writes):
+                    steps.remove(step)
+                    continue
+                if not step.writes:                             # a scalar constant
+                    name = re.match(r"const \w+ (\w+) =", step.lines[0])
+                    if name and not any(re.search(rf"\b{name[1]}\b", t) for t in texts):
+                        steps.remove(step)
+                        continue
+                needed.update(id(b) for b in step.reads)
+                texts.extend(step.lines)
+        self.loads = [(n, b) for n, b in self.loads if id(b) in needed]
+
+    def _limit_queues(self) -> None:
+        """Buffers per position are few: beyond that a kernel would need its tiles packed."""
+        arriving, leaving = len(self.loads), len(self.stores)
+        if max(arriving, leaving) > MOST_QUEUES:
+            raise CompileError(f"kernel {self.graph.name}: {max(arriving, leaving)} tiles "
+                               f"{'arrive' if arriving > leaving else 'leave'}; a vector core has queue events for "
+                               f"{MOST_QUEUES}. Split the kernel.")
+
+    def queued(self, number: int) -> list[tuple[Buffer, int]]:
+        return [(b, number if b.kind == "in" else 1) for _, b in self.loads] + [(b, number) for _, b in self.stores]
+
+    def _fit(self) -> tuple[int, int, Layout]:
+        """Rows of a strip, buffers per queue, and the plan."""
+        phase = self.writer.phase
+        if not self.strips:
+            layout = placement.place(phase.before, phase.body, self.queued(1), self.rows, False)
+            if layout.total > UB_BYTES:
+                raise self._overflow(self.rows, 1)
+            return self.rows, 1, layout
+        once = sum(b.kind == "once" for _, b in self.loads)
+        doubled = 2 * (len(self.loads) - once) + once <= MOST_QUEUES and 2 * len(self.stores) <= MOST_QUEUES
+        whole = self.rows <= ROWS_AT_ONCE
+        for strip in self._strip_sizes():
+            for number in (2, 1) if doubled and strip < self.rows else (1,):
+                layout = placement.place(phase.before, phase.body, self.queued(number), strip, strip < self.rows)
+                if layout.total <= UB_BYTES and (strip < self.rows or whole):
+                    return strip, number, layout
+        raise self._overflow(1, 1)
+
+    def _strip_sizes(self) -> list[int]:
+        """Candidates, best first: whole groups of 8 rows of about STRIP_BYTES, or the tile when it is smaller than two."""
+        widest = max(n.tile.cols * n.tile.dtype.itemsize for n in self.tiles)
+        wanted = max(8, STRIP_BYTES // widest // 8 * 8)
+        best = min(wanted, ROWS_AT_ONCE)
+        if self.rows < 2 * best and self.rows <= ROWS_AT_ONCE:
+            best = self.rows
+        return [best, *range(ceil_to(best, 8) - 8, 0, -8), *(s for s in (4, 2, 1) if s < best)]
+
+    def _overflow(self, strip: int, number: int) -> CompileError:
+        phase = self.writer.phase
+        layout = placement.place(phase.before, phase.body, self.queued(number), strip, self.strips)
+        cols = max(n.tile.cols for n in self.tiles)
+        if self.strips or self.rows == 1:
+            fits = f"{self.rows}x{max(1, cols * UB_BYTES // layout.total // self.unit * self.unit)}"
+        else:
+            fits = f"{max(1, self.rows * UB_BYTES // layout.total // 8 * 8)}x{cols}"
+        self.strip, self.number, self.layout = strip, number, layout
+        names = {id(b): b.hint for b in phase.buffers}
+        table = placement.table(self._rows(names))
+        line = max(self.tiles, key=lambda n: n.tile.size * n.tile.dtype.itemsize).line
+        error = CompileError(f"kernel {self.graph.name} needs {layout.total} bytes of UB"
+                             f"{' for a single row' if self.strips else ''}; a vector core has {UB_BYTES}. "
+                             f"Tiles of about {fits} would fit.\n{table}")
+        return error if line is None else error.at(line)
+
+    def _rows(self, names: dict[int, str]) -> list[Row]:
+        steps = len(self.writer.phase.before) + len(self.writer.phase.body)
+        rows = []
+        for buffer, number in self.queued(self.number):
+            times = f"{number} x {buffer.bytes}" if number > 1 else f"{buffer.bytes}"
+            rows.append(Row(names[id(buffer)], "UB", buffer.offset, number * buffer.bytes, f"0-{steps}",
+                            f"{buffer.shape.replace('strip', str(self.strip))}, queue of {times}"))
+        used = {id(b): b for s in (*self.writer.phase.before, *self.writer.phase.body) for b in (*s.reads, *s.writes)}
+        spans: dict[str, tuple[Buffer, int, int]] = {}
+        for buffer in used.values():
+            if buffer.kind == "temp":
+                _, first, last = spans.get(names[id(buffer)], (buffer, buffer.first, buffer.last))
+                spans[names[id(buffer)]] = buffer, min(first, buffer.first), max(last, buffer.last)
+        for name, (buffer, first, last) in spans.items():
+            rows.append(Row(name, "UB", self.layout.queues + buffer.offset, buffer.bytes, f"{first}-{last}",
+                            buffer.shape.replace("strip", str(self.strip))))
+        return sorted(rows, key=lambda r: r.offset)
+
+    # ---- text
+
+    def _text_of(self) -> Parts:
+        w, phase, looped = self.writer, self.writer.phase, self.strip < self.rows and self.strips
+        used = list({id(b): b for s in (*phase.before, *phase.body) for b in (*s.reads, *s.writes)}.values())
+        used += [b for _, b in self.loads if b not in used]
+        names = self._named(used)
+        orders = sync.orders(phase.before, phase.body, [b for _, b in self.loads if b.kind == "once"],
+                             [b for _, b in self.loads if b.kind == "in"], looped)
+        self.helpers |= w.helpers & set(HELPERS)
+        out = self._queues(names)
+        temps = [b for b in used if b.kind == "temp"]
+        if temps:
+            out += ["TBuf<TPosition::VECCALC> arena;", f"pipe->InitBuffer(arena, {self.layout.arena});"]
+            declared = {names[id(b)]: b for b in temps}
+            out += [f"LocalTensor<{C_TYPES[b.dtype]}> {name} = arena.GetWithOffset<{C_TYPES[b.dtype]}>("
+                    f"{b.bytes // b.dtype.itemsize}, {b.offset});" for name, b in declared.items()]
+        for node, buffer in self.loads:
+            if buffer.kind == "once":
+                out += self._arrive(node, buffer, names[id(buffer)])
+        number = len(phase.before)
+        out += self._steps(phase.before, orders[:number], names, {})
+        last: dict[int, int] = {id(b): s for s, step in enumerate(phase.body) for b in step.reads if b.kind == "in"}
+        body = []
+        for node, buffer in self.loads:
+            if buffer.kind == "in":
+                body += self._arrive(node, buffer, names[id(buffer)])
+        body += self._steps(phase.body, orders[number:], names, last)
+        for store, buffer in self.stores:
+            body += self._leave(store, buffer, names[id(buffer)])
+        body = _counted(body)
+        if looped:
+            self.helpers.add("Least")
+            rows = self._text(next(n for n in self.tiles if n.tile.rows == self.rows), 0)
+            out += [f"for (uint32_t first = 0; first < {rows}; first += {self.strip}) {{",
+                    f"  const uint32_t n = Least({rows} - first, {self.strip});", *(f"  {line}" for line in body), "}"]
+        else:
+            if self.strips:
+                rows = self._text(next(n for n in self.tiles if n.tile.rows == self.rows), 0)
+                out += [f"const uint32_t n = {rows};"] if any(re.search(r"\bn\b", line) for line in body) else []
+            out += body
+        out += [f"{names[id(b)]}_in.FreeTensor({names[id(b)]});" for _, b in self.loads if b.kind == "once"]
+        return Parts(sorted(self.helpers), [], _wrapped(out), placement.table(self._rows(names)))
+
+    def _named(self, used: Sequence[Buffer]) -> dict[int, str]:
+        """Identifiers: the user's names first; what is changed in place under one name keeps it."""
+        names: dict[int, str] = {}
+        for buffer in used:
+            before = buffer.inherits
+            if before is not None and (before.hint, before.dtype) == (buffer.hint, buffer.dtype):
+                names[id(buffer)] = names[id(before)]
+            else:
+                names[id(buffer)] = self.names.new(buffer.hint)
+        return names
+
+    def _queues(self, names: dict[int, str]) -> list[str]:
+        out = []
+        for buffer, number in self.queued(self.number):
+            name = names[id(buffer)]
+            position, queue = ("VECOUT", f"{name}_out") if buffer.kind == "out" else ("VECIN", f"{name}_in")
+            out += [f"TQue<TPosition::{position}, 1> {queue};", f"pipe->InitBuffer({queue}, {number}, {buffer.bytes});"]
+        return out
+
+    def _arrive(self, node: Node, buffer: Buffer, name: str) -> list[str]:
+        shape, gm, c_type = self.shape_of(node), self.params[id(node.operands[0])].identifier + "_gm", C_TYPES[buffer.dtype]
+        helper = "LoadColumn" if shape.packed else "LoadRows"
+        self.helpers.add(helper)
+        first = "first" if shape.most_rows is None and self.strip < self.rows else "0"
+        pitch = "" if shape.packed else f", {shape.pitch}"
+        return [f"LocalTensor<{c_type}> {name} = {name}_in.AllocTensor<{c_type}>();",
+                f"{helper}({name}, {gm}, {first}, {shape.rows}{pitch});", f"{name}_in.EnQue({name});",
+                f"{name} = {name}_in.DeQue<{c_type}>();"]
+
+    def _leave(self, store: Node, buffer: Buffer, name: str) -> list[str]:
+        dst = store.operands[0]
+        shape, gm, c_type = self.shape_of(dst), self.params[id(dst)].identifier + "_gm", C_TYPES[buffer.dtype]
+        helper = "StoreColumn" if shape.packed else "StoreRows"
+        self.helpers.add(helper)
+        first = "first" if shape.most_rows is None and self.strip < self.rows else "0"
+        pitch = "" if shape.packed else f", {shape.pitch}"
+        text = name if buffer.dtype is dst.tile.dtype else f"{name}.ReinterpretCast<{C_TYPES[dst.tile.dtype]}>()"
+        return [f"{name}_out.EnQue({name});", f"{name} = {name}_out.DeQue<{c_type}>();",
+                f"{helper}({gm}, {text}, {first}, {shape.rows}{pitch});", f"{name}_out.FreeTensor({name});"]
+
+    def _steps(self, steps: Sequence[Step], orders: Sequence[Sequence[str]], names: dict[int, str],
+               last: dict[int, int]) -> list[str]:
+        """Steps as lines: a comment where an op begins, what orders them, allocation and release of queue tiles."""
+        out: list[str] = []
+        about = ""
+        allocated: set[int] = set()
+        for at, (step, needed) in enumerate(zip(steps, orders, strict=True)):
+            if step.node is not None and _comment(step.node) != about:
+                about = _comment(step.node)
+                out.append(about)
+            for order in needed:
+                if order != "V":
+                    self.helpers.add("Order")
+                out.append(sync.TEXT[order])
+            for buffer in step.writes:
+                if buffer.kind == "out" and id(buffer) not in allocated:
+                    allocated.add(id(buffer))
+                    c_type = C_TYPES[buffer.dtype]
+                    out.append(f"LocalTensor<{c_type}> {names[id(buffer)]} = {names[id(buffer)]}_out.AllocTensor<{c_type}>();")
+            out += [named(line, names) for line in step.lines]
+            freed = {id(b): b for b in step.reads if b.kind == "in" and last.get(id(b)) == at}
+            out += [f"{names[key]}_in.FreeTensor({names[key]});" for key in freed]
+        return out
+
+
+def axis_of(source: object) -> int:
+    axis: int = source.axis                     # type: ignore[attr-defined]
+    return axis
+
+
+def _comment(node: Node) -> str:
+    where, source = place_of(node.line), source_of(node.line)
+    text = f"{node.op.name}" if not source else source
+    return f"// {comment(text)}{'  ' + where if where else ''}"
+
+
+def _counted(lines: list[str]) -> list[str]:
+    """`n * 128` used more than once gets a name."""
+    found: dict[str, int] = {}
+    for line in lines:
+        for product in re.findall(r"\b(?:n|\w+_gm\.rows) \* \d+\b(?! [*/])", line):
+            found[product] = found.get(product, 0) + 1
+    often = [product for product, times in found.items() if times > 1]
+    head = []
+    for product in often:
+        name = "count" if len(often) == 1 else f"count_{product.rsplit(' ', 1)[1]}"
+        if any(f" {name} =" in h for h in head):
+            continue
+        head.append(f"const uint32_t {name} = {product};")
+        lines = [re.sub(rf"(?<![\w.]){re.escape(product)}\b(?! [*/])", name, line) for line in lines]
+    return head + lines
+
+
+def _wrapped(lines: list[str], width: int = WIDTH - 2) -> list[str]:
+    """Break what is too long after an argument, the next one under the first; after the bracket if that is no good."""
+    out: list[str] = []
+    for line in lines:
+        if len(line) <= width or line.lstrip().startswith("//"):
+            out.append(line)
+            continue
+        opening = _opening(line)
+        if opening < 0:
+            out.append(line)
+            continue
+        head, pieces = line[:opening + 1], _arguments(line[opening + 1:])
+        if max(len(p) for p in pieces) + opening + 1 > width:
+            out.append(head)
+            indent = len(line) - len(line.lstrip()) + 4
+            row = " " * indent
+        else:
+            indent, row = opening + 1, head
+        for piece in pieces:
+            if row.strip() and row != head and len(row) + len(piece) > width and row.strip() != "":
+                out.append(row.rstrip())
+                row = " " * indent
+            row += piece + " "
+        out.append(row.rstrip())
+    return out
+
+
+def _opening(line: str) -> int:
+    """The bracket of the first call that has arguments."""
+    depth = 0
+    for at, c in enumerate(line):
+        if c == "(" and not line[:at].rstrip().endswith(("for", "if", "while")):
+            inner = _arguments(line[at + 1:])
+            if len(inner) > 1 and depth == 0:
+                return at
+    return -1
+
+
+def _arguments(text: str) -> list[str]:
+    """The text after an opening bracket, cut after its commas; the last piece keeps what follows."""
+    pieces, depth, start = [], 0, 0
+    for at, c in enumerate(text):
+        if c in "([{":
+            depth += 1
+        elif c in ")]}":
+            depth -= 1
+            if depth < 0:
+                break
+        elif c == "," and depth == 0:
+            pieces.append(text[start:at + 1])
+            start = at + 2
+    return [*pieces, text[start:]]
+
+
+__all__ = ["KernelSource", "Param", "SourceParam", "Value", "emit_kernel"]
