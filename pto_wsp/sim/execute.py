@@ -14,6 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,15 @@ class Executor:
         self._functions = np.zeros(2 * max(len(expansion.kernels), 1), np.int64)
         self._scratch_bytes = 64
         self._scratch: dict[int, NDArray[np.uint8]] = {}  # by number of the thread within a run
+        calls = expansion.calls
+        shape = len(calls), max((len(c.tiles) for c in calls), default=0)
+        self._tensor, self._writes = np.full(shape, -1), np.zeros(shape, bool)  # per call and tile parameter
+        self._outputs: dict[int, tuple[Call, Binding]] = {}  # a use of each tensor that is written
+        for i, call in enumerate(calls):
+            for p, binding in enumerate(call.tiles):
+                self._tensor[i, p], self._writes[i, p] = binding.tensor, call.writes(binding)
+                if self._writes[i, p]:
+                    self._outputs.setdefault(binding.tensor, (call, binding))
         self._uses: regions.Uses | None = None
         self.independent = False
         self._skip, self._patience = 0, 1  # chunks for which not to look for parallel work, after finding none
@@ -82,26 +92,21 @@ class Executor:
 
         raises  ExecutionError for an array that is written but read-only, or whose elements share memory
         """
-        calls = self.expansion.calls
+        for call, binding in self._outputs.values():
+            check_output(arrays[binding.tensor], call, binding)
         space_of, origin = regions.spaces_of(arrays)
-        shape = len(calls), max((len(c.tiles) for c in calls), default=0)
-        space, itemsize, writes = np.full(shape, -1, np.int32), np.ones(shape, np.int32), np.zeros(shape, bool)
-        for i, call in enumerate(calls):
-            for p, binding in enumerate(call.tiles):
-                array = arrays[binding.tensor]
-                space[i, p], itemsize[i, p] = space_of[binding.tensor], array.itemsize
-                if call.writes(binding):
-                    writes[i, p] = True
-                    check_output(array, call, binding)
-        self._uses = regions.Uses(space, itemsize, writes, origin)
-        self.independent = all(self._is_apart(written, space, writes) for written in set(space[writes].tolist()))
+        space = np.append(space_of, np.int32(-1))[self._tensor]
+        itemsize = np.array([*(a.itemsize for a in arrays), 1], np.int32)[self._tensor]
+        self._uses = regions.Uses(space, itemsize, self._writes, origin)
+        alone = np.bincount(space[space >= 0])[space[self._writes]] == 1  # nothing else uses the space of that output
+        self.independent = bool(alone.all()) and self._outputs_are_apart
         self._skip, self._patience = 0, 1
 
-    def _is_apart(self, written: int, space: _Tasks, writes: NDArray[np.bool_]) -> bool:
-        """Does one tile of one call have this space to itself, and every task its own part of it?"""
-        users = np.argwhere(space == written).tolist()
-        call = self.expansion.calls[users[0][0]]
-        return len(users) == 1 and regions.are_apart(call, call.tiles[users[0][1]])
+    @cached_property
+    def _outputs_are_apart(self) -> bool:
+        """Does every task of a call write tiles of its own?"""
+        calls = self.expansion.calls
+        return all(regions.are_apart(c, b) for c in calls for b in c.tiles if c.writes(b))
 
     def run(self, table: TaskTable, stop: NDArray[np.int64], done: Callable[[int], None]) -> None:
         """Run the tasks of one chunk; returns early, soon after stop[0] becomes non-zero.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from functools import cache
+import threading
 from typing import Any
 
 from pto_wsp.lower import jit
@@ -303,38 +303,36 @@ def _text(*parts: str) -> str:
     return "".join(parts) + mode
 
 
-@cache
-def _serial() -> jit.Code:
-    return jit.load(_text(_RUN_ROWS))
+_LOADED: dict[str, tuple[Any, jit.Code]] = {}  # function, and the code that has to stay while the function is used
+_LOADING = threading.Lock()
 
 
-@cache
-def _parallel() -> jit.Code:
-    return jit.load(_text(_FIND_EDGES, _WORK))
+def _function(name: str, text: str, result: Any, *arguments: Any) -> Any:
+    with _LOADING:
+        if name not in _LOADED:
+            code = jit.load(text)
+            _LOADED[name] = ctypes.CFUNCTYPE(result, *arguments)(code.address(name)), code
+        return _LOADED[name][0]
 
 
-@cache
 def run_rows() -> Any:
     """(functions, kernel, tail, args, width, begin, end, scratch, stop, progress) -> the row after the last one run."""
-    kind = ctypes.CFUNCTYPE(_Word, *[_Pointer] * 4, _Word, _Word, _Word, *[_Pointer] * 3)
-    return kind(_serial().address("run_rows"))
+    words, pointers = (_Word,) * 3, (_Pointer,) * 3
+    return _function("run_rows", _text(_RUN_ROWS), _Word, *[_Pointer] * 4, *words, *pointers)
 
 
-@cache
 def find_edges() -> Any:
     """(accesses, task, cell, writes, writer, reader, before, source, target, cycles, longest) -> number of edges."""
-    return ctypes.CFUNCTYPE(_Word, _Word, *[_Pointer] * 10)(_parallel().address("find_edges"))
+    return _function("find_edges", _text(_FIND_EDGES, _WORK), _Word, _Word, *[_Pointer] * 10)
 
 
-@cache
 def work() -> Any:
     """(functions, kernel, tail, args, width, rows, tasks, waits, first, next, queue, state, scratch, stop, progress,
     pause); nothing comes back."""
-    kind = ctypes.CFUNCTYPE(None, *[_Pointer] * 4, _Word, _Pointer, _Word, *[_Pointer] * 9)
-    return kind(_parallel().address("work"))
+    kinds = *[_Pointer] * 4, _Word, _Pointer, _Word, *[_Pointer] * 9
+    return _function("work", _text(_FIND_EDGES, _WORK), None, *kinds)
 
 
-@cache
 def pause() -> int:
     """Address of usleep(microseconds)."""
     return ctypes.cast(ctypes.CDLL(None).usleep, _Pointer).value or 0

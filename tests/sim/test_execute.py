@@ -251,6 +251,25 @@ def test_many_threads_many_times_same_bits(eager):
     assert all((r.view(np.uint32) == results[0].view(np.uint32)).all() for r in results)
 
 
+def test_native_functions_stay_while_threads_load_them_together(monkeypatch):
+    """All threads may be the first to need them: none may be left with a function whose code is gone."""
+    for _ in range(20):
+        monkeypatch.setattr(native, "_LOADED", {})
+        found, gate = [], threading.Barrier(4)
+
+        def load(found=found, gate=gate):
+            gate.wait()
+            found.append(native.find_edges())
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len({id(f) for f in found}) == 1
+        assert found[0](0, *[None] * 10) == 0
+
+
 def test_a_forked_process_has_threads_of_its_own():
     """The threads of the parent do not exist in the child."""
     program = """
