@@ -93,7 +93,7 @@ class Program:
         for name in self.options:
             if name not in OPTIONS:
                 known = "; ".join(f"{option} ({meaning})" for option, meaning in OPTIONS.items())
-                raise CompileError(f"compile() has no option {name!r}. There are: {known}.")
+                warnings.warn(f"compile() has no option {name!r}, it changes nothing. There are: {known}.", stacklevel=5)
         if self.workload.spatial_grid is not None:
             raise ScheduleError("spatial_map is not supported yet: tasks have no place on a grid", "spatial_map")
         self.schedule: Settings = settle(self.workload.schedule.with_(task_graph=self.workload.task_graph_config))

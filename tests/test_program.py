@@ -305,8 +305,14 @@ def test_a_wrapped_error_is_still_what_it_was() -> None:
     assert "pto.add(x, y)" in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [{"optimise": 3}, {"threads": 0}, {"threads": "many"}])
-def test_unknown_options(options: dict[str, Any]) -> None:
+def test_unknown_options_warn() -> None:
+    with pytest.warns(UserWarning, match="optimise.*axis_sizes") as caught:
+        program = Doubles().workload.compile(optimise=3)
+    assert program.options == {"optimise": 3} and caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("options", [{"threads": 0}, {"threads": "many"}])
+def test_wrong_options(options: dict[str, Any]) -> None:
     with pytest.raises(CompileError, match=next(iter(options))):
         Doubles().workload.compile(**options)
 
