@@ -178,8 +178,12 @@ class _Choice:
     def __init__(self, what: str, recorder: Recorder, done: Callable[[Workload], None]) -> None:
         self.recorder, self.done = recorder, done
         self.frame = Frame(what, where())
+        recorder.choices.append(self.frame)
 
     def __enter__(self) -> None:
+        if self.frame not in self.recorder.choices:
+            raise UsageError(f"this {self.frame.kind} block was entered before; write one for each `with`.").at(where())
+        self.recorder.choices.remove(self.frame)
         self.recorder.open(self.frame)
 
     def __exit__(
@@ -204,10 +208,10 @@ class Loops:
         line = where()
         if not axes:
             raise UsageError("P() needs at least one axis, such as P(Dense[4]()) or P(4).").at(line)
-        if isinstance(names, str):
-            names = (names,)
-        if names is not None and len(tuple(names)) != len(axes):
-            raise AxisError(f"P got {len(axes)} axes and {len(tuple(names))} names; give one name per axis.").at(
+        if names is not None:
+            names = (names,) if isinstance(names, str) else tuple(names)
+        if names is not None and len(names) != len(axes):
+            raise AxisError(f"P got {len(axes)} axes and {len(names)} names; give one name per axis.").at(
                 line
             )
         defaults = [recorder.next_name() for _ in axes]

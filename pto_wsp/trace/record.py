@@ -42,6 +42,7 @@ class Recorder:
         self.detached = detached  # inside a function body: the loops around it are not known here
         self.type_errors: list[Any] = []
         self.frames = [Frame("workload", where())]
+        self.choices: list[Frame] = []  # P.when and its like, called and not entered yet
         self.loose: dict[int, Workload] = {}  # built here but (so far) part of nothing
         self.added: dict[int, Workload] = {}  # recorded in some block
         self.outer = current()  # the body that calls this one
@@ -93,7 +94,12 @@ class Recorder:
 
     def finish(self) -> list[Workload]:
         """The nodes of the whole body."""
-        return self.close(self.frames[0])
+        nodes = self.close(self.frames[0])
+        if self.choices:
+            kind, line = self.choices[0].kind, self.choices[0].line
+            what = f"{kind} does nothing by itself: write `with {kind}(...):` and the tasks below it."
+            raise UsageError(what).at(line, f"recording workload {self.name}")
+        return nodes
 
     def is_open(self, var: LoopVar) -> bool:
         """Whether the loop of this variable is still being recorded, as far as that can be known."""

@@ -59,6 +59,8 @@ class _Resolver:
             raise CompileError(
                 f"a {of.kind} node holds {node!r} ({type(node).__name__}) where a workload belongs."
             ).at(of.line)
+        if node.kind == "connect":
+            raise CompileError("connect(...) is a workload of its own and cannot be part of another.").at(node.line)
         if node.schedule.to_dict():
             raise CompileError(
                 "a schedule was given to an inner part of a workload, where it would have no effect. Give it to "

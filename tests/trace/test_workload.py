@@ -399,6 +399,22 @@ def test_otherwise_follows_its_when(body):
     refused(body, "directly after", kind=RuntimeError, build=True)
 
 
+def test_choices_need_with():
+    def forgotten():
+        P.when(axis("b") > 1)
+        copy[0](X[0], Y[0])
+
+    def reused():
+        twice = P.when(True)
+        with twice:
+            copy[0](X[0], Y[0])
+        with twice:
+            copy[0](X[0], Y[0])
+
+    refused(forgotten, "with P.when", build=True)
+    refused(reused, "entered before", build=True)
+
+
 @pytest.mark.parametrize("wrong", ["b > 1", lambda: True, None, 2.5, Symbol("n")], ids=lambda w: type(w).__name__)
 def test_what_is_no_predicate(wrong):
     def w():
@@ -852,6 +868,8 @@ def test_pipelines_build():
     kinds = [type(n) for n in walk(root)]
     assert kinds == [Connect, Loop, Send, TaskCall, Consume, TaskCall]
     assert len(connect([load, work], [queue]).enumerate()) == 4
+    with pytest.raises(CompileError, match="of its own"):
+        combine(connect([load, work], [queue])).tree()
     with pytest.raises(CompileError, match="send needs a task"):
         send(queue, combine()).tree()
     assert "connect load, work" in str(connect([load, work], [queue]).tree())
