@@ -31,7 +31,7 @@ __all__ = ["Executor", "host_threads"]
 _PROBE = 100e-6  # seconds of work that are run before deciding whether more threads would help
 _WORTH = 300e-6  # seconds of work below which they would not
 _PER_TASK = 0.15e-6  # seconds that handing one task to another thread costs
-_PER_ORDERED_TASK = 1e-6  # the same with finding out which tasks it has to wait for
+_PER_ORDERED_TASK = 0.4e-6  # the same with finding out which tasks it has to wait for
 _REPORT = 0.05  # seconds between reports of progress
 _MOST_PATIENCE = 64
 
