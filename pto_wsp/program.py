@@ -93,7 +93,7 @@ class Program:
         for name in self.options:
             if name not in OPTIONS:
                 known = "; ".join(f"{option} ({meaning})" for option, meaning in OPTIONS.items())
-                warnings.warn(f"compile() has no option {name!r}, it changes nothing. There are: {known}.", stacklevel=5)
+                warnings.warn(f"compile() has no option {name!r}, it changes nothing. There are: {known}", stacklevel=5)
         if self.workload.spatial_grid is not None:
             raise ScheduleError("spatial_map is not supported yet: tasks have no place on a grid", "spatial_map")
         self.schedule: Settings = settle(self.workload.schedule.with_(task_graph=self.workload.task_graph_config))
@@ -220,7 +220,9 @@ class Program:
                 raise UsageError(f"no loop of {self.name} is called {axis!r}; there are {', '.join(names) or 'none'}")
             for loop in loops:
                 if not isinstance(loop.axis, DenseDyn):
-                    raise UsageError(f"loop {loop.var.name} has the fixed size {loop.axis}; DenseDyn(n) can be resized")
+                    kept = f"loop {loop.var.name} keeps its fixed size {loop.axis}"
+                    warnings.warn(f"{kept}; DenseDyn(n) can be resized", stacklevel=3)
+                    continue
                 self._sizes[loop] = _trip_count(loop, size)
 
     def set_symbol_u64(self, name: str, value: int) -> None:

@@ -17,7 +17,6 @@ import pytest
 
 from pto_wsp import (
     CompileError,
-    Dense,
     DenseDyn,
     Deps,
     DispatchPolicy,
@@ -549,9 +548,14 @@ def test_wrong_axis_sizes(sizes: dict[Any, Any], text: str) -> None:
         Doubles(DenseDyn(4)).workload.compile(axis_sizes=sizes)
 
 
-def test_a_fixed_loop_cannot_be_resized() -> None:
-    with pytest.raises(UsageError, match="DenseDyn"):
-        Doubles(Dense[4]()).workload.compile().set_axis_sizes({"b": 3})
+def test_a_fixed_loop_keeps_its_size() -> None:
+    case = Doubles(4)
+    program = case.workload.compile()
+    with pytest.warns(UserWarning, match="keeps its fixed size") as caught:
+        program.set_axis_sizes({"b": 2})
+    assert caught[0].filename == __file__
+    run(program)
+    assert program.stats.task_count == 4
 
 
 def test_symbols() -> None:
