@@ -17,7 +17,7 @@ from llvmlite import ir
 from pto_wsp.lower import matmul
 from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes, compute_dtype
 from pto_wsp.lower.loops import LANES, Buffer, LoopProgram, RowNest, Snapshot, Stage, WholeNest
-from pto_wsp.lower.rules import RULES, Halve, Interleave, Map, Reduce
+from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce
 from pto_wsp.trace.extents import Extent
 from pto_wsp.trace.graph import Node
 from pto_wsp.types import DType
@@ -294,6 +294,8 @@ class _Writer:
                 x = self.one.convert(self.row_value(lane, node.operands[0]), node.tile.dtype)
                 start = self.one.const(rule.start(node.tile.dtype), node.tile.dtype)
                 self.keep_row_value(lane, node, self.finished(rule, node, rule.body(self.one, start, x)))
+            elif isinstance(rule, Leaf):                    # alloc, or iota of one column
+                self.keep_row_value(lane, node, self.one.const(0, compute_dtype(node.tile.dtype)))
             elif isinstance(rule, Halve):
                 base, dtype = self.row_in_memory(lane, node.operands[0])
                 value = self.one.load(self.present(node, self.move(base, I64(rule.first * dtype.itemsize))), dtype)
