@@ -10,7 +10,7 @@ from __future__ import annotations
 from pto_wsp.lower.algebra import compute_dtype
 from pto_wsp.lower.loops import Buffer, Hazard, LoopProgram, RowNest, Snapshot, Stage, WholeNest
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce, Rule, Whole
-from pto_wsp.trace.extents import Extent, extents_of
+from pto_wsp.trace.extents import MADE_WHOLE, Extent, extents_of
 from pto_wsp.trace.graph import KernelGraph, Node
 from pto_wsp.types import DType
 
@@ -61,7 +61,7 @@ class _Planner:
 
     def extent(self, node: Node, axis: int) -> Extent:
         found = self.extents.of(node, axis)
-        return found if self.tail else Extent(found.static)
+        return found if self.tail and node.op.name not in MADE_WHOLE else Extent(found.static)
 
     # ---- nests ------------------------------------------------------------------------------------------------------
 

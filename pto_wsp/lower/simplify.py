@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from pto_wsp.trace.extents import extents_of
 from pto_wsp.trace.graph import KernelGraph, Node
 from pto_wsp.types import ScalarType
 
@@ -70,12 +71,13 @@ def rewrite(graph: KernelGraph) -> KernelGraph:
     return _renewed(graph, new, nodes)
 
 
-ADAPTING = frozenset({"alloc", "iota_u32", "broadcast", "tsort32", "extract_topk_indices"})
-"""Ops whose results take the valid extents of what they are used with: one node for two would tie the two uses."""
-
-
 def share(graph: KernelGraph) -> KernelGraph:
-    """One node for equal computations. Loads are equal when no store lies between them."""
+    """One node for equal computations. Loads are equal when no store lies between them.
+
+    In partial tiles, some values take the valid extents of what they are used with; those of different extents stay
+    apart, since one node for two would tie the two uses together.
+    """
+    extents = extents_of(graph)
     new: dict[int, Node] = {}
     nodes: list[Node] = []
     known: dict[object, Node] = {}
@@ -83,7 +85,7 @@ def share(graph: KernelGraph) -> KernelGraph:
     for node in graph.nodes:
         operands = tuple(new[id(o)] for o in node.operands)
         current = node if operands == node.operands else replace(node, operands=operands)
-        if current.op.name in ("store", "add_cycles", "param", "scalar_param") or current.op.name in ADAPTING:
+        if current.op.name in ("store", "add_cycles", "param", "scalar_param"):
             epoch += current.op.name == "store"
             nodes.append(current)
             new[id(node)] = current
@@ -91,8 +93,9 @@ def share(graph: KernelGraph) -> KernelGraph:
         attrs = {k: v for k, v in current.attrs.items() if k not in ("at", "by")}
         when = (0 if current.attrs["at"] == "entry" else epoch) if current.op.name == "load" else -1
         value = attrs.pop("value", None)        # 0.0 == -0.0 and 1 == 1.0 are different constants
+        valid = tuple(extents.of(node, axis) for axis in (0, 1)) if node.is_tile else ()
         key = (current.op.name, tuple(id(o) for o in operands), current.type, repr(value),
-               tuple(sorted((k, repr(v)) for k, v in attrs.items())), when)
+               tuple(sorted((k, repr(v)) for k, v in attrs.items())), when, valid)
         if key not in known:
             known[key] = current
             nodes.append(current)

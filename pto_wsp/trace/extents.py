@@ -143,10 +143,14 @@ class Extents:
                     changed = True
 
 
+MADE_WHOLE = frozenset({"alloc", "iota_u32"})
+"""Ops that make a tile from nothing: all of it is there, and element by element users take as much as they need."""
+
+
 def _elementwise(extents: Extents, node: Node) -> None:
     """Every operand dimension that is not broadcast has the result's extent."""
     for operand in node.operands:
-        if operand.is_tile:
+        if operand.is_tile and operand.op.name not in MADE_WHOLE:
             for axis in (0, 1):
                 ours, theirs = (node.tile.rows, node.tile.cols)[axis], (operand.tile.rows, operand.tile.cols)[axis]
                 if ours == theirs:
@@ -163,8 +167,9 @@ def _columns(extents: Extents, node: Node) -> None:
 
 def _store(extents: Extents, node: Node) -> None:
     dst, src = node.operands
-    for axis in (0, 1):
-        extents.same(dst, axis, src, axis)
+    if src.op.name not in MADE_WHOLE:
+        for axis in (0, 1):
+            extents.same(dst, axis, src, axis)
 
 
 def _matmul(extents: Extents, node: Node) -> None:
@@ -210,6 +215,11 @@ RULES: dict[ops.Infer, Callable[[Extents, Node], None]] = {
 
 
 _known: WeakKeyDictionary[KernelGraph, Extents] = WeakKeyDictionary()
+
+
+def is_elementwise(node: Node) -> bool:
+    """Does each element of the result depend on the elements at its own place (or a broadcast one) only?"""
+    return RULES.get(node.op.infer) is _elementwise
 
 
 def extents_of(graph: KernelGraph) -> Extents:

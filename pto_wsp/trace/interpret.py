@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import ExecutionError
-from pto_wsp.trace.extents import Extents, Source, extents_of
+from pto_wsp.trace.extents import MADE_WHOLE, Extents, Source, extents_of, is_elementwise
 from pto_wsp.trace.graph import KernelGraph, Node, Number, number_as
 from pto_wsp.trace.ops import ref_cast
 from pto_wsp.types import DType, TileType
@@ -134,9 +134,17 @@ class Run:
             return apply(node, [self._padded(x, fill) for x, fill in zip(node.operands, (-np.inf, 0), strict=True)])
         if node.op.name == "extract_topk_indices":
             return apply(node, [self._padded(node.operands[0], 0)])
+        if node.op.name in MADE_WHOLE:
+            return apply(node, [])
         shape = self._shape(node)
-        result = apply(node, [self._used(x, self._shape(x)) for x in node.operands], shape)
-        return result[tuple(slice(n) for n in shape)]
+        return apply(node, [self._used(x, self._read(x, node, shape)) for x in node.operands], shape)
+
+    def _read(self, operand: Node, user: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """How much of an operand the user reads, to make a result of this shape."""
+        if not operand.is_tile or not is_elementwise(user):
+            return self._shape(operand)
+        sizes = zip((operand.tile.rows, operand.tile.cols), (user.tile.rows, user.tile.cols), shape, strict=True)
+        return tuple(valid if own == whole else 1 for own, whole, valid in sizes)
 
     def _shape(self, node: Node) -> tuple[int, ...]:
         """Valid rows and columns of a node's value; () for a scalar."""
@@ -148,7 +156,7 @@ class Run:
         return tuple(_valid(e.sources, self.arrays) if e.sources else e.static for e in found)
 
     def _used(self, node: Node, shape: tuple[int, ...]) -> Array:
-        """The value of an operand, cut to the elements that are used; sorted rows are whole, however few are used."""
+        """The value of an operand, cut to the elements that are used; what is made whole has more."""
         return self.values[id(node)][tuple(slice(n) for n in shape)]
 
     def _padded(self, node: Node, fill: float) -> Array:

@@ -605,7 +605,7 @@ def ref_matmul(a: Any, b: Any, acc: Any = None) -> Any:
 
 
 def ref_interleave(a: Any, b: Any) -> Any:
-    return np.stack((a, b), axis=2).reshape(a.shape[0], -1)
+    return np.stack((a, b), axis=2).reshape(a.shape[0], 2 * a.shape[1])
 
 
 def ref_tsort32(scores: Any, idx: Any) -> Any:
