@@ -49,6 +49,7 @@ from tests.e2e.programs import f32, run, run_one, task_of, tensor
 F32, F16, I32 = DType.F32, DType.F16, DType.I32
 ten = task_of(10)
 OURS = Path(pto_wsp.__file__).parent
+CARETS = sys.version_info >= (3, 11)  # before, Python did not say which columns of a line run
 
 
 @contextlib.contextmanager
@@ -60,7 +61,7 @@ def refused(*words, kind=(PtoError, TypeError, ValueError), line=False):
     for word in words:
         assert str(word) in text, f"{word!r} is not in:\n{text}"
     if line:
-        assert re.search(r"(test_misuse|programs)\.py:\d+", text) and "^" in text, text
+        assert re.search(r"(test_misuse|programs)\.py:\d+", text) and ("^" in text or not CARETS), text
         frames, trace = [], caught.value.__traceback__
         while trace:
             frames.append(Path(trace.tb_frame.f_code.co_filename))
@@ -802,8 +803,8 @@ def test_unknown_target():
 
 
 def test_unknown_option():
-    with pytest.warns(UserWarning, match="optimise"):      # api.md 11.1: a warning
-        loop_over(4).compile(optimise=3)
+    with pytest.warns(UserWarning, match="optimise"):
+        assert run(loop_over(4), optimise=3).task_count == 4
 
 
 def test_unknown_axis_size():
@@ -853,7 +854,7 @@ def test_errors_show_the_line_in_a_script_without_a_source_file():
             print(error)
     ''')
     text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
-    assert "<cell 1>:4" in text and "pto.store(out, pto.exp(x))" in text and "^^^" in text, text
+    assert "<cell 1>:4" in text and "pto.store(out, pto.exp(x))" in text and ("^^^" in text or not CARETS), text
 
 
 def test_star_import_brings_only_public_names():

@@ -4,6 +4,7 @@ import contextlib
 import io
 import linecache
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ def test_blocks_print_what_is_shown():
         linecache.cache["norm.py"] = (len(code), None, code.splitlines(True), "norm.py")
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(compile(code, "norm.py", "exec"), scope)
+        if sys.version_info < (3, 11):  # no columns, hence no carets
+            shown = re.sub(r"\n *\^+(?=\n)", "", shown)
         assert out.getvalue().strip() == shown.strip()
 
 
