@@ -39,7 +39,7 @@ exact everywhere, as IEEE 754 defines them. The sign and payload of a NaN are th
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any
@@ -88,6 +88,7 @@ class Algebra:
         self.lanes = lanes
         self.features = frozenset(features)
         self._constants: dict[tuple[DType, Any], Lanes] = {}
+        self._types: dict[DType | None, ir.Type] = {}
 
     # ---- values -------------------------------------------------------------------------------------------------
 
@@ -97,7 +98,10 @@ class Algebra:
 
     def ir_type(self, dtype: DType | None) -> ir.Type:
         """LLVM type of a value of this width."""
-        return self.element(dtype) if self.lanes == 1 else ir.VectorType(self.element(dtype), self.lanes)
+        if dtype not in self._types:
+            element = self.element(dtype)
+            self._types[dtype] = element if self.lanes == 1 else ir.VectorType(element, self.lanes)
+        return self._types[dtype]
 
     def const(self, value: Number, dtype: DType) -> Lanes:
         """The number in every lane, converted to dtype as convert() does."""
@@ -168,7 +172,7 @@ class Algebra:
         """Floats: IEEE. Ints: truncated; x/0 is 0 and MIN/-1 is MIN."""
         x, y = self._numbers("div", x, y)
         if x.dtype.is_float:
-            return Lanes(self.builder.fdiv(x.ir, y.ir), x.dtype)
+            return self._do("fdiv", x, y)
         return self._int_div(x, y)
 
     def rem(self, x: Operand, y: Operand) -> Lanes:
@@ -194,10 +198,10 @@ class Algebra:
             lowest = self.const(-(1 << (dtype.bits - 1)), dtype)
             overflow = self.and_(self.eq(x, lowest), self.eq(y, -1))
             safe = self.select(self.or_(nothing, overflow), self.const(1, dtype), y)
-            quotient = Lanes(self.builder.sdiv(x.ir, safe.ir), dtype)
+            quotient = self._do("sdiv", x, safe)
         else:
             safe = self.select(nothing, self.const(1, dtype), y)
-            quotient = Lanes(self.builder.udiv(x.ir, safe.ir), dtype)
+            quotient = self._do("udiv", x, safe)
         return self.select(nothing, zero, quotient)
 
     def fma(self, x: Operand, y: Operand, z: Operand) -> Lanes:
@@ -209,7 +213,7 @@ class Algebra:
 
     def neg(self, x: Lanes) -> Lanes:
         (x,) = self._numbers("neg", x)
-        return Lanes(self.builder.fneg(x.ir) if x.dtype.is_float else self.builder.neg(x.ir), x.dtype)
+        return self._do("fneg", x) if x.dtype.is_float else self.sub(0, x)
 
     def abs(self, x: Lanes) -> Lanes:
         """|x|; the lowest int stays itself."""
@@ -255,48 +259,50 @@ class Algebra:
     # ---- comparison ---------------------------------------------------------------------------------------------
 
     def lt(self, x: Operand, y: Operand) -> Lanes:
-        return self._compare("<", x, y)
+        return self._compare("lt", x, y)
 
     def le(self, x: Operand, y: Operand) -> Lanes:
-        return self._compare("<=", x, y)
+        return self._compare("le", x, y)
 
     def gt(self, x: Operand, y: Operand) -> Lanes:
-        return self._compare(">", x, y)
+        return self._compare("gt", x, y)
 
     def ge(self, x: Operand, y: Operand) -> Lanes:
-        return self._compare(">=", x, y)
+        return self._compare("ge", x, y)
 
     def eq(self, x: Operand, y: Operand) -> Lanes:
-        return self._compare("==", x, y)
+        return self._compare("eq", x, y)
 
     def ne(self, x: Operand, y: Operand) -> Lanes:
-        return self._compare("!=", x, y)
+        return self._compare("ne", x, y)
 
     def isnan(self, x: Lanes) -> Lanes:
         (x,) = self._numbers("isnan", x)
-        return Lanes(self.builder.fcmp_unordered("uno", x.ir, x.ir), None)
+        return self._do("fcmp uno", x, x, result=None)
 
-    def _compare(self, operator: str, x: Operand, y: Operand) -> Lanes:
-        x, y = self._numbers(operator, x, y)
-        if x.dtype.is_int:
-            compare = self.builder.icmp_signed if x.dtype.is_signed else self.builder.icmp_unsigned
+    def _compare(self, relation: str, x: Operand, y: Operand) -> Lanes:
+        x, y = self._numbers(relation, x, y)
+        if x.dtype.is_float:
+            opcode = f"fcmp {'u' if relation == 'ne' else 'o'}{relation}"
+        elif relation in ("eq", "ne"):
+            opcode = f"icmp {relation}"
         else:
-            compare = self.builder.fcmp_unordered if operator == "!=" else self.builder.fcmp_ordered
-        return Lanes(compare(operator, x.ir, y.ir), None)
+            opcode = f"icmp {'s' if x.dtype.is_signed else 'u'}{relation}"
+        return self._do(opcode, x, y, result=None)
 
     # ---- masks and bits -----------------------------------------------------------------------------------------
 
     def and_(self, x: Operand, y: Operand) -> Lanes:
         x, y = self._bits("and", x, y)
-        return Lanes(self.builder.and_(x.ir, y.ir), x.dtype)
+        return self._do("and", x, y)
 
     def or_(self, x: Operand, y: Operand) -> Lanes:
         x, y = self._bits("or", x, y)
-        return Lanes(self.builder.or_(x.ir, y.ir), x.dtype)
+        return self._do("or", x, y)
 
     def xor(self, x: Operand, y: Operand) -> Lanes:
         x, y = self._bits("xor", x, y)
-        return Lanes(self.builder.xor(x.ir, y.ir), x.dtype)
+        return self._do("xor", x, y)
 
     def not_(self, x: Lanes) -> Lanes:
         ones = self.mask(True) if x.dtype is None else self.const(-1, x.dtype)
@@ -307,7 +313,9 @@ class Algebra:
         if mask.dtype is not None:
             raise TypeError(f"select needs a mask first, got {mask.dtype.value}; compare it with 0")
         x, y = self._same("select", x, y)
-        return Lanes(self.builder.select(mask.ir, x.ir, y.ir), x.dtype)
+        kind = self.ir_type(x.dtype)
+        masks, m, a, b = self.ir_type(None), *(operand.ir.get_reference() for operand in (mask, x, y))
+        return Lanes(self.append(kind, f"select {masks} {m}, {kind} {a}, {kind} {b}"), x.dtype)
 
     def any_(self, mask: Lanes) -> Any:
         """A scalar LLVM i1: true in some lane."""
@@ -322,24 +330,23 @@ class Algebra:
         return self.builder.call(self.declare(f"{name}.{_suffix(vector)}", I1, [vector]), [mask.ir])
 
     def shl(self, x: Lanes, count: Operand) -> Lanes:
-        return self._shift(self.builder.shl, x, count)
+        return self._shift("shl", x, count)
 
     def lshr(self, x: Lanes, count: Operand) -> Lanes:
-        return self._shift(self.builder.lshr, x, count)
+        return self._shift("lshr", x, count)
 
     def ashr(self, x: Lanes, count: Operand) -> Lanes:
-        return self._shift(self.builder.ashr, x, count)
+        return self._shift("ashr", x, count)
 
-    def _shift(self, instruction: Any, x: Lanes, count: Operand) -> Lanes:
+    def _shift(self, opcode: str, x: Lanes, count: Operand) -> Lanes:
         """LLVM leaves counts of the width and above undefined; here they shift everything out."""
         x, count = self._bits("shift", x, count)
-        bits, zero = x.dtype.bits, self.const(0, x.dtype)
         if isinstance(count.ir, _Text):
-            return Lanes(instruction(x.ir, count.ir), x.dtype)
-        inside = Lanes(self.builder.icmp_unsigned("<", count.ir, self.const(bits, x.dtype).ir), None)
-        if instruction == self.builder.ashr:
-            return Lanes(instruction(x.ir, self.select(inside, count, bits - 1).ir), x.dtype)
-        return self.select(inside, Lanes(instruction(x.ir, count.ir), x.dtype), zero)
+            return self._do(opcode, x, count)
+        inside = self._do("icmp ult", count, self.const(x.dtype.bits, x.dtype), result=None)
+        if opcode == "ashr":
+            return self._do(opcode, x, self.select(inside, count, x.dtype.bits - 1))
+        return self.select(inside, self._do(opcode, x, count), self.const(0, x.dtype))
 
     def bitcast(self, x: Lanes, dtype: DType) -> Lanes:
         """The same bits as another dtype of the same width."""
@@ -347,7 +354,7 @@ class Algebra:
             return Lanes(x.ir, dtype)
         if dtype.bits != x.dtype.bits:
             raise TypeError(f"bitcast keeps the width: {x.dtype.value} -> {dtype.value}")
-        return Lanes(self.builder.bitcast(x.ir, self.ir_type(dtype)), dtype)
+        return self._cast("bitcast", x, dtype)
 
     # ---- rounding -----------------------------------------------------------------------------------------------
 
@@ -379,14 +386,14 @@ class Algebra:
         if x.dtype.is_float:
             return self._float_to_float(x, dtype) if dtype.is_float else self._float_to_int(x, dtype)
         if dtype.is_float:
-            instruction = self.builder.sitofp if x.dtype.is_signed else self.builder.uitofp
+            opcode = "sitofp" if x.dtype.is_signed else "uitofp"
         elif dtype.bits == x.dtype.bits:
             return Lanes(x.ir, dtype)
         elif dtype.bits < x.dtype.bits:
-            instruction = self.builder.trunc
+            opcode = "trunc"
         else:
-            instruction = self.builder.sext if x.dtype.is_signed else self.builder.zext
-        return Lanes(instruction(x.ir, self.ir_type(dtype)), dtype)
+            opcode = "sext" if x.dtype.is_signed else "zext"
+        return self._cast(opcode, x, dtype)
 
     def widen(self, x: Lanes) -> Lanes:
         """f16 and bf16 as f32, exactly; other dtypes as they are."""
@@ -401,8 +408,7 @@ class Algebra:
         return self.widen(self.convert(x, dtype))
 
     def _float_to_float(self, x: Lanes, dtype: DType) -> Lanes:
-        instruction = self.builder.fptrunc if dtype.bits < x.dtype.bits else self.builder.fpext
-        return Lanes(instruction(x.ir, self.ir_type(dtype)), dtype)
+        return self._cast("fptrunc" if dtype.bits < x.dtype.bits else "fpext", x, dtype)
 
     def _float_to_int(self, x: Lanes, dtype: DType) -> Lanes:
         """Clamped between the limits of dtype first; LLVM's own saturating conversion is a scalar loop on x86."""
@@ -425,8 +431,7 @@ class Algebra:
     def _cut_off(self, x: Lanes, dtype: DType) -> Lanes:
         """Float -> int where the result is known to fit; no promise for other lanes."""
         target = dtype if dtype.bits >= 32 else DType.I32
-        instruction = self.builder.fptosi if target.is_signed else self.builder.fptoui
-        return self.convert(Lanes(instruction(x.ir, self.ir_type(target)), target), dtype)
+        return self.convert(self._cast("fptosi" if target.is_signed else "fptoui", x, target), dtype)
 
     def _narrow(self, x: Lanes, dtype: DType) -> Lanes:
         if x.dtype.is_int or x.dtype == DType.F64:
@@ -466,13 +471,16 @@ class Algebra:
         high = self.lshr(self.select(self.isnan(x), quiet, rounded), 16)
         return Lanes(self.convert(high, DType.U16).ir, DType.BF16)
 
-    def _half_type(self) -> ir.Type:
-        return ir.HalfType() if self.lanes == 1 else ir.VectorType(ir.HalfType(), self.lanes)
+    def _through_half(self, first: str, x: Lanes, second: str, dtype: DType) -> Lanes:
+        """Two casts by way of LLVM's own half, which no Lanes hold."""
+        half = "half" if self.lanes == 1 else f"<{self.lanes} x half>"
+        between = self.append(None, f"{first} {self.ir_type(x.dtype)} {x.ir.get_reference()} to {half}")
+        kind = self.ir_type(dtype)
+        return Lanes(self.append(kind, f"{second} {half} {between.get_reference()} to {kind}"), dtype)
 
     def _narrow_f16(self, x: Lanes) -> Lanes:
         if "f16c" in self.features:
-            half = self.builder.fptrunc(x.ir, self._half_type())
-            return Lanes(self.builder.bitcast(half, self.ir_type(DType.F16)), DType.F16)
+            return self._through_half("fptrunc", x, "bitcast", DType.F16)
         bits = self.bitcast(x, DType.U32)
         sign = self.and_(bits, 0x80000000)
         magnitude = self.xor(bits, sign)
@@ -491,8 +499,7 @@ class Algebra:
 
     def _widen_f16(self, x: Lanes) -> Lanes:
         if "f16c" in self.features:
-            half = self.builder.bitcast(x.ir, self._half_type())
-            return Lanes(self.builder.fpext(half, self.ir_type(DType.F32)), DType.F32)
+            return self._through_half("bitcast", x, "fpext", DType.F32)
         bits = self.convert(Lanes(x.ir, DType.U16), DType.U32)
         sign = self.shl(self.and_(bits, 0x8000), 16)
         magnitude = self.and_(bits, 0x7FFF)
@@ -507,17 +514,18 @@ class Algebra:
 
     def _binary(self, name: str, x: Operand, y: Operand) -> Lanes:
         x, y = self._numbers(name, x, y)
-        instruction = getattr(self.builder, f"f{name}" if x.dtype.is_float else name)
-        return Lanes(instruction(x.ir, y.ir), x.dtype)
+        return self._do(f"f{name}" if x.dtype.is_float else name, x, y)
 
     def _same(self, name: str, *operands: Operand) -> list[Any]:
         """Operands as Lanes of one dtype; Python numbers adopt it."""
-        lanes = [x for x in operands if isinstance(x, Lanes)]
-        if not lanes:
+        dtypes = [x.dtype for x in operands if isinstance(x, Lanes)]
+        if not dtypes:
             raise TypeError(f"{name} needs at least one operand that has lanes; use const()")
-        dtype = lanes[0].dtype
-        if any(x.dtype != dtype for x in lanes):
-            raise TypeError(f"{name} needs one dtype, got {', '.join(str(x.dtype) for x in lanes)}")
+        dtype = dtypes[0]
+        if dtypes.count(dtype) < len(dtypes):
+            raise TypeError(f"{name} needs one dtype, got {', '.join(str(other) for other in dtypes)}")
+        if len(dtypes) == len(operands):
+            return list(operands)
         if dtype is None:
             return [x if isinstance(x, Lanes) else self.mask(bool(x)) for x in operands]
         return [x if isinstance(x, Lanes) else self.const(x, dtype) for x in operands]
@@ -543,8 +551,33 @@ class Algebra:
     def _intrinsic(self, name: str, dtype: DType, *operands: Lanes) -> Lanes:
         """Call an LLVM intrinsic whose operands and result all have `dtype`."""
         kind = self.ir_type(dtype)
-        function = self.declare(f"{name}.{_suffix(kind)}", kind, [kind] * len(operands))
-        return Lanes(self.builder.call(function, [x.ir for x in operands]), dtype)
+        return self.call(f"{name}.{_suffix(kind)}", dtype, [(kind, x.ir) for x in operands])
+
+    def call(self, name: str, dtype: DType | None, operands: Sequence[tuple[ir.Type, Any]]) -> Lanes:
+        """Call the function `name`, declared on the way if need be, on (type, LLVM value) operands."""
+        kind = self.ir_type(dtype)
+        self.declare(name, kind, [operand_kind for operand_kind, _ in operands])
+        arguments = ", ".join(f"{operand_kind} {value.get_reference()}" for operand_kind, value in operands)
+        return Lanes(self.append(kind, f"call {kind} @{name}({arguments})"), dtype)
+
+    def _do(self, opcode: str, *operands: Lanes, result: Any = "the same") -> Lanes:
+        """An instruction on operands of one dtype, which is also the result's unless told otherwise."""
+        dtype = operands[0].dtype
+        result = dtype if result == "the same" else result
+        values = ", ".join([x.ir.get_reference() for x in operands])
+        return Lanes(self.append(self.ir_type(result), f"{opcode} {self.ir_type(dtype)} {values}"), result)
+
+    def _cast(self, opcode: str, x: Lanes, dtype: DType) -> Lanes:
+        kind = self.ir_type(dtype)
+        return Lanes(self.append(kind, f"{opcode} {self.ir_type(x.dtype)} {x.ir.get_reference()} to {kind}"), dtype)
+
+    def append(self, kind: Any, text: str) -> _Line:
+        """Append an instruction, written as LLVM text without its result; `kind` is the LLVM type of that."""
+        function = self.builder.block.parent
+        function.lane_values = getattr(function, "lane_values", 0) + 1
+        line = _Line(kind, f"%k{function.lane_values}", text)
+        self.builder._insert(line)
+        return line
 
     def declare(self, name: str, result: ir.Type, operands: list[ir.Type]) -> Any:
         """The intrinsic of that name, declared in the module once."""
@@ -552,6 +585,21 @@ class Algebra:
         if name not in module.globals:
             ir.Function(module, ir.FunctionType(result, operands), name)
         return module.globals[name]
+
+
+class _Line:
+    """An instruction that is text already: what llvmlite needs of an instruction, for a fifth of its time."""
+
+    __slots__ = ("type", "reference", "text")
+
+    def __init__(self, kind: Any, reference: str, text: str):
+        self.type, self.reference, self.text = kind, reference, text
+
+    def get_reference(self) -> str:
+        return self.reference
+
+    def __str__(self) -> str:
+        return f"{self.reference} = {self.text}"
 
 
 class _Text(ir.FormattedConstant):  # type: ignore[misc]

@@ -22,128 +22,128 @@ entry:
   %".16" = getelementptr i64, ptr %"args", i64 10
   %".17" = load i64, ptr %".16", align 8
   %".18" = trunc i64 %".17" to i16
-  %".19" = bitcast i16 %".18" to half
-  %".20" = fpext half %".19" to float
-  %".21" = icmp ne i64 %".9", 2
-  %".22" = ptrtoint ptr %"x.address" to i64
-  %".23" = add i64 %".22", 2
-  %".24" = sub i64 2, 1
-  %".25" = mul i64 %".7", %".24"
-  %".26" = icmp slt i64 %".25", 0
-  %".27" = select  i1 %".26", i64 %".25", i64 0
-  %".28" = add i64 %".22", %".27"
-  %".29" = select  i1 %".26", i64 0, i64 %".25"
-  %".30" = add i64 %".23", %".29"
-  %".31" = sub i64 20, 1
-  %".32" = mul i64 %".9", %".31"
-  %".33" = icmp slt i64 %".32", 0
-  %".34" = select  i1 %".33", i64 %".32", i64 0
+  %k1 = bitcast i16 %".18" to half
+  %k2 = fpext half %k1 to float
+  %".19" = icmp ne i64 %".9", 2
+  %".20" = ptrtoint ptr %"x.address" to i64
+  %".21" = add i64 %".20", 2
+  %".22" = sub i64 2, 1
+  %".23" = mul i64 %".7", %".22"
+  %".24" = icmp slt i64 %".23", 0
+  %".25" = select  i1 %".24", i64 %".23", i64 0
+  %".26" = add i64 %".20", %".25"
+  %".27" = select  i1 %".24", i64 0, i64 %".23"
+  %".28" = add i64 %".21", %".27"
+  %".29" = sub i64 20, 1
+  %".30" = mul i64 %".9", %".29"
+  %".31" = icmp slt i64 %".30", 0
+  %".32" = select  i1 %".31", i64 %".30", i64 0
+  %".33" = add i64 %".26", %".32"
+  %".34" = select  i1 %".31", i64 0, i64 %".30"
   %".35" = add i64 %".28", %".34"
-  %".36" = select  i1 %".33", i64 0, i64 %".32"
-  %".37" = add i64 %".30", %".36"
-  %".38" = ptrtoint ptr %"out.address" to i64
-  %".39" = add i64 %".38", 2
-  %".40" = sub i64 2, 1
-  %".41" = mul i64 %".13", %".40"
-  %".42" = icmp slt i64 %".41", 0
-  %".43" = select  i1 %".42", i64 %".41", i64 0
-  %".44" = add i64 %".38", %".43"
-  %".45" = select  i1 %".42", i64 0, i64 %".41"
-  %".46" = add i64 %".39", %".45"
-  %".47" = sub i64 20, 1
-  %".48" = mul i64 %".15", %".47"
-  %".49" = icmp slt i64 %".48", 0
-  %".50" = select  i1 %".49", i64 %".48", i64 0
+  %".36" = ptrtoint ptr %"out.address" to i64
+  %".37" = add i64 %".36", 2
+  %".38" = sub i64 2, 1
+  %".39" = mul i64 %".13", %".38"
+  %".40" = icmp slt i64 %".39", 0
+  %".41" = select  i1 %".40", i64 %".39", i64 0
+  %".42" = add i64 %".36", %".41"
+  %".43" = select  i1 %".40", i64 0, i64 %".39"
+  %".44" = add i64 %".37", %".43"
+  %".45" = sub i64 20, 1
+  %".46" = mul i64 %".15", %".45"
+  %".47" = icmp slt i64 %".46", 0
+  %".48" = select  i1 %".47", i64 %".46", i64 0
+  %".49" = add i64 %".42", %".48"
+  %".50" = select  i1 %".47", i64 0, i64 %".46"
   %".51" = add i64 %".44", %".50"
-  %".52" = select  i1 %".49", i64 0, i64 %".48"
-  %".53" = add i64 %".46", %".52"
-  %".54" = icmp ult i64 %".35", %".53"
-  %".55" = icmp ult i64 %".51", %".37"
-  %".56" = and i1 %".54", %".55"
-  %".57" = icmp eq ptr %"x.address", %"out.address"
-  %".58" = icmp eq i64 %".7", %".13"
+  %".52" = icmp ult i64 %".33", %".51"
+  %".53" = icmp ult i64 %".49", %".35"
+  %".54" = and i1 %".52", %".53"
+  %".55" = icmp eq ptr %"x.address", %"out.address"
+  %".56" = icmp eq i64 %".7", %".13"
+  %".57" = and i1 %".55", %".56"
+  %".58" = icmp eq i64 %".9", %".15"
   %".59" = and i1 %".57", %".58"
-  %".60" = icmp eq i64 %".9", %".15"
-  %".61" = and i1 %".59", %".60"
-  %".62" = xor i1 %".61", -1
-  %".63" = and i1 %".56", %".62"
-  %".64" = or i1 %".21", %".63"
-  %".65" = getelementptr i8, ptr %"scratch", i64 0
-  br i1 %".64", label %"entry.if", label %"entry.endif", !prof !0
+  %".60" = xor i1 %".59", -1
+  %".61" = and i1 %".54", %".60"
+  %".62" = or i1 %".19", %".61"
+  %".63" = getelementptr i8, ptr %"scratch", i64 0
+  br i1 %".62", label %"entry.if", label %"entry.endif", !prof !0
 entry.if:
-  call void @"copy_2"(ptr %".65", i64 40, i64 2, ptr %"x.address", i64 %".7", i64 %".9", i64 2, i64 20)
+  call void @"copy_2"(ptr %".63", i64 40, i64 2, ptr %"x.address", i64 %".7", i64 %".9", i64 2, i64 20)
   br label %"entry.endif"
 entry.endif:
-  %".69" = select  i1 %".64", ptr %".65", ptr %"x.address"
-  %".70" = select  i1 %".64", i64 40, i64 %".7"
-  %".71" = select  i1 %".64", i64 2, i64 %".9"
-  %".72" = icmp ne i64 %".15", 2
-  %".73" = getelementptr i8, ptr %"scratch", i64 192
-  %".74" = select  i1 %".72", ptr %".73", ptr %"out.address"
-  %".75" = select  i1 %".72", i64 40, i64 %".13"
-  %".76" = select  i1 %".72", i64 2, i64 %".15"
+  %".67" = select  i1 %".62", ptr %".63", ptr %"x.address"
+  %".68" = select  i1 %".62", i64 40, i64 %".7"
+  %".69" = select  i1 %".62", i64 2, i64 %".9"
+  %".70" = icmp ne i64 %".15", 2
+  %".71" = getelementptr i8, ptr %"scratch", i64 192
+  %".72" = select  i1 %".70", ptr %".71", ptr %"out.address"
+  %".73" = select  i1 %".70", i64 40, i64 %".13"
+  %".74" = select  i1 %".70", i64 2, i64 %".15"
   br label %"loop"
 loop:
-  %".78" = phi  i64 [0, %"entry.endif"], [%".127", %"done.1"]
-  %".79" = icmp slt i64 %".78", 2
-  br i1 %".79", label %"body", label %"done"
+  %".76" = phi  i64 [0, %"entry.endif"], [%".107", %"done.1"]
+  %".77" = icmp slt i64 %".76", 2
+  br i1 %".77", label %"body", label %"done"
 body:
   br label %"loop.1"
 done:
-  br i1 %".72", label %"done.if", label %"done.endif", !prof !0
+  br i1 %".70", label %"done.if", label %"done.endif", !prof !0
 loop.1:
-  %".82" = phi  i64 [0, %"body"], [%".104", %"body.1"]
-  %".83" = icmp slt i64 %".82", 16
-  br i1 %".83", label %"body.1", label %"done.1"
+  %".80" = phi  i64 [0, %"body"], [%".93", %"body.1"]
+  %".81" = icmp slt i64 %".80", 16
+  br i1 %".81", label %"body.1", label %"done.1"
 body.1:
-  %".85" = mul i64 %".78", %".70"
-  %".86" = getelementptr i8, ptr %".69", i64 %".85"
-  %".87" = getelementptr i16, ptr %".86", i64 %".82"
-  %".88" = load <16 x i16>, ptr %".87", align 2
-  %".89" = bitcast <16 x i16> %".88" to <16 x half>
-  %".90" = fpext <16 x half> %".89" to <16 x float>
-  %".91" = insertelement <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".20", i32 0
-  %".92" = shufflevector <16 x float> %".91", <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <16 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %".93" = fmul <16 x float> %".90", %".92"
-  %".94" = fptrunc <16 x float> %".93" to <16 x half>
-  %".95" = bitcast <16 x half> %".94" to <16 x i16>
-  %".96" = bitcast <16 x i16> %".95" to <16 x half>
-  %".97" = fpext <16 x half> %".96" to <16 x float>
-  %".98" = mul i64 %".78", %".75"
-  %".99" = getelementptr i8, ptr %".74", i64 %".98"
-  %".100" = getelementptr i16, ptr %".99", i64 %".82"
-  %".101" = fptrunc <16 x float> %".97" to <16 x half>
-  %".102" = bitcast <16 x half> %".101" to <16 x i16>
-  store <16 x i16> %".102", ptr %".100", align 2
-  %".104" = add nsw nuw i64 %".82", 16
+  %".83" = mul i64 %".76", %".68"
+  %".84" = getelementptr i8, ptr %".67", i64 %".83"
+  %".85" = getelementptr i16, ptr %".84", i64 %".80"
+  %".86" = load <16 x i16>, ptr %".85", align 2
+  %k3 = bitcast <16 x i16> %".86" to <16 x half>
+  %k4 = fpext <16 x half> %k3 to <16 x float>
+  %".87" = insertelement <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %k2, i32 0
+  %".88" = shufflevector <16 x float> %".87", <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <16 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
+  %k5 = fmul <16 x float> %k4, %".88"
+  %k6 = fptrunc <16 x float> %k5 to <16 x half>
+  %k7 = bitcast <16 x half> %k6 to <16 x i16>
+  %k8 = bitcast <16 x i16> %k7 to <16 x half>
+  %k9 = fpext <16 x half> %k8 to <16 x float>
+  %".89" = mul i64 %".76", %".73"
+  %".90" = getelementptr i8, ptr %".72", i64 %".89"
+  %".91" = getelementptr i16, ptr %".90", i64 %".80"
+  %k10 = fptrunc <16 x float> %k9 to <16 x half>
+  %k11 = bitcast <16 x half> %k10 to <16 x i16>
+  store <16 x i16> %k11, ptr %".91", align 2
+  %".93" = add nsw nuw i64 %".80", 16
   br label %"loop.1"
 done.1:
-  %".106" = mul i64 %".78", %".70"
-  %".107" = getelementptr i8, ptr %".69", i64 %".106"
-  %".108" = getelementptr i16, ptr %".107", i64 16
-  %".109" = call <16 x i16> @"llvm.masked.load.v16i16.p0"(ptr %".108", i32 2, <16 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0>, <16 x i16> <i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0>)
-  %".110" = bitcast <16 x i16> %".109" to <16 x half>
-  %".111" = fpext <16 x half> %".110" to <16 x float>
-  %".112" = insertelement <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %".20", i32 0
-  %".113" = shufflevector <16 x float> %".112", <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <16 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %".114" = fmul <16 x float> %".111", %".113"
-  %".115" = fptrunc <16 x float> %".114" to <16 x half>
-  %".116" = bitcast <16 x half> %".115" to <16 x i16>
-  %".117" = bitcast <16 x i16> %".116" to <16 x half>
-  %".118" = fpext <16 x half> %".117" to <16 x float>
-  %".119" = mul i64 %".78", %".75"
-  %".120" = getelementptr i8, ptr %".74", i64 %".119"
-  %".121" = getelementptr i16, ptr %".120", i64 16
-  %".122" = fptrunc <16 x float> %".118" to <16 x half>
-  %".123" = bitcast <16 x half> %".122" to <16 x i16>
-  %".124" = getelementptr i16, ptr %".121", i64 0
-  %".125" = shufflevector <16 x i16> %".123", <16 x i16> %".123", <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  store <4 x i16> %".125", ptr %".124", align 2
-  %".127" = add nsw nuw i64 %".78", 1
+  %".95" = mul i64 %".76", %".68"
+  %".96" = getelementptr i8, ptr %".67", i64 %".95"
+  %".97" = getelementptr i16, ptr %".96", i64 16
+  %".98" = call <16 x i16> @"llvm.masked.load.v16i16.p0"(ptr %".97", i32 2, <16 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0>, <16 x i16> <i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0>)
+  %k12 = bitcast <16 x i16> %".98" to <16 x half>
+  %k13 = fpext <16 x half> %k12 to <16 x float>
+  %".99" = insertelement <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %k2, i32 0
+  %".100" = shufflevector <16 x float> %".99", <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <16 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
+  %k14 = fmul <16 x float> %k13, %".100"
+  %k15 = fptrunc <16 x float> %k14 to <16 x half>
+  %k16 = bitcast <16 x half> %k15 to <16 x i16>
+  %k17 = bitcast <16 x i16> %k16 to <16 x half>
+  %k18 = fpext <16 x half> %k17 to <16 x float>
+  %".101" = mul i64 %".76", %".73"
+  %".102" = getelementptr i8, ptr %".72", i64 %".101"
+  %".103" = getelementptr i16, ptr %".102", i64 16
+  %k19 = fptrunc <16 x float> %k18 to <16 x half>
+  %k20 = bitcast <16 x half> %k19 to <16 x i16>
+  %".104" = getelementptr i16, ptr %".103", i64 0
+  %".105" = shufflevector <16 x i16> %k20, <16 x i16> %k20, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  store <4 x i16> %".105", ptr %".104", align 2
+  %".107" = add nsw nuw i64 %".76", 1
   br label %"loop"
 done.if:
-  %".130" = getelementptr i8, ptr %"scratch", i64 192
-  call void @"copy_2"(ptr %"out.address", i64 %".13", i64 %".15", ptr %".130", i64 40, i64 2, i64 2, i64 20)
+  %".110" = getelementptr i8, ptr %"scratch", i64 192
+  call void @"copy_2"(ptr %"out.address", i64 %".13", i64 %".15", ptr %".110", i64 40, i64 2, i64 2, i64 20)
   br label %"done.endif"
 done.endif:
   ret void
