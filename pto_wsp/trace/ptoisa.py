@@ -6,12 +6,12 @@ others. The body runs once, at decoration.
 
 from __future__ import annotations
 
-import difflib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-from pto_wsp.errors import OperandError, TileUseError, UnknownOperationError, UsageError, show_user_frames
+from pto_wsp.errors import OperandError, TileUseError, UsageError, show_user_frames
 from pto_wsp.scalar_expr import task_param
 from pto_wsp.trace import c_expr, tile
 from pto_wsp.trace.graph import KernelGraph, Node, Param, build, number_as
@@ -120,7 +120,7 @@ COLUMN = {f"TCOLEXPAND{name[1:]}": op for name, op in BINARY.items()}
 
 
 class Instructions:
-    """`ptoisa`: the tile instructions, inside a @ptoisa_kernel function."""
+    """The instructions that are not one row of the op table each."""
 
     def tload(self, param: Any) -> Value:
         """The content of a tile parameter; one cycle per element."""
@@ -204,18 +204,6 @@ class Instructions:
                 f" {cycles!r}."
             ).at(line)
         _add_cycles(tracer, cycles if isinstance(cycles, str) else cycles.__index__())
-
-    def __getattr__(self, name: str) -> Any:
-        close = difflib.get_close_matches(name, dir(self), 1)
-        if name.startswith("__"):
-            raise AttributeError(name)
-        with show_user_frames():
-            raise UnknownOperationError(
-                f"ptoisa has no instruction {name!r}." + (f" Did you mean ptoisa.{close[0]}?" if close else "")
-            ).at(where())
-
-    def __dir__(self) -> list[str]:
-        return [n for n in (*vars(type(self)), *vars(self)) if not n.startswith("_")]
 
 
 def _tracer(name: str) -> Tracer:
@@ -361,6 +349,8 @@ def _unary(name: str, op: str) -> Callable[..., Value]:
 
 def _documented(function: Callable[..., Value], name: str, doc: str) -> Callable[..., Value]:
     function.__name__, function.__qualname__, function.__doc__ = name, f"ptoisa.{name}", doc
+    names = [p.replace(annotation=p.empty) for p in inspect.signature(function).parameters.values()]
+    function.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
     return function
 
 
@@ -441,19 +431,19 @@ def _c_convert(value: Any, dtype: DType, tracer: Tracer) -> Value:
     return made
 
 
-def _make_ptoisa() -> Instructions:
-    made = Instructions()
-    for name in list(vars(Instructions)):
-        if not name.startswith("_"):
-            setattr(made, name, _guarded(getattr(made, name)))
+def _functions() -> dict[str, Callable[..., Any]]:
+    """Every instruction, by name."""
+    basic = Instructions()
+    made = {name: _guarded(getattr(basic, name)) for name in vars(Instructions) if not name.startswith("_")}
     for table, make in ((BINARY, _same_spec), (UNARY, _unary), (SCALAR, _with_scalar)):
-        for name, op in table.items():
-            setattr(made, name, make(name, op))
+        made |= {name: make(name, op) for name, op in table.items()}
     for name, op in ROW.items():
-        setattr(made, name, _with_vector(name, op, lambda x: (x.rows, 1), "one value per row [rows, 1]"))
+        made[name] = _with_vector(name, op, lambda x: (x.rows, 1), "one value per row [rows, 1]")
     for name, op in COLUMN.items():
-        setattr(made, name, _with_vector(name, op, lambda x: (1, x.cols), "one value per column [1, cols]"))
+        made[name] = _with_vector(name, op, lambda x: (1, x.cols), "one value per column [1, cols]")
     return made
 
 
-ptoisa: Any = _make_ptoisa()
+ptoisa: Any = tile.Namespace(
+    "ptoisa", "The tile instructions, inside a @ptoisa_kernel function.", "instruction", _functions(), {}
+)

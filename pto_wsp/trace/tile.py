@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import ModuleType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -428,19 +429,34 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "round", "floor"
 # ---- pto ---------------------------------------------------------------------------------------------------------
 
 
-class Namespace:
-    """The operations of kernels: one function per row of the op table (trace/ops.py)."""
+class Namespace(ModuleType):
+    """A set of operations, as a module: `help(pto)` lists them with their signatures."""
+
+    def __init__(
+        self, name: str, doc: str, kind: str, functions: Mapping[str, Callable[..., Any]], instead: Mapping[str, str]
+    ) -> None:
+        super().__init__(name, doc)
+        self.__dict__.update(functions)
+        self.__all__ = list(functions)
+        self._kind, self._instead = kind, instead
+        for function in functions.values():
+            function.__module__ = name
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
-        close = difflib.get_close_matches(name, list(self.__dict__), 1)
-        hint = _INSTEAD.get(name) or (f"Did you mean pto.{close[0]}?" if close else "help(pto) lists them.")
+        close = difflib.get_close_matches(name, self.__all__, 1)
+        here = self.__name__
+        hint = f"Did you mean {here}.{close[0]}?" if close else f"help({here}) lists them."
         with show_user_frames():
-            raise UnknownOperationError(f"pto has no operation {name!r}. {hint}").at(where())
+            hint = self._instead.get(name, hint)
+            raise UnknownOperationError(f"{here} has no {self._kind} {name!r}. {hint}").at(where())
 
     def __dir__(self) -> list[str]:
-        return sorted(self.__dict__)
+        return self.__all__
+
+    def __repr__(self) -> str:
+        return f"<{self.__name__}: {len(self.__all__)} {self._kind}s>"
 
 
 _INSTEAD = {
@@ -559,16 +575,12 @@ def _hint(value: Any) -> str:
     return " Did you forget to return a tile?" if value is None else ""
 
 
-def _make_pto() -> Namespace:
-    made = Namespace()
-    for op in OPS.values():
-        if op.name not in INTERNAL:
-            setattr(made, op.name, _function(op))
-    for alias, name in ALIASES.items():
-        setattr(made, alias, getattr(made, name))
-    for op, function in ((OPS["load"], _load), (OPS["store"], _store)):
-        setattr(made, op.name, _named(function, op, inspect.signature(function, eval_str=False)))
-    return made
+def _functions() -> dict[str, Callable[..., Any]]:
+    """One function per row, and the aliases."""
+    made = {op.name: _function(op) for op in OPS.values() if op.name not in INTERNAL}
+    for name, function in (("load", _load), ("store", _store)):
+        made[name] = _named(function, OPS[name], inspect.signature(function, eval_str=False))
+    return {**made, **{alias: made[name] for alias, name in ALIASES.items()}}
 
 
-pto: Any = _make_pto()
+pto: Any = Namespace("pto", "The operations of kernels, on tiles and scalars.", "operation", _functions(), _INSTEAD)

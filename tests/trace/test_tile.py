@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import operator
+import pydoc
 import sys
 
 import numpy as np
@@ -67,7 +68,9 @@ def test_every_row_is_a_function_with_signature_and_doc():
         parameters = inspect.signature(function).parameters
         assert list(parameters)[: len(op.operand_names)] == list(op.operand_names)
     assert pto.max is pto.maximum and pto.min is pto.minimum
-    assert isinstance(pto, Namespace)
+    assert isinstance(pto, Namespace) and repr(pto).startswith("<pto: ")
+    text_ = pydoc.render_doc(pto, renderer=pydoc.plaintext)
+    assert "rowsum(x)" in text_ and "matmul(a, b, acc=None)" in text_ and OPS["gelu"].doc[:40] in text_
 
 
 @pytest.mark.parametrize(
