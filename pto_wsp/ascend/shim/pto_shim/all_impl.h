@@ -1,0 +1,6 @@
+// The machine behind the kernel-facing headers, whole.
+#pragma once
+#include "copy_impl.h"
+#include "launch_impl.h"
+#include "machine_impl.h"
+#include "vector_impl.h"
