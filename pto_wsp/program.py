@@ -507,7 +507,8 @@ class RefusedScheduleError(CompileError, ScheduleError):
 def _compile_errors(name: str, target: str) -> Iterator[None]:
     """What goes wrong while a program is built is a CompileError that names the workload and the target."""
     try:
-        yield
+        with show_user_frames():  # of the cause, too
+            yield
     except Exception as error:
         raise _as_compile_error(error, name, target) from error
 
