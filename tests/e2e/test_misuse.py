@@ -66,7 +66,9 @@ def refused(*words, kind=(PtoError, TypeError, ValueError), line=False):
         while trace:
             frames.append(Path(trace.tb_frame.f_code.co_filename))
             trace = trace.tb_next
-        assert not any(OURS in frame.parents for frame in frames), f"our own frames in the traceback: {frames}"
+        ours = [frame for frame in frames if OURS in frame.parents]
+        # Before Python 3.11 a `with` that replaces a traceback leaves its own two entries in it.
+        assert not ours or (not CARETS and len(ours) <= 2), f"our own frames in the traceback: {frames}"
 
 
 def traced(body, a=(5, 12, F32), b=(5, 12, F32), out=(5, 12, F32)):
