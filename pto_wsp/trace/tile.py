@@ -292,6 +292,13 @@ class Value:
     def __pos__(self) -> Any:
         return self
 
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        hint = f"Write pto.{name}(x)." if name in pto.__all__ else _INSTEAD.get(name, "help(pto) lists the operations.")
+        with show_user_frames():
+            raise UnknownOperationError(f"a tile has no attribute {name!r}. {hint}").at(where())
+
     # ---- what a tile is not
 
     def __bool__(self) -> bool:

@@ -517,3 +517,11 @@ def test_numpy_matmul():
         pto.store(out, np.matmul(x, y.T))
 
     traced(body, out=Tile[4, 4, DType.F32])
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("sum", "pto.rowsum"), ("exp", "pto.exp(x)"), ("astype", "pto.cast"), ("qq", "help")]
+)
+def test_tiles_have_no_methods(name, hint):
+    refused(lambda x, y, out, s: getattr(x, name)(), hint, "no attribute", kind=AttributeError)
+    assert refused(lambda x, y, out, s: hasattr(x, name) or x[0], "index")
