@@ -31,12 +31,12 @@ fresh TPipe (or pipe->Reset()).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pto_wsp.ascend import placement, sync, tidy
+from pto_wsp.ascend import cube, mix, placement, sync, tidy
 from pto_wsp.ascend.body import C_TYPES, Buffer, Scalar, Shape, Step, Value, named
-from pto_wsp.ascend.names import Names, assigned_name, comment, identifier, place_of, source_of
+from pto_wsp.ascend.names import RESERVED, RESERVED_OUTSIDE, Names, assigned_name, comment, identifier, place_of, source_of
 from pto_wsp.ascend.placement import UB_BYTES, Layout, Row
 from pto_wsp.ascend.vector import BLOCK, REFUSED, ROWS_AT_ONCE, Writer, ceil_to, refuse
 from pto_wsp.errors import CompileError
@@ -223,19 +223,23 @@ def emit_kernel(graph: KernelGraph, name: str | None = None) -> KernelSource:
     title, graph = graph.name, tidy.tidy(graph)
     name = identifier(name or title)
     params = _params(graph)
-    if any(n.op.name == "matmul" for n in graph.nodes):
-        raise refuse(next(n for n in graph.nodes if n.op.name == "matmul"), "matmul: the cube path is not there yet.")
-    core = VectorKernel(graph, params)
-    parts = core.write()
+    if any(mix.is_cube(n) for n in graph.nodes):
+        kernel: MixKernel | VectorKernel = MixKernel(mix.legal(graph), params)
+    else:
+        kernel = VectorKernel(graph, params)
+    parts = kernel.write()
     header = _header(name, title, graph, params, parts)
-    entry = _entry(name, params, "KERNEL_TYPE_AIV_ONLY", False)
-    return KernelSource(name, header, f"{header}\n{entry}", name, tuple(params.values()), "AIV", "KERNEL_TYPE_AIV_ONLY", 0,
-                        parts.table)
+    entry = _entry(name, params, KERNEL_TYPES[parts.core], parts.workspace_bytes > 0)
+    return KernelSource(name, header, f"{header}\n{entry}", name, tuple(params.values()), parts.core,
+                        KERNEL_TYPES[parts.core], parts.workspace_bytes, parts.table)
+
+
+KERNEL_TYPES = {"AIV": "KERNEL_TYPE_AIV_ONLY", "AIC": "KERNEL_TYPE_AIC_ONLY", "MIX": "KERNEL_TYPE_MIX_AIC_1_2"}
 
 
 def _params(graph: KernelGraph) -> dict[int, SourceParam]:
     """By id of the parameter's node."""
-    names = Names()
+    names = Names(RESERVED_OUTSIDE)
     found: dict[int, SourceParam] = {}
     for param in graph.params:
         kind = param.type
@@ -246,7 +250,8 @@ def _params(graph: KernelGraph) -> dict[int, SourceParam]:
         if isinstance(kind, ScalarType) and kind.dtype.is_float:
             c_type = "float"
         rows, cols = (kind.rows, kind.cols) if isinstance(kind, TileType) else (None, None)
-        found[id(param.node)] = SourceParam(param.name, names.new(param.name), param.direction, kind.dtype, c_type, rows, cols)
+        called = names.new(param.name if param.is_tile or identifier(param.name) not in RESERVED else param.name + "_value")
+        found[id(param.node)] = SourceParam(param.name, called, param.direction, kind.dtype, c_type, rows, cols)
     return found
 
 
@@ -255,9 +260,11 @@ class Parts:
     """What a kind of kernel contributes to the file."""
 
     helpers: list[str]
-    constants: list[str]
+    functions: list[str]            # texts of functions that Run calls
     run: list[str]                  # body of Run
     table: str
+    core: str = "AIV"
+    workspace_bytes: int = 0
 
 
 def _header(name: str, title: str, graph: KernelGraph, params: dict[int, SourceParam], parts: Parts) -> str:
@@ -275,9 +282,9 @@ def _header(name: str, title: str, graph: KernelGraph, params: dict[int, SourceP
     for helper in HELPERS:
         if helper in parts.helpers:
             out.append(HELPERS[helper])
-    out += parts.constants
-    if parts.constants:
-        out.append("")
+    out += parts.functions
+    if parts.workspace_bytes:
+        arguments.append("GM_ADDR workspace")
     out += [_signature("__aicore__ inline void Run(", ["TPipe *pipe", *arguments], ") {"),
             *(f"  {line}".rstrip() for line in parts.run), "}", "", f"}}  // namespace pto_{name}", "", f"#endif  // {guard}"]
     return "\n".join(out) + "\n"
@@ -314,14 +321,37 @@ def _entry(name: str, params: dict[int, SourceParam], kernel_type: str, workspac
 WHOLE_TILE = {"colsum", "colmax", "colmin", "colmean", "transpose", "tsort32", "extract_topk_indices"}
 
 
+class Extent:
+    """Valid extents as C++ expressions over the parameters of Run."""
+
+    def __init__(self, graph: KernelGraph, params: dict[int, SourceParam]) -> None:
+        self.extents: Extents = extents_of(graph)
+        self.tiles = [params[id(p.node)] for p in graph.tile_params]
+
+    def text(self, node: Node, axis: int) -> str:
+        extent = self.extents.of(node, axis)
+        if extent.static == 1 or not extent.sources:
+            return str(extent.static)
+        source = extent.sources[0]
+        text = f"{self.tiles[source.param].identifier}_gm.{'cols' if source.axis else 'rows'}"
+        if source.den > 1:
+            text += f" / {source.den}"
+        return text + (f" * {source.num}" if source.num > 1 else "")
+
+
 class VectorKernel:
     """A kernel of one vector core: tiles arrive, are computed on and leave, a strip of rows at a time where rows do not
     depend on each other, so that the copies of one strip overlap the work on another."""
 
-    def __init__(self, graph: KernelGraph, params: dict[int, SourceParam]) -> None:
+    def __init__(self, graph: KernelGraph, params: dict[int, SourceParam],
+                 extent: Callable[[Node, int], str] | None = None, shared: bool = False) -> None:
+        """extent   C++ expression of a valid extent, when the graph is a part of another
+        shared   two vector cores run it, as `part` 0 and 1
+        """
         self.graph = graph
         self.params = params
-        self.extents: Extents = extents_of(graph)
+        self.shared = shared
+        self._text = extent or Extent(graph, params).text
         self.names = Names()
         for p in params.values():
             self.names.new(p.identifier + "_gm" if p.is_tile else p.identifier)
@@ -341,18 +371,6 @@ class VectorKernel:
         if only_bits:
             smallest = min((n.tile.dtype.itemsize for n in self.tiles if n.tile.dtype.itemsize > 1), default=4)
         return BLOCK // min(smallest, 4)
-
-    def _text(self, node: Node, axis: int) -> str:
-        """C++ expression of a valid extent of the whole tile."""
-        extent = self.extents.of(node, axis)
-        if extent.static == 1 or not extent.sources:
-            return str(extent.static)
-        source = extent.sources[0]
-        p = self.params[id(self.graph.tile_params[source.param].node)]
-        text = f"{p.identifier}_gm.{'cols' if axis_of(source) else 'rows'}"
-        if source.den > 1:
-            text += f" / {source.den}"
-        return text + (f" * {source.num}" if source.num > 1 else "")
 
     def _by_strips(self) -> bool:
         if self.rows == 1:
@@ -407,7 +425,7 @@ class VectorKernel:
         w.phase.buffers.remove(size)
         if free and made_here:
             buffer.kind = "out"
-            if assigned_name(src) is None:
+            if w.name_for(src) == src.op.name:
                 buffer.hint = self.params[id(dst)].identifier
             return buffer
         w.node = store
@@ -471,7 +489,9 @@ class VectorKernel:
         widest = max(n.tile.cols * n.tile.dtype.itemsize for n in self.tiles)
         wanted = max(8, STRIP_BYTES // widest // 8 * 8)
         best = min(wanted, ROWS_AT_ONCE)
-        if self.rows < 2 * best and self.rows <= ROWS_AT_ONCE:
+        if self.shared:                                         # half of the rows each, at least
+            best = min(best, ceil_to(-(-self.rows // 2), 8))
+        elif self.rows < 2 * best and self.rows <= ROWS_AT_ONCE:
             best = self.rows
         return [best, *range(ceil_to(best, 8) - 8, 0, -8), *(s for s in (4, 2, 1) if s < best)]
 
@@ -544,7 +564,8 @@ class VectorKernel:
         if looped:
             self.helpers.add("Least")
             rows = self._text(next(n for n in self.tiles if n.tile.rows == self.rows), 0)
-            out += [f"for (uint32_t first = 0; first < {rows}; first += {self.strip}) {{",
+            start, step = ("0", f"{self.strip}") if not self.shared else (f"part * {self.strip}", f"{2 * self.strip}")
+            out += [f"for (uint32_t first = {start}; first < {rows}; first += {step}) {{",
                     f"  const uint32_t n = Least({rows} - first, {self.strip});", *(f"  {line}" for line in body), "}"]
         else:
             if self.strips:
@@ -552,7 +573,10 @@ class VectorKernel:
                 out += [f"const uint32_t n = {rows};"] if any(re.search(r"\bn\b", line) for line in body) else []
             out += body
         out += [f"{names[id(b)]}_in.FreeTensor({names[id(b)]});" for _, b in self.loads if b.kind == "once"]
-        return Parts(sorted(self.helpers), [], _wrapped(out), placement.table(self._rows(names)))
+        if self.shared and not looped:
+            out = ["if (part != 0) {", "  return;  // one core is enough", "}", *out]
+        self.rows_of_table = self._rows(names)
+        return Parts(sorted(self.helpers), [], _wrapped(out), placement.table(self.rows_of_table))
 
     def _named(self, used: Sequence[Buffer]) -> dict[int, str]:
         """Identifiers: the user's names first; what is changed in place under one name keeps it."""
@@ -619,9 +643,156 @@ class VectorKernel:
         return out
 
 
-def axis_of(source: object) -> int:
-    axis: int = source.axis                     # type: ignore[attr-defined]
-    return axis
+# ---- kernels with products -----------------------------------------------------------------------------------------
+
+HELPERS.update(cube.HELPERS)
+NEEDS = {"MatMul": ("LoadNz", "Least", "CeilTo"), "Transpose": ("LoadRows", "StoreRows", "TurnRound", "Least", "CeilTo")}
+FLAGS = tuple(range(11))                        # of cross-core events; SyncAll has 11 to 14
+
+
+class MixKernel:
+    """A kernel on a cube core, and on its two vector cores when there is work for them."""
+
+    def __init__(self, graph: KernelGraph, params: dict[int, SourceParam]) -> None:
+        self.graph = graph
+        self.params = {id(p.node): params[id(q)] for p, q in zip(graph.params, [p.node for p in graph.params], strict=True)}
+        self.plan = mix.cut(graph)
+        self.extent = Extent(graph, self.params)
+        names = Names()
+        for p in params.values():
+            names.new(p.identifier)
+        self.slots = {id(slot): names.new(slot.hint) for slot in self.plan.slots}
+        self.helpers: set[str] = {"Least"}
+        self.rows: list[Row] = []
+        self.functions: list[str] = []
+
+    def gm(self, place: Node | mix.Slot) -> str:
+        return f"{self.slots[id(place)] if isinstance(place, mix.Slot) else self.params[id(place)].identifier}_gm"
+
+    def write(self) -> Parts:
+        vector = any(kind == "vector" for kind, _ in self.plan.phases)
+        cube_lines: list[str] = []
+        vector_lines: list[str] = []
+        flag = 0
+        for number, (kind, work) in enumerate(self.plan.phases):
+            mine, other = (cube_lines, vector_lines) if kind == "cube" else (vector_lines, cube_lines)
+            if number:
+                mine.append(f"CrossCoreWaitFlag<0x2>({flag - 1});")
+            for index, item in enumerate(work):
+                if index or (number > 1 and mine):
+                    mine += ["PipeBarrier<PIPE_ALL>();", "pipe->Reset();"]
+                mine += self._product(item) if isinstance(item, mix.Product) else self._vector(item)
+            if vector:
+                if flag >= len(FLAGS):
+                    raise CompileError(f"kernel {self.graph.name} goes between cube and vector cores too often. Split it.")
+                mine.append(f"CrossCoreSetFlag<0x2, PIPE_{'FIX' if kind == 'cube' else 'MTE3'}>({flag});")
+                if number == len(self.plan.phases) - 1:
+                    other.append(f"CrossCoreWaitFlag<0x2>({flag});  // the workspace is free again")
+                flag += 1
+        out = [line for slot in self.plan.slots for line in self._slot(slot)]
+        if vector:
+            parted = ["const uint32_t part = static_cast<uint32_t>(GetSubBlockIdx());"]
+            parted = parted if any(re.search(r"\bpart\b", line) for line in vector_lines) else []
+            out += ["if ASCEND_IS_AIC {", *(f"  {line}" for line in cube_lines), "}", "if ASCEND_IS_AIV {",
+                    *(f"  {line}" for line in [*parted, *vector_lines]), "}"]
+        else:
+            out += cube_lines
+        for name, more in NEEDS.items():
+            if name in self.helpers:
+                self.helpers.update(more)
+        workspace = self.plan.bytes
+        for slot in self.plan.slots:
+            t = slot.node.tile
+            self.rows.append(Row(self.slots[id(slot)], "GM", slot.offset, t.size * t.dtype.itemsize, "task",
+                                 f"{t.rows}x{t.cols} {t.dtype}, workspace"))
+        return Parts(sorted(self.helpers), self.functions, _wrapped(out), placement.table(self.rows),
+                     "MIX" if vector else "AIC", workspace)
+
+    def _slot(self, slot: mix.Slot) -> list[str]:
+        t = slot.node.tile
+        rows, cols = self.extent.text(slot.node, 0), self.extent.text(slot.node, 1)
+        return [f"const GmTile {self.slots[id(slot)]}_gm{{workspace + {slot.offset}, {t.cols}, 1, {rows}, {cols}}};"]
+
+    def _product(self, product: mix.Product) -> list[str]:
+        node, dtype = product.node, product.node.operands[0].tile.dtype
+        a, b = node.operands[:2]
+        blocks = cube.Blocks.of(a.tile.rows, b.tile.cols, a.tile.cols, dtype)
+        self.helpers.add("MatMul")
+        self.rows += blocks.rows(self.slots.get(id(product.out), node.op.name), dtype)
+        line = cube.call(self.gm(product.a), self.gm(product.b), self.gm(product.out), blocks, dtype, product.out_dtype,
+                         product.transposed)
+        lines = [_comment(node), line]
+        if product.adds:
+            acc = C_TYPES[product.out_dtype]
+            lines = [_comment(node), f"SetAtomicAdd<{acc}>();", line, "SetAtomicNone();"]
+        return lines
+
+    def _vector(self, item: mix.Turn | mix.VectorPart) -> list[str]:
+        if isinstance(item, mix.Turn):
+            dtype = item.node.tile.dtype
+            if dtype.itemsize not in (2, 4):
+                raise refuse(item.node, f"transpose of {dtype}: 2201 transposes elements of 2 and 4 bytes.")
+            rows, cols = (min(ceil_to(n, 16), 64) for n in (item.node.tile.cols, item.node.tile.rows))
+            self.helpers.add("Transpose")
+            name = self.slots[id(item.out)]
+            size = 2 * rows * cols * dtype.itemsize
+            self.rows += [Row(f"{name}.in", "UB", 0, size, "loop", f"{rows}x{cols} {dtype}, 2 of them"),
+                          Row(f"{name}.out", "UB", size, size, "loop", f"{cols}x{rows} {dtype}, 2 of them")]
+            return [_comment(item.node), f"Transpose<{C_TYPES[dtype]}, {rows}, {cols}>(pipe, {self.gm(item.source)}, "
+                                         f"{self.gm(item.out)}, part, 2);"]
+        return self._part(item)
+
+    def _part(self, part: mix.VectorPart) -> list[str]:
+        """A vector phase as a function of its own; the call."""
+        params: dict[int, SourceParam] = {}
+        for p in part.graph.params:
+            if p.is_tile:
+                gm = self.gm(part.tiles[id(p.node)])
+                t = p.node.tile
+                params[id(p.node)] = SourceParam(p.name, gm[:-3], p.direction, t.dtype, C_TYPES[t.dtype], t.rows, t.cols)
+            else:
+                params[id(p.node)] = next(q for q in self.params.values() if q.name == p.name)
+        extra: dict[str, str] = {}
+        kernel = VectorKernel(part.graph, params, self._extent_in(part, params, extra), True)
+        made = kernel.write()
+        self.helpers.update(made.helpers)
+        name = f"VectorPart{sum('VectorPart' in f for f in self.functions)}"
+        body = "\n".join(made.run)
+        tiles = [f"{p.identifier}_gm" for p in params.values() if p.is_tile]
+        tiles += [gm for gm in extra if gm not in tiles]
+        scalars = [p for p in params.values() if not p.is_tile and re.search(rf"\b{p.identifier}\b", body)]
+        tiles = [gm for gm in tiles if re.search(rf"\b{gm}\b", body)]
+        head = _signature(f"__aicore__ inline void {name}(", [
+            "TPipe *pipe", *(f"const GmTile &{gm}" for gm in tiles), *(f"{p.c_type} {p.identifier}" for p in scalars),
+            "uint32_t part"], ") {")
+        self.functions.append("\n".join([head, *(f"  {line}".rstrip() for line in made.run), "}", ""]))
+        self.rows += [Row(f"{name}.{r.name}", r.memory, r.offset, r.bytes, r.live, r.what) for r in kernel.rows_of_table]
+        call = ", ".join(["pipe", *tiles, *(p.identifier for p in scalars), "part"])
+        return [f"{name}({call});"]
+
+    def _extent_in(self, part: mix.VectorPart, params: Mapping[int, SourceParam],
+                   extra: dict[str, str]) -> Callable[[Node, int], str]:
+        """Extents within a phase: those of a tile it has anyway where there is one."""
+        extents = self.extent.extents
+        known: dict[object, str] = {}
+        for p in part.graph.tile_params:
+            for axis in (0, 1):
+                sources = extents.of(part.origin[id(p.node)], axis).sources
+                if sources:
+                    known.setdefault(sources, f"{params[id(p.node)].identifier}_gm.{'cols' if axis else 'rows'}")
+
+        def text(node: Node, axis: int) -> str:
+            original = part.origin[id(node)]
+            extent = extents.of(original, axis)
+            if extent.static == 1 or not extent.sources:
+                return str(extent.static)
+            if extent.sources in known:
+                return known[extent.sources]
+            found = self.extent.text(original, axis)
+            extra[found.split(".")[0]] = found
+            return found
+
+        return text
 
 
 def _comment(node: Node) -> str:

@@ -24,7 +24,8 @@ printf signbit min max abs exp log sin cos tan tanh sqrt pow floor ceil round tr
 stderr half bfloat16_t float16_t bfloat16 int4b_t int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t size_t
 ptrdiff_t""".split()
 _OWN = "pipe workspace first n r c count arena cube_slot vector_part worker plan".split()
-RESERVED = frozenset(_CPP + _OWN)
+RESERVED = frozenset(_CPP + _OWN)               # inside a function
+RESERVED_OUTSIDE = frozenset([*_CPP, "pipe", "workspace"])      # for parameters, which get a suffix inside
 
 MOST_NAME = 48
 MOST_COMMENT = 80

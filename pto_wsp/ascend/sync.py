@@ -54,6 +54,14 @@ class State:
             mine.writes.extend(b for b in theirs.writes if b not in mine.writes)
         return joined
 
+    def without_queues(self) -> State:
+        """The end of one round as the next one meets it: AllocTensor waits for the tiles of queues."""
+        kept = self.copy()
+        for pending in (kept.v_v, kept.v_s, kept.s_v, kept.loaded):
+            pending.reads = [b for b in pending.reads if b.kind in ("temp", "once")]
+            pending.writes = [b for b in pending.writes if b.kind in ("temp", "once")]
+        return kept
+
     def through(self, step: Step) -> list[str]:
         """What has to stand before `step`; the state after it."""
         needed: list[str] = []
@@ -90,6 +98,7 @@ def orders(before: Sequence[Step], body: Sequence[Step], once: Sequence[Buffer],
     entry = state.copy()
     rounds = [state.through(step) for step in body]
     if looped:                                              # the head of the loop also follows its end
+        state = state.without_queues()
         state.loaded.writes.extend(arriving)
         state = entry.join(state)
         rounds = [state.through(step) for step in body]

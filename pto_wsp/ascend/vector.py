@@ -83,6 +83,8 @@ class Writer:
         self.node: Node | None = None
         self._known: dict[tuple[Any, ...], Any] = {}
         self.helpers: set[str] = set()          # helper functions that the steps call
+        last = {(n.line.file, n.line.line): n for n in graph.nodes if n.line is not None and n.type is not None}
+        self._assigned = {id(n): assigned_name(n) for n in last.values()}
         self._small: set[int] = set()           # buffers of u32 known to be below 2**31
 
     # ---- buffers and steps --------------------------------------------------------------------------------------
@@ -137,7 +139,8 @@ class Writer:
         return f"CeilTo({text}, {lanes})"
 
     def name_for(self, node: Node) -> str:
-        return assigned_name(node) or node.op.name
+        """The user's name when the node is what its line assigns, else the op's."""
+        return self._assigned.get(id(node)) or node.op.name
 
     # ---- nodes --------------------------------------------------------------------------------------------------
 
@@ -155,7 +158,10 @@ class Writer:
             if thing.type is not None and thing.type.dtype in REFUSED and node.op.name != "cast":
                 raise refuse(node, f"{node.op.name} of {thing.type.dtype}: {REFUSED[thing.type.dtype]}. "
                                    "Convert with pto.cast(x, DType.F32).")
-        self.values[id(node)] = EMIT[type(rule)](self, node, rule)
+        number = len(self.phase.buffers)
+        made = self.values[id(node)] = EMIT[type(rule)](self, node, rule)
+        if made.buffer in self.phase.buffers[number:]:
+            made.buffer.hint = self.name_for(node) + ("_bits" if isinstance(made, Bits) else "")
         self.node = None
 
     def value(self, node: Node) -> Value:
@@ -357,9 +363,7 @@ class Writer:
 
     def _temporary(self, call: str) -> str:
         """A name for a value that is a part of the node at hand."""
-        if self.node is None:
-            return call.lower()
-        return self.name_for(self.node)
+        return call.lower()
 
     def result_shape(self, *operands: Any) -> tuple[Shape, bool]:
         """Shape of operands broadcast together, and whether the result is the same for every strip."""
