@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from pto_wsp.trace.extents import extents_of
 from pto_wsp.trace.graph import KernelGraph, Node
-from pto_wsp.types import ScalarType
 
 Rewrite = Callable[[Node], "Node | None"]
 

@@ -192,7 +192,7 @@ def check_array(kernel: str, name: str, tile: TileType, array: Array) -> None:
 
 
 def check_extents(graph: KernelGraph, extents: Extents, arrays: Sequence[Array]) -> None:
-    """raises ExecutionError when parameters whose valid extents have to agree do not, or a single element is not there"""
+    """raises ExecutionError when valid extents that have to agree do not, or a dimension of one element is empty"""
     for group in extents.constraints():
         found = [source.value(arrays[source.param].shape[source.axis]) for source in group]
         if len(set(found)) > 1:

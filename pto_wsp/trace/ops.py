@@ -368,7 +368,7 @@ def reduce(node: Node, users: Sequence[Node]) -> tuple[Term, ...]:
 
 
 def given(node: Node, users: Sequence[Node]) -> tuple[Term, ...]:
-    """As many cycles as the node says; an expression of scalar parameters is evaluated per task (c_expr.added_cycles)."""
+    """As many cycles as the node says; an expression of scalar parameters is evaluated per task, see c_expr.py."""
     cycles = node.attrs["cycles"]
     return ((cycles, ()),) if isinstance(cycles, int) else ()
 

@@ -38,7 +38,7 @@ def test_results_stay_the_same(data: Any) -> None:
 @settings(max_examples=100)
 @given(graph=draws.graphs())
 def test_partial_tiles_are_tied_no_more_than_before(graph: Any) -> None:
-    """What is checked before a task runs are the traced kernel's ties; machine code relies on the simplified kernel's."""
+    """Before a task runs, the traced kernel's ties are checked; machine code relies on the simplified kernel's."""
     allowed, found = extents_of(graph).constraints(), extents_of(simplified(graph)).constraints()
     for group in found:
         assert any(set(group) <= set(ties) for ties in allowed), f"{group}\n{graph}\n{simplified(graph)}"
