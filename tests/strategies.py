@@ -62,9 +62,10 @@ def traced(body: Any, *params: Any, out: Any = None, name: str = "traced") -> Ke
 class Drawing:
     """A graph while it is drawn: `pool` holds the values that later ops may use."""
 
-    def __init__(self, draw: Any, name: str = "drawn") -> None:
+    def __init__(self, draw: Any, name: str = "drawn", chain: bool = False) -> None:
         self.draw = draw
         self.name = name
+        self.chain = chain                          # inexact values may be used by other ops
         self.handles: list[Node] = []               # param and scalar_param nodes, in signature order
         self.entry: list[Node] = []                 # implicit loads
         self.nodes: list[Node] = []
@@ -112,7 +113,7 @@ class Drawing:
             return None
         self.nodes.extend(made)
         if made[-1].type is not None:
-            (self.pool if row.tolerance == 0 else self.inexact).append(made[-1])
+            (self.pool if row.tolerance == 0 or self.chain else self.inexact).append(made[-1])
         return made[-1]
 
     def number(self, dtype: DType) -> float:
@@ -235,9 +236,11 @@ def _area(tile: TileType) -> int:
 
 
 @st.composite
-def graphs(draw: Any, ops: Any = COMPUTING, dtypes: Any = tuple(DType), most_nodes: int = 12) -> KernelGraph:
-    """A random kernel. Results of inexact ops (tolerance not 0) are only stored, so that errors do not add up."""
-    d = Drawing(draw)
+def graphs(draw: Any, ops: Any = COMPUTING, dtypes: Any = tuple(DType), most_nodes: int = 12,
+           chain: bool = False) -> KernelGraph:
+    """A random kernel. Results of inexact ops (tolerance not 0) are only stored, so that errors do not add up, unless
+    `chain`."""
+    d = Drawing(draw, chain=chain)
     dtype = draw(st.sampled_from(list(dtypes)))
     rows = draw(st.sampled_from(SIZES))
     cols = draw(st.sampled_from([s for s in SIZES if s * rows <= MOST_ELEMENTS]))
