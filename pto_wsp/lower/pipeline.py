@@ -24,7 +24,8 @@ from pto_wsp.trace.text import print_graph
 Step = Callable[[KernelGraph], KernelGraph]
 Observer = Callable[[str, KernelGraph], None]
 
-GRAPH_STEPS: tuple[Step, ...] = (simplify.rewrite, simplify.share, simplify.drop_overwritten_stores, simplify.eliminate_dead)
+GRAPH_STEPS: tuple[Step, ...] = (simplify.rewrite, simplify.share, simplify.separate_indices,
+                                 simplify.drop_overwritten_stores, simplify.eliminate_dead)
 
 VERSION = "1"                   # of the generated code; part of the key of cached machine code
 

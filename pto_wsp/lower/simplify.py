@@ -117,6 +117,22 @@ def drop_overwritten_stores(graph: KernelGraph) -> KernelGraph:
     return replace(graph, nodes=tuple(reversed(kept)))
 
 
+def separate_indices(graph: KernelGraph) -> KernelGraph:
+    """Sorting always takes whole rows: what it sorts by gets a node of its own, which keeps its static extent when other
+    users of the same indices are partial tiles."""
+    nodes: list[Node] = []
+    new: dict[int, Node] = {}
+    for node in graph.nodes:
+        operands = tuple(new[id(o)] for o in node.operands)
+        if node.op.name in ("tsort32", "extract_topk_indices"):
+            made = tuple(replace(o) if o.op.name in ("iota_u32", "alloc") else o for o in operands)
+            nodes += [m for m, o in zip(made, operands) if m is not o]
+            operands = made
+        nodes.append(node if operands == node.operands else replace(node, operands=operands))
+        new[id(node)] = nodes[-1]
+    return _renewed(graph, new, nodes)
+
+
 def eliminate_dead(graph: KernelGraph) -> KernelGraph:
     """Keep parameters and what some store depends on."""
     live = {id(n) for n in graph.stores}

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pto_wsp import In, Out, Tile, kernel, pto
 from pto_wsp.lower import jit
 from pto_wsp.lower.pipeline import compile_kernel
 from pto_wsp.trace.graph import KernelGraph
@@ -131,3 +132,18 @@ def test_every_cpu_gives_the_same_bits(cpu: str, data: Any) -> None:
         nan = np.isnan(here.astype(np.float64)) & np.isnan(there.astype(np.float64))
         equal = np.frombuffer(here.tobytes(), f"u{here.itemsize}") == np.frombuffer(there.tobytes(), f"u{there.itemsize}")
         assert (equal | nan.ravel()).all(), str(graph)
+
+
+def test_sorting_takes_whole_rows() -> None:
+    """Indices that a partial tile uses too are complete for the sort."""
+    @kernel
+    def both(x: In[Tile[1, 32, DType.F32]], pairs: Out[Tile[1, 64, DType.F32]], indices: Out[Tile[1, 32, DType.U32]]) -> None:
+        index = pto.iota_u32(32)
+        pto.store(pairs, pto.tsort32(x, index))
+        pto.store(indices, index + index)
+
+    x = np.arange(32, dtype=np.float32)[None]
+    pairs, indices = np.zeros((1, 64), np.float32), np.zeros((1, 20), np.uint32)
+    run(both.graph, [x, pairs, indices], [], tail=True)
+    np.testing.assert_array_equal(pairs[0, 1::2], np.arange(31, -1, -1))
+    np.testing.assert_array_equal(indices[0], 2 * np.arange(20))
