@@ -84,66 +84,57 @@ entry.endif:
   %".74" = select  i1 %".70", i64 2, i64 %".15"
   br label %"loop"
 loop:
-  %".76" = phi  i64 [0, %"entry.endif"], [%".107", %"done.1"]
+  %".76" = phi  i64 [0, %"entry.endif"], [%".101", %"body"]
   %".77" = icmp slt i64 %".76", 2
   br i1 %".77", label %"body", label %"done"
 body:
-  br label %"loop.1"
-done:
-  br i1 %".70", label %"done.if", label %"done.endif", !prof !0
-loop.1:
-  %".80" = phi  i64 [0, %"body"], [%".93", %"body.1"]
-  %".81" = icmp slt i64 %".80", 16
-  br i1 %".81", label %"body.1", label %"done.1"
-body.1:
-  %".83" = mul i64 %".76", %".68"
-  %".84" = getelementptr i8, ptr %".67", i64 %".83"
-  %".85" = getelementptr i16, ptr %".84", i64 %".80"
-  %".86" = load <16 x i16>, ptr %".85", align 2
-  %k3 = bitcast <16 x i16> %".86" to <16 x half>
+  %".79" = mul i64 %".76", %".68"
+  %".80" = getelementptr i8, ptr %".67", i64 %".79"
+  %".81" = getelementptr i16, ptr %".80", i64 0
+  %".82" = load <16 x i16>, ptr %".81", align 2
+  %k3 = bitcast <16 x i16> %".82" to <16 x half>
   %k4 = fpext <16 x half> %k3 to <16 x float>
-  %".87" = insertelement <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %k2, i32 0
-  %".88" = shufflevector <16 x float> %".87", <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <16 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %k5 = fmul <16 x float> %k4, %".88"
+  %".83" = insertelement <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %k2, i32 0
+  %".84" = shufflevector <16 x float> %".83", <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <16 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
+  %k5 = fmul <16 x float> %k4, %".84"
   %k6 = fptrunc <16 x float> %k5 to <16 x half>
   %k7 = bitcast <16 x half> %k6 to <16 x i16>
   %k8 = bitcast <16 x i16> %k7 to <16 x half>
   %k9 = fpext <16 x half> %k8 to <16 x float>
-  %".89" = mul i64 %".76", %".73"
-  %".90" = getelementptr i8, ptr %".72", i64 %".89"
-  %".91" = getelementptr i16, ptr %".90", i64 %".80"
+  %".85" = mul i64 %".76", %".73"
+  %".86" = getelementptr i8, ptr %".72", i64 %".85"
+  %".87" = getelementptr i16, ptr %".86", i64 0
   %k10 = fptrunc <16 x float> %k9 to <16 x half>
   %k11 = bitcast <16 x half> %k10 to <16 x i16>
-  store <16 x i16> %k11, ptr %".91", align 2
-  %".93" = add nsw nuw i64 %".80", 16
-  br label %"loop.1"
-done.1:
-  %".95" = mul i64 %".76", %".68"
-  %".96" = getelementptr i8, ptr %".67", i64 %".95"
-  %".97" = getelementptr i16, ptr %".96", i64 16
-  %".98" = call <16 x i16> @"llvm.masked.load.v16i16.p0"(ptr %".97", i32 2, <16 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0>, <16 x i16> <i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0>)
-  %k12 = bitcast <16 x i16> %".98" to <16 x half>
+  store <16 x i16> %k11, ptr %".87", align 2
+  %".89" = mul i64 %".76", %".68"
+  %".90" = getelementptr i8, ptr %".67", i64 %".89"
+  %".91" = getelementptr i16, ptr %".90", i64 16
+  %".92" = call <16 x i16> @"llvm.masked.load.v16i16.p0"(ptr %".91", i32 2, <16 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0>, <16 x i16> <i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0>)
+  %k12 = bitcast <16 x i16> %".92" to <16 x half>
   %k13 = fpext <16 x half> %k12 to <16 x float>
-  %".99" = insertelement <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %k2, i32 0
-  %".100" = shufflevector <16 x float> %".99", <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <16 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %k14 = fmul <16 x float> %k13, %".100"
+  %".93" = insertelement <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %k2, i32 0
+  %".94" = shufflevector <16 x float> %".93", <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <16 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
+  %k14 = fmul <16 x float> %k13, %".94"
   %k15 = fptrunc <16 x float> %k14 to <16 x half>
   %k16 = bitcast <16 x half> %k15 to <16 x i16>
   %k17 = bitcast <16 x i16> %k16 to <16 x half>
   %k18 = fpext <16 x half> %k17 to <16 x float>
-  %".101" = mul i64 %".76", %".73"
-  %".102" = getelementptr i8, ptr %".72", i64 %".101"
-  %".103" = getelementptr i16, ptr %".102", i64 16
+  %".95" = mul i64 %".76", %".73"
+  %".96" = getelementptr i8, ptr %".72", i64 %".95"
+  %".97" = getelementptr i16, ptr %".96", i64 16
   %k19 = fptrunc <16 x float> %k18 to <16 x half>
   %k20 = bitcast <16 x half> %k19 to <16 x i16>
-  %".104" = getelementptr i16, ptr %".103", i64 0
-  %".105" = shufflevector <16 x i16> %k20, <16 x i16> %k20, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  store <4 x i16> %".105", ptr %".104", align 2
-  %".107" = add nsw nuw i64 %".76", 1
+  %".98" = getelementptr i16, ptr %".97", i64 0
+  %".99" = shufflevector <16 x i16> %k20, <16 x i16> %k20, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  store <4 x i16> %".99", ptr %".98", align 2
+  %".101" = add nsw nuw i64 %".76", 1
   br label %"loop"
+done:
+  br i1 %".70", label %"done.if", label %"done.endif", !prof !0
 done.if:
-  %".110" = getelementptr i8, ptr %"scratch", i64 192
-  call void @"copy_2"(ptr %"out.address", i64 %".13", i64 %".15", ptr %".110", i64 40, i64 2, i64 2, i64 20)
+  %".104" = getelementptr i8, ptr %"scratch", i64 192
+  call void @"copy_2"(ptr %"out.address", i64 %".13", i64 %".15", ptr %".104", i64 40, i64 2, i64 2, i64 20)
   br label %"done.endif"
 done.endif:
   ret void
