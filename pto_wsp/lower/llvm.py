@@ -16,7 +16,7 @@ from llvmlite import ir
 
 from pto_wsp.lower import matmul
 from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes, compute_dtype
-from pto_wsp.lower.loops import LANES, Buffer, LoopProgram, RowNest, Snapshot, Stage, WholeNest
+from pto_wsp.lower.loops import ACCUMULATORS, LANES, Buffer, LoopProgram, RowNest, Snapshot, Stage, WholeNest
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce
 from pto_wsp.trace.extents import Extent
 from pto_wsp.trace.graph import Node
@@ -25,6 +25,8 @@ from pto_wsp.types import DType
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 POINTER = ir.PointerType()
 WORDS_PER_TILE = 5              # address, row stride, column stride, valid rows, valid columns
+UNROLLED_COST = 96              # vector instructions, roughly, up to which steps are written out in one turn of a loop
+MOST_UNROLLED = 8
 
 
 def write(program: LoopProgram, symbol: str, tail: bool, features: Collection[str], target: matmul.Target) -> tuple[str, int]:
@@ -79,7 +81,7 @@ class _Writer:
         self.writes: dict[int, View] = {}                   # id(store) -> its view, or the staging buffer
         self.scalars: dict[int, Lanes] = {}                 # id(scalar node) -> value
         self.row_values: dict[int, Lanes] = {}              # id([rows, 1] node) -> value in this row
-        self.accumulators: dict[int, Any] = {}              # id(row reduction) -> alloca
+        self.accumulators: dict[int, list[Any]] = {}        # id(row reduction) -> allocas
         self.in_pass = False                                # inside the loop of a stage, where row scalars are not kept
         self.index = {id(p.node): i for i, p in enumerate(self.graph.tile_params)}
         self.users: dict[int, list[Node]] = {id(n): [] for n in self.graph.nodes}
@@ -353,10 +355,15 @@ class _Writer:
         count = self.extent(stage.cols)
         full: Any
         if isinstance(count, ir.Constant):
-            whole, rest = count.constant // LANES * LANES, count.constant % LANES
-            if whole:
-                with self.loop(I64(0), I64(whole), LANES) as col:
-                    self.write_step(stage, Lane(self.wide, index, at, row, col))
+            steps, rest = divmod(count.constant, LANES)
+            turns, single = divmod(steps, unrolled(stage))
+            whole = steps * LANES
+            if turns:
+                with self.turns(turns, unrolled(stage) * LANES) as start:
+                    for step in range(unrolled(stage)):
+                        self.write_step(stage, Lane(self.wide, index, at, row, self.build.add(start, I64(step * LANES))))
+            for step in range(steps - single, steps):
+                self.write_step(stage, Lane(self.wide, index, at, row, I64(step * LANES)))
             if rest:
                 mask = Lanes(ir.Constant(ir.VectorType(I1, LANES), [int(i < rest) for i in range(LANES)]), None)
                 self.write_step(stage, Lane(self.wide, index, at, row, I64(whole), mask, I64(rest)))
@@ -371,6 +378,15 @@ class _Writer:
         for node in reductions:
             lane = Lane(self.one, index, at, row)
             self.keep_row_value(lane, node, self.finished(RULES[node.op.name], node, self.across(node)))
+
+    @contextmanager
+    def turns(self, count: int, step: int) -> Iterator[Any]:
+        """`count` turns of a loop whose index grows by `step`; one turn needs no loop."""
+        if count == 1:
+            yield I64(0)
+            return
+        with self.loop(I64(0), I64(count * step), step) as index:
+            yield index
 
     def write_step(self, stage: Stage, lane: Lane) -> None:
         for load in stage.loads:
@@ -551,36 +567,48 @@ class _Writer:
     # ---- reductions --------------------------------------------------------------------------------------------------------
 
     def start_reduction(self, node: Node) -> None:
+        """ACCUMULATORS of 16 lanes, or as many as will get a turn: the others would add nothing, to the bit."""
         rule, dtype = RULES[node.op.name], node.tile.dtype
         assert isinstance(rule, Reduce)
         if id(node) not in self.accumulators:
+            steps = -(-node.operands[0].tile.cols // LANES)
+            count = ACCUMULATORS if steps > 2 or self.tail else max(steps, 1)
             with self.build.goto_block(self.entry):
                 self.build.position_at_start(self.entry)
-                self.accumulators[id(node)] = self.build.alloca(self.wide.ir_type(dtype), name=node.op.name)
-        self.wide.store(self.wide.const(rule.start(dtype), dtype), self.accumulators[id(node)])
+                kind = self.wide.ir_type(dtype)
+                self.accumulators[id(node)] = [self.build.alloca(kind, name=node.op.name) for _ in range(count)]
+        for pointer in self.accumulators[id(node)]:
+            self.wide.store(self.wide.const(rule.start(dtype), dtype), pointer)
 
     def reduce(self, lane: Lane, node: Node, rule: Reduce) -> None:
-        """Fold the lanes of this step into the accumulators; lanes that do not exist leave theirs alone."""
+        """Fold the lanes of this step into the accumulators; lanes that do not exist leave theirs alone.
+
+        Of a row's accumulators it is the first one's turn; then it goes to the back of the queue.
+        """
         k, x = lane.k, self.value(lane, node.operands[0])
         if rule.axis == 1:
-            pointer, dtype = self.accumulators[id(node)], node.tile.dtype
-            before = k.load(pointer, dtype)
-        else:
-            buffer = self.program.buffers[id(node)]
-            dtype = buffer.dtype
-            pointer = self.at_column(lane, self.buffer_view(buffer).address, dtype)
-            before = self.load_lanes(lane, pointer, dtype)
-        after = rule.body(k, before, k.convert(x, dtype))
-        if rule.axis == 0:
-            self.store_lanes(lane, after, pointer, dtype)
-        else:
-            k.store(after if lane.mask is None else k.select(lane.mask, after, before), pointer)
+            queue, dtype = self.accumulators[id(node)], node.tile.dtype
+            values = [k.load(pointer, dtype) for pointer in queue]
+            after = rule.body(k, values[0], k.convert(x, dtype))
+            after = after if lane.mask is None else k.select(lane.mask, after, values[0])
+            for pointer, value in zip(queue, [*values[1:], after], strict=True):
+                k.store(value, pointer)
+            return
+        buffer = self.program.buffers[id(node)]
+        pointer = self.at_column(lane, self.buffer_view(buffer).address, buffer.dtype)
+        before = self.load_lanes(lane, pointer, buffer.dtype)
+        self.store_lanes(lane, rule.body(k, before, k.convert(x, buffer.dtype)), pointer, buffer.dtype)
 
     def across(self, node: Node) -> Lanes:
-        """The fixed tree over 16 accumulators: lanes 0-7 with 8-15, 0-3 with 4-7, 0-1 with 2-3, 0 with 1."""
+        """The fixed tree: accumulators 0 with 2 and 1 with 3, the two, then lanes 0-7 with 8-15, 0-3 with 4-7, 0-1 with
+        2-3, 0 with 1. Where a sum of accumulators started in the queue does not matter to it."""
         rule, dtype = RULES[node.op.name], node.tile.dtype
         assert isinstance(rule, Reduce)
-        value = self.wide.load(self.accumulators[id(node)], dtype).ir
+        parts = [self.wide.load(pointer, dtype) for pointer in self.accumulators[id(node)]]
+        while len(parts) > 1:
+            half = len(parts) // 2
+            parts = [rule.body(self.wide, x, y) for x, y in zip(parts[:half], parts[half:], strict=True)]
+        value = parts[0].ir
         width = LANES
         while width > 1:
             width //= 2
@@ -728,6 +756,13 @@ class _Writer:
         index.add_incoming(self.build.add(index, I64(step), flags=["nsw", "nuw"]), self.build.block)
         self.build.branch(head)
         self.build.position_at_end(done)
+
+
+def unrolled(stage: Stage) -> int:
+    """Steps in one turn of the loop: several if they are short."""
+    rules = [RULES[n.op.name] for n in stage.nodes]
+    cost = sum(1 + (rule.cost if isinstance(rule, Map) else 3) for rule in rules)
+    return next(n for n in (MOST_UNROLLED, 4, 2, 1) if n * cost <= UNROLLED_COST or n == 1)
 
 
 def _copier(module: ir.Module, size: int) -> ir.Function:

@@ -17,7 +17,8 @@ from pto_wsp.trace.extents import Extent, Extents
 from pto_wsp.trace.graph import KernelGraph, Node
 from pto_wsp.types import DType
 
-LANES = 16                      # lanes of a reduction and elements per step; part of the numerics (see ops.rowsum)
+LANES = 16                      # elements per step
+ACCUMULATORS = 4                # of LANES each, for a row reduction: steps take turns; part of the numerics (see ops.rowsum)
 
 
 @dataclass(frozen=True, eq=False)

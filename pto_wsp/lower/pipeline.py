@@ -27,7 +27,7 @@ Observer = Callable[[str, KernelGraph], None]
 GRAPH_STEPS: tuple[Step, ...] = (simplify.rewrite, simplify.share, simplify.separate_indices,
                                  simplify.drop_overwritten_stores, simplify.eliminate_dead)
 
-VERSION = "1"                   # of the generated code; part of the key of cached machine code
+VERSION = "2"                   # of the generated code; part of the key of cached machine code
 
 
 def ignore(step: str, graph: KernelGraph) -> None:

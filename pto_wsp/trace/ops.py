@@ -685,7 +685,7 @@ TABLE = (
 
     # rows and columns
     Op("rowsum", "x", one_column, lambda x: x.sum(1, keepdims=True), reduce,
-       "Sum of each row, in 16 interleaved lanes and then a fixed tree; F16 and BF16 are carried in F32.",
+       "Sum of each row, in 64 interleaved lanes and then a fixed tree; F16 and BF16 are carried in F32.",
        tolerance="sum"),
     Op("rowmax", "x", one_column, lambda x: ref_max_along(x, 1), reduce, "Largest of each row; NaN if any is NaN."),
     Op("rowmin", "x", one_column, lambda x: ref_min_along(x, 1), reduce, "Smallest of each row; NaN if any is NaN."),
