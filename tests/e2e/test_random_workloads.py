@@ -4,7 +4,7 @@ The model below is the abstract machine of the in-order engine in its plainest f
 """
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pto_wsp import (
@@ -138,7 +138,6 @@ class Machine:
 
 
 @given(tree=trees, schedule=schedules)
-@settings(max_examples=60)
 def test_random_tree(tree, schedule):
     machine = Machine(schedule)
     total = machine.run(tree)
@@ -162,7 +161,6 @@ def test_random_tree(tree, schedule):
     tile=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     strided=st.sampled_from(["C", "F", "reversed", "every second"]),
 )
-@settings(max_examples=40)
 def test_tiles_cover_an_array_of_any_size_and_strides(rows, cols, tile, strided):
     """Tiles of any shape over an array of any shape: the partial ones at the ends included, nothing else touched."""
     r, c = tile
