@@ -14,8 +14,12 @@
 
 #include "pto_shim/base.h"
 #include "pto_shim/copy.h"
+#include "pto_shim/cube.h"
 #include "pto_shim/launch.h"
+#include "pto_shim/math.h"
+#include "pto_shim/move.h"
 #include "pto_shim/pipe.h"
+#include "pto_shim/reduce.h"
 #include "pto_shim/sync.h"
 #include "pto_shim/tensor.h"
 #include "pto_shim/vector.h"
