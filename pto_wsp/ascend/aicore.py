@@ -370,7 +370,8 @@ class VectorKernel:
                                 for u in self.graph.nodes if n in u.operands) for n in self.tiles)
         if only_bits:
             smallest = min((n.tile.dtype.itemsize for n in self.tiles if n.tile.dtype.itemsize > 1), default=4)
-        return BLOCK // min(smallest, 4)
+        turned = any(n.op.name == "transpose" and min(n.tile.shape) > 1 for n in self.tiles)
+        return max(BLOCK // min(smallest, 4), 16 if turned else 1)
 
     def _by_strips(self) -> bool:
         if self.rows == 1:

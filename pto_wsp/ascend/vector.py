@@ -97,9 +97,12 @@ class Writer:
     def tile(self, name: str, dtype: DType, shape: Shape, once: bool, kind: str = "temp") -> Value:
         """A new buffer for a tile."""
         size, unit = dtype.itemsize, self.unit
+        turns = any(n.op.name == "transpose" and min(n.tile.shape) > 1 for n in self.graph.nodes)
 
         def bytes_for(strip: int) -> int:
             elements = shape.elements(strip)
+            if turns and shape.most_rows is not None:
+                elements = ceil_to(shape.most_rows, 16) * shape.pitch
             return ceil_to(ceil_to(elements, unit) * size, REPEAT if self._compares else BLOCK)
 
         return Value(self.buffer(name, dtype, bytes_for, shape.text(dtype), kind), dtype, shape, once)
@@ -1008,8 +1011,20 @@ def shape_transpose(w: Writer, node: Node) -> Value:
     shape = w.shape_of(node)
     if x.shape.single_row or x.shape.packed:            # a row and a packed column are the same bytes
         return Value(x.buffer, x.dtype, shape, x.once)
-    raise refuse(node, f"transpose of a {node.operands[0].type}: only vectors, and operands of matmul, can be transposed "
-                       "on the vector cores yet.")
+    if x.dtype.itemsize == 1:
+        return w.converted(_turned(w, node, w.converted(x, F16), shape), x.dtype)
+    return _turned(w, node, x, shape)
+
+
+def _turned(w: Writer, node: Node, x: Value, shape: Shape) -> Value:
+    """16 rows by 32 bytes at a time; the padding of rows and columns up to 16 is turned round too."""
+    made = w.tile(w.name_for(node), x.dtype, shape, x.once)
+    w.helpers.update(("TurnRound", "CeilTo"))
+    moved = w.seen_as(x, F16) if x.dtype.itemsize == 2 else w.seen_as(x, F32)
+    to = w.seen_as(made, moved.dtype)
+    rows, cols = (str(ceil_to(int(e), 16)) if e.isdigit() else f"CeilTo({e}, 16)" for e in (x.shape.rows, x.shape.cols))
+    w.step(f"TurnRound({to.text}, {moved.text}, {rows}, {cols}, {x.shape.pitch}, {shape.pitch});", [x], [made], x.once)
+    return made
 
 
 def _sliced(first: int) -> Callable[[Writer, Node], Value]:
@@ -1017,31 +1032,113 @@ def _sliced(first: int) -> Callable[[Writer, Node], Value]:
         x, shape = w.value(node.operands[0]), w.shape_of(node)
         if x.dtype.itemsize == 1:
             half = w.converted(x, F16)
-            return w.converted(_sliced_tile(w, node, half, shape, first), x.dtype)
-        return _sliced_tile(w, node, x, shape, first)
+            return w.converted(_picked(w, half, shape, first, w.name_for(node)), x.dtype)
+        return _picked(w, x, shape, first, w.name_for(node))
     return shape_slice
 
 
-def _sliced_tile(w: Writer, node: Node, x: Value, shape: Shape, first: int) -> Value:
-    """GatherMask with pattern 1 (even) or 2 (odd), row by row; a column of one is one element."""
-    made = w.tile(w.name_for(node), x.dtype, shape, x.once)
+def _picked(w: Writer, x: Value, shape: Shape, first: int, name: str) -> Value:
+    """Every second column from `first` on: GatherMask row by row; into a packed column, Gather."""
+    made = w.tile(name, x.dtype, shape, x.once)
     if shape.packed and not shape.single_row:
-        raise refuse(node, f"{node.op.name} of a {node.operands[0].type}: a result of one column is not supported; use "
-                           "wider tiles.")
-    bits = {DType.F16: "half"}.get(x.dtype, C_TYPES[x.dtype])
-    del bits
-    w.helpers.add("kept")
-    row_in, row_out = f"r * {x.shape.pitch}", f"r * {shape.pitch}"
-    w.step([f"for (uint32_t r = 0; r < {shape.rows}; ++r) {{",
-            "  uint64_t kept = 0;",
-            f"  GatherMask({made.at(row_out)}, {x.at(row_in)}, {first + 1}, true, {x.shape.cols}, "
-            "{1, 1, 8, 0}, kept);", "}"], [x], [made], x.once)
+        size = x.dtype.itemsize
+        rows = Shape(shape.rows, "1", shape.most_rows, 1, 1)
+        offsets = w.tile("offsets", I32, rows, x.once)
+        w.step(f"CreateVecIndex({offsets.text}, static_cast<int32_t>(0), {shape.rows});", [], [offsets], x.once)
+        offsets = w.by_scalar("Muls", offsets, x.shape.pitch * size)
+        w.step(f"Gather({made.text}, {x.text}, {w.seen_as(offsets, U32).text}, {first * size}, {shape.rows});",
+               [x, offsets], [made], x.once)
+        return made
+    cols = str(int(x.shape.cols) // 2 * 2) if x.shape.cols.isdigit() else f"{x.shape.cols} / 2 * 2"
+    pick = "uint64_t kept = 0;  // GatherMask counts into it", "GatherMask({0}, {1}, {2}, true, {3}, {{1, 1, 8, 0}}, kept);"
+    if shape.single_row:
+        lines = ["{", f"  {pick[0]}", f"  {pick[1].format(made.text, x.text, first + 1, cols)}", "}"]
+    else:
+        call = pick[1].format(made.at(f"r * {shape.pitch}"), x.at(f"r * {x.shape.pitch}"), first + 1, cols)
+        lines = [f"for (uint32_t r = 0; r < {shape.rows}; ++r) {{", f"  {pick[0]}", f"  {call}", "}"]
+    w.step(lines, [x], [made], x.once)
+    return made
+
+
+def shape_interleave(w: Writer, node: Node) -> Value:
+    x, y = (w.value(o) for o in node.operands)
+    shape = w.shape_of(node)
+    if x.dtype.itemsize == 1:
+        made = _interleaved(w, w.converted(x, F16), w.converted(y, F16), shape, w.name_for(node))
+        return w.converted(made, x.dtype)
+    return _interleaved(w, x, y, shape, w.name_for(node))
+
+
+def _interleaved(w: Writer, x: Value, y: Value, shape: Shape, name: str) -> Value:
+    """Rows of x and y side by side, then Gather: element j comes from byte j / 2 * size of one or the other."""
+    size, dtype = x.dtype.itemsize, x.dtype
+    made = w.tile(name, dtype, shape, x.once)
+    single = Shape("1", str(shape.pitch), 1, shape.pitch, shape.pitch)
+    if x.shape.packed and not x.shape.single_row:               # two columns: all of x, then all of y
+        return _interleaved_columns(w, x, y, made)
+    pitch = x.shape.pitch
+    key = ("turns", pitch, size, shape.pitch)
+    if key not in w._known:
+        at = w.tile("offsets", I32, single, True)
+        w.step(f"CreateVecIndex({at.text}, static_cast<int32_t>(0), {shape.pitch});", [], [at], True)
+        pair = w.by_scalar("Muls", w.shift("ShiftRight", at, 1), size - 2 * pitch * size)
+        w._known[key] = w.binary(RULES["add"], w.by_scalar("Muls", at, pitch * size), pair)
+    offsets = w._known[key]
+    pairs = w.tile(f"{name}_pairs", dtype, Shape(shape.rows, str(2 * pitch), shape.most_rows, 2 * pitch, 2 * pitch), x.once)
+    blocks = pitch * size // BLOCK
+    rows = shape.rows if shape.rows.isdigit() else f"static_cast<uint16_t>({shape.rows})"
+    for half, operand in ((0, x), (pitch, y)):
+        w.step(f"DataCopy({pairs.at(str(half))}, {operand.text}, DataCopyParams{{{rows}, {blocks}, 0, {blocks}}});",
+               [operand], [pairs], x.once)
+    count = shape.cols
+    lines = [f"for (uint32_t r = 0; r < {shape.rows}; ++r) {{",
+             f"  Gather({made.at(f'r * {shape.pitch}')}, {pairs.text}, {w.seen_as(offsets, U32).text}, "
+             f"r * {2 * pitch * size}, {count});", "}"]
+    if shape.single_row:
+        lines = [f"Gather({made.text}, {pairs.text}, {w.seen_as(offsets, U32).text}, 0, {count});"]
+    w.step(lines, [pairs, offsets], [made], x.once)
+    return made
+
+
+def _interleaved_columns(w: Writer, x: Value, y: Value, made: Value) -> Value:
+    """Two packed columns into [rows, 2]: the scalar unit places the elements."""
+    w.step([f"for (uint32_t r = 0; r < {made.shape.rows}; ++r) {{",
+            f"  {made.text}.SetValue(r * {made.shape.pitch}, {x.text}.GetValue(r));",
+            f"  {made.text}.SetValue(r * {made.shape.pitch} + 1, {y.text}.GetValue(r));", "}"], [x, y], [made], x.once, "S")
+    return made
+
+
+def shape_sort(w: Writer, node: Node) -> Value:
+    """Sort32 orders 32 (key, index) records; missing keys are -inf. The indices come back as floats."""
+    scores, idx = (w.value(o) for o in node.operands)
+    row = Shape("1", "32", 1, 32, ceil_to(32, w.unit))
+    filled = []
+    for x, fill in ((scores, Scalar(w._literal(float("-inf"), F32), F32)), (idx, Scalar("0", I32))):
+        whole = w.tile(f"{x.buffer.hint}_32", fill.dtype, row, x.once)
+        w.step(f"Duplicate({whole.text}, {w.as_element(fill, fill.dtype)}, 32);", [], [whole], x.once)
+        w.step(f"Copy({whole.text}, {w.seen_as(x, fill.dtype).text}, {x.shape.cols}, 1, {{1, 1, 8, 8}});", [x, whole], [whole],
+               x.once)
+        filled.append(whole)
+    wide = Shape("1", "64", 1, 64, ceil_to(64, w.unit))
+    records = w.tile("records", F32, wide, scores.once)
+    w.step(f"Sort32({records.text}, {filled[0].text}, {w.seen_as(filled[1], U32).text}, 1);", filled, [records], scores.once)
+    keys = _picked(w, records, row, 0, "keys")
+    numbers = w.cast(w.seen_as(_picked(w, records, row, 1, "numbers"), I32), F32, "RINT")
+    return _interleaved(w, keys, numbers, wide, w.name_for(node))
+
+
+def shape_top(w: Writer, node: Node) -> Value:
+    pairs, shape = w.value(node.operands[0]), w.shape_of(node)
+    numbers = _picked(w, pairs, Shape("1", "32", 1, 32, ceil_to(32, w.unit)), 1, "numbers")
+    made = w.tile(w.name_for(node), I32, shape, pairs.once)
+    w.step(f"Cast({made.text}, {numbers.text}, RoundMode::CAST_TRUNC, {shape.cols});", [numbers], [made], pairs.once)
     return made
 
 
 SHAPING: dict[str, Callable[[Writer, Node], Value]] = {
     "alloc": shape_alloc, "broadcast": shape_broadcast, "iota_u32": shape_iota, "transpose": shape_transpose,
-    "slice_even": _sliced(0), "slice_odd": _sliced(1),
+    "slice_even": _sliced(0), "slice_odd": _sliced(1), "interleave": shape_interleave, "tsort32": shape_sort,
+    "extract_topk_indices": shape_top,
 }
 
 
