@@ -83,6 +83,7 @@ class _Writer:
         self.row_values: dict[int, Lanes] = {}              # id([rows, 1] node) -> value in this row
         self.accumulators: dict[int, list[Any]] = {}        # id(row reduction) -> allocas
         self.in_pass = False                                # inside the loop of a stage, where row scalars are not kept
+        self.home = {id(n): i for i, nest in enumerate(program.nests) for n in nest.nodes}
         self.index = {id(p.node): i for i, p in enumerate(self.graph.tile_params)}
         self.users: dict[int, list[Node]] = {id(n): [] for n in self.graph.nodes}
         for node in self.graph.nodes:
@@ -430,7 +431,7 @@ class _Writer:
         if id(node) in self.program.buffers:
             buffer = self.program.buffers[id(node)]
             return self.read(lane, node, self.buffer_view(buffer), buffer.dtype)
-        if id(node) in self.program.row_buffers:
+        if id(node) in self.program.row_buffers and self.home[id(node)] == lane.nest:   # it holds a row of its own nest
             buffer = self.program.row_buffers[id(node)]
             pointer = self.at_column(lane, self.buffer_view(buffer).address, buffer.dtype)
             return lane.k.widen(self.load_lanes(lane, pointer, buffer.dtype))
