@@ -421,7 +421,8 @@ class VectorKernel:
         value = w.value(src)
         buffer = value.buffer
         free = buffer.kind == "temp" and not value.once and buffer.dtype.itemsize == value.dtype.itemsize
-        made_here = any(buffer in s.writes for s in w.phase.body)
+        made_here = any(buffer in s.writes for s in w.phase.body) and not any(
+            buffer in s.writes and s.pipe == "S" for s in w.phase.body)         # queues order vector work only
         size = w.tile("out", value.dtype, self.shape_of(dst), False).buffer
         w.phase.buffers.remove(size)
         if free and made_here:
@@ -558,7 +559,7 @@ class VectorKernel:
         for node, buffer in self.loads:
             if buffer.kind == "in":
                 body += self._arrive(node, buffer, names[id(buffer)])
-        body += self._steps(phase.body, orders[number:], names, last)
+        body += self._steps(phase.body, orders[number:], names, last, looped)
         for store, buffer in self.stores:
             body += self._leave(store, buffer, names[id(buffer)])
         body = _counted(body)
@@ -620,7 +621,7 @@ class VectorKernel:
                 f"{helper}({gm}, {text}, {first}, {shape.rows}{pitch});", f"{name}_out.FreeTensor({name});"]
 
     def _steps(self, steps: Sequence[Step], orders: Sequence[Sequence[str]], names: dict[int, str],
-               last: dict[int, int]) -> list[str]:
+               last: dict[int, int], looped: bool = False) -> list[str]:
         """Steps as lines: a comment where an op begins, what orders them, allocation and release of queue tiles."""
         out: list[str] = []
         about = ""
@@ -640,6 +641,9 @@ class VectorKernel:
                     out.append(f"LocalTensor<{c_type}> {names[id(buffer)]} = {names[id(buffer)]}_out.AllocTensor<{c_type}>();")
             out += [named(line, names) for line in step.lines]
             freed = {id(b): b for b in step.reads if b.kind == "in" and last.get(id(b)) == at}
+            if looped and any(b in s.reads for s in steps if s.pipe == "S" for b in freed.values()):
+                out.append(sync.TEXT["S_MTE2"])
+                self.helpers.add("Order")
             out += [f"{names[key]}_in.FreeTensor({names[key]});" for key in freed]
         return out
 

@@ -106,4 +106,4 @@ def orders(before: Sequence[Step], body: Sequence[Step], once: Sequence[Buffer],
 
 
 TEXT = {"V": "PipeBarrier<PIPE_V>();", "V_S": "Order<HardEvent::V_S>(pipe);", "S_V": "Order<HardEvent::S_V>(pipe);",
-        "MTE2_S": "Order<HardEvent::MTE2_S>(pipe);"}
+        "MTE2_S": "Order<HardEvent::MTE2_S>(pipe);", "S_MTE2": "Order<HardEvent::S_MTE2>(pipe);"}

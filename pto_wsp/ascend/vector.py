@@ -201,7 +201,8 @@ class Writer:
     def as_element(self, scalar: Scalar, dtype: DType) -> str:
         """A scalar as an argument of exactly the element type."""
         held = F32 if scalar.dtype in (F16, BF16) else scalar.dtype
-        if held is dtype or (dtype is F32 and scalar.text.endswith("f") and held is F32):
+        plain = dtype in (F32, I32, U32) or not scalar.text.lstrip("-")[:1].isdigit()       # literals are int or float
+        if held is dtype and plain or (dtype is F32 and scalar.text.endswith("f") and held is F32):
             return scalar.text
         return f"static_cast<{C_TYPES[dtype]}>({scalar.text})"
 
