@@ -1,40 +1,102 @@
-"""One file per claim of speed or accuracy.
+"""One file per claim of speed or accuracy; each runs in a process of its own.
 
-    python -m benchmarks                 what there is
-    python -m benchmarks startup         run one, or several
-    python -m benchmarks all             run them all, one after the other
+    python -m benchmarks                            all of them: minutes
+    python -m benchmarks vector attention           some
+    python -m benchmarks --list                     what there is
+    python -m benchmarks --json new.json            keep the numbers
+    python -m benchmarks --compare old.json         what became slower than those; exits with 1 if something did
+    python -m benchmarks --roofline roofline.png    draw the kernels that were measured (needs matplotlib)
 """
 
+from __future__ import annotations
+
+import argparse
 import ast
-import runpy
+import json
+import platform
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
+TOLERANCE = 0.1                 # slower by less than this, or by less than the spread, is noise
+
+Results = dict[str, list[dict[str, Any]]]       # claim -> rows
 
 
 def available() -> dict[str, str]:
     """Name of each benchmark and the first line of its docstring."""
-    files = sorted(path for path in HERE.glob("*.py") if not path.stem.startswith("_"))
-    return {path.stem: (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0] for path in files}
+    files = {path.stem: path.read_text() for path in sorted(HERE.glob("*.py"))}
+    return {name: (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+            for name, text in files.items() if "\ndef cases(" in text}
 
 
-def main(names: list[str]) -> None:
-    known = available()
-    if not names:
-        print(__doc__)
-        for name, claim in known.items():
-            print(f"    {name:<12} {claim}")
-    for name in known if names == ["all"] else names:
-        if name not in known:
-            sys.exit(f"no benchmark {name!r}; there are: {', '.join(known)}")
-        print(f"---- {name}: {known[name]}", flush=True)
-        arguments, sys.argv = sys.argv, [str(HERE / f"{name}.py")]
-        try:
-            runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=False)
-        finally:
-            sys.argv = arguments
+def run(names: list[str], claims: dict[str, str]) -> Results:
+    """Each benchmark in a fresh process, which prints as it goes."""
+    found: Results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            print(f"\n---- {name}: {claims[name]}", flush=True)
+            rows = Path(folder, f"{name}.json")
+            subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--json", rows], cwd=HERE.parent, check=False)
+            found[name] = json.loads(rows.read_text()) if rows.exists() else []
+    return found
+
+
+def regressions(new: Results, old: Results) -> list[str]:
+    """Ratios to a peer in the same run where there is one, times and other numbers where there is none."""
+    found = []
+    for claim, rows in new.items():
+        before = {row["name"]: row for row in old.get(claim, [])}
+        for row in rows:
+            was = before.get(row["name"])
+            if was is None:
+                continue
+            noise = max(TOLERANCE, row["spread"], was["spread"])
+            pairs = {f"{row['name']} against {peer}": (ratio, was["ratios"][peer])
+                     for peer, ratio in row["ratios"].items() if peer in was["ratios"]}
+            if not pairs and was["median"] and row["median"]:
+                values = row["median"], was["median"]
+                pairs = {row["name"]: values if row["at_least"] else (1 / values[0], 1 / values[1])}
+            found += [f"{claim}: {what} is at {now / then:.2f} of what it was"
+                      for what, (now, then) in pairs.items() if now < then * (1 - noise)]
+    return found
+
+
+def main() -> None:
+    claims = available()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(claims))
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--compare", type=Path)
+    parser.add_argument("--roofline", type=Path)
+    options = parser.parse_args()
+    if options.list:
+        for name, claim in claims.items():
+            print(f"{name:<14} {claim}")
+        return
+    unknown = [name for name in options.names if name not in claims]
+    if unknown:
+        sys.exit(f"no benchmark {unknown[0]!r}; there are: {', '.join(claims)}")
+    old = json.loads(options.compare.read_text())["claims"] if options.compare else {}
+    names = options.names or list(claims)
+    if options.roofline and "machine" not in names:
+        names = ["machine", *names]
+    found = run(names, claims)
+    if options.json:
+        machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}
+        options.json.write_text(json.dumps({"machine": machine, "claims": found}, indent=1))
+    if options.roofline:
+        from benchmarks import roofline
+        roofline.draw(found, options.roofline)
+    slower = regressions(found, old)
+    if old:
+        print("\n" + ("\n".join(slower) or f"nothing is slower than in {options.compare}"))
+    sys.exit(bool(slower))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,29 +1,25 @@
-"""The examples' programs beside the same computation in NumPy: warm runs, milliseconds, best of five.
+"""The examples' programs beside the same computation in NumPy: what a user gets, on all cores.
 
 NumPy is what a user would otherwise write; its matrix products come from OpenBLAS on all cores. The matrices of the
 products are f32 for NumPy, which has no fast f16.
 """
 
 import math
+import os
 import runpy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):      # read when NumPy is imported
+    os.environ.pop(name, None)
+
+import numpy as np  # noqa: E402
+
+from benchmarks.harness import Case, again, main  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-def best(run: Callable[[], Any], repeats: int = 5) -> float:
-    """Milliseconds of the fastest run."""
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - begin)
-    return min(times) * 1e3
 
 
 def rmsnorm(e: dict[str, Any]) -> Callable[[], Any]:
@@ -58,8 +54,7 @@ def llama_block(e: dict[str, Any]) -> Callable[[], Any]:
     return lambda: e["reference"](e["x"], e["weights"])
 
 
-def main() -> None:
-    print(f"{'':<18}{'pto_wsp':>10}{'numpy':>10}{'ratio':>8}")
+def cases() -> Iterator[Case]:
     for numpy in (rmsnorm, softmax, gemm, flash_attention, llama_block):
         example = runpy.run_path(str(EXAMPLES / f"{numpy.__name__}.py"), run_name="__main__")
         program = example["program"]
@@ -67,9 +62,10 @@ def main() -> None:
         def run(program: Any = program) -> None:
             program.execute()
             program.synchronize()
-        ours, theirs = best(run), best(numpy(example))
-        print(f"{numpy.__name__:<18}{ours:>8.1f}ms{theirs:>8.1f}ms{theirs / ours:>7.2f}x", flush=True)
+
+        yield Case(numpy.__name__, {"pto_wsp": again(run), "numpy": again(numpy(example))}, turns=5,
+                   clock=time.perf_counter)
 
 
 if __name__ == "__main__":
-    main()
+    main(cases)

@@ -64,7 +64,7 @@ def cases() -> Iterator[Case]:
 
         sides = {"pto_wsp": on_tiles(attention, q, k, v, most, total, acc),
                  "products": on_tiles(products, q, k, small_v, s.copy(), small.copy()),
-                 "blas": again(blas), "numpy": again(lambda: list(numpy()))}    # noqa: B023
+                 "blas": again(blas), "numpy": again(lambda: list(numpy()))}
         yield Case(f"attention {queries}x{keys}x{depth} f32", sides, {"products": 0.6},
                    flops=4 * 4 * queries * keys * depth, bytes=sum(a.nbytes for a in (q, k, v)) + 2 * acc.nbytes)
 

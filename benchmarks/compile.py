@@ -2,18 +2,19 @@
 
 Generated code is vectorised and unrolled before LLVM sees it, so most of -O1 and -O2 is wasted on it. For kernels of
 different kinds: milliseconds to machine code and microseconds per run, with this package's passes and code generation
-level, and with LLVM's own pipelines. The best of several tries.
+level, and with LLVM's own pipelines. The ratios are of run times.
 """
 
 from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from benchmarks.harness import Case, Fact, Repeated, main
 from pto_wsp import DType, In, InOut, Out, Tile, kernel, pto
 from pto_wsp.lower import image, jit, pipeline
 
@@ -52,7 +53,7 @@ def attention(
     pto.store(m, most)
 
 
-def main() -> None:
+def cases() -> Iterator[Case | Fact]:
     import llvmlite.binding as llvm
 
     jit.load("define void @start() {\n  ret void\n}")  # LLVM is there from now on
@@ -71,51 +72,54 @@ def main() -> None:
     ways = {"ours": (ours, jit.CODE_LEVEL), "ours, level 2": (ours, 2), "-O1": (level(1), 2), "-O2": (level(2), 2)}
     for k in (rmsnorm, softmax, activations, matmul_f16, attention):
         compiled = pipeline.compile_kernel(k.graph)
+        sides = {}
         for name, (optimise, code_level) in ways.items():
-            spent, code = compile_with(compiled.ir, optimise, code_level)
-            each = run_time(k, compiled, code)
-            print(f"{k.name:<12} {name:<14} {spent * 1e3:7.1f} ms   {each * 1e6:8.2f} us per run")
+            times, code = compile_with(compiled.ir, optimise, code_level)
+            yield Fact(f"{k.name}, {name}: compiling", times, "ms")
+            sides[name] = repeated(k, compiled, code)
+        yield Case(f"{k.name}, running", sides)
 
 
-def compile_with(ir: str, optimise: Callable[[Any, Any], None], code_level: int) -> tuple[float, bytes]:
-    """Seconds from text to object code, and the code."""
+def compile_with(ir: str, optimise: Callable[[Any, Any], None], code_level: int) -> tuple[list[float], bytes]:
+    """Milliseconds from text to object code, and the code."""
     import llvmlite.binding as llvm
 
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=code_level, reloc="pic",
         codemodel="small",
     )  # fmt: skip
-    best, code = float("inf"), b""
+    times, code = [], b""
     for _ in range(3):
-        begun = time.perf_counter()
+        begun = time.process_time()
         module = jit._parse(ir, machine)
         optimise(module, machine)
         code = bytes(machine.emit_object(module))
-        best = min(best, time.perf_counter() - begun)
-    return best, code
+        times.append((time.process_time() - begun) * 1e3)
+    return times, code
 
 
-def run_time(k: Any, compiled: Any, code: bytes) -> float:
-    """Seconds per run on tiles that stay in the cache."""
+def repeated(k: Any, compiled: Any, code: bytes) -> Repeated:
+    """Runs on tiles that stay in the cache."""
     linked = image.link(code)
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(linked.address(compiled.symbol))
     needed = ctypes.CFUNCTYPE(ctypes.c_int64)(linked.address(f"{compiled.symbol}.scratch"))()
     scratch = np.zeros(needed + 64, np.uint8)
-    words, kept = [], []
+    words, kept = [], [linked]
     for param in k.graph.tile_params:
         tile = param.node.tile
         array = (np.random.default_rng(0).standard_normal((tile.rows, tile.cols)) * 0.1).astype(tile.dtype.numpy)
         kept.append(array)
         words += [array.ctypes.data, *array.strides, tile.rows, tile.cols]
     args = np.array(words, np.int64)
-    best = float("inf")
-    for _ in range(100):
-        begun = time.perf_counter()
-        for _ in range(10):
-            function(args.ctypes.data, -(-scratch.ctypes.data // 64) * 64)
-        best = min(best, (time.perf_counter() - begun) / 10)
-    return best
+    row, memory = args.ctypes.data, -(-scratch.ctypes.data // 64) * 64
+
+    def run(times: int) -> Any:
+        for _ in range(times):
+            function(row, memory)
+        return kept, args, scratch
+
+    return run
 
 
 if __name__ == "__main__":
-    main()
+    main(cases)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
+from benchmarks.harness import Fact, main
 from pto_wsp import Dense, DType, In, InOut, Out, P, Tensor, Tile, kernel, pto, workload
 from pto_wsp.lower.expand import Expansion, expand
 from pto_wsp.sim.execute import Executor, host_threads
@@ -57,32 +59,31 @@ def chains():
         accumulate[i, j](x=x[j % 64], out=y[i])
 
 
-def main() -> None:
+def cases() -> Iterator[Fact]:
     for make in (tiny, tiles, chains):
         expansion = expand(make().tree())
-        count, spent = timed(expansion, None)
-        print(f"{make._workload_name:<8} expand and check      {spent / count * 1e9:8.1f} ns per task")
+        yield Fact(f"{make._workload_name}, expand and check", timed(expansion, None), "ns per task")
         for threads in sorted({1, host_threads(), len(os.sched_getaffinity(0))}):
-            count, spent = timed(expansion, Executor(expansion, threads))
-            print(f"{make._workload_name:<8} and run on {threads} threads  {spent / count * 1e9:8.1f} ns per task")
+            times = timed(expansion, Executor(expansion, threads))
+            yield Fact(f"{make._workload_name}, and run on {threads} threads", times, "ns per task")
 
 
-def timed(expansion: Expansion, executor: Executor | None) -> tuple[int, float]:
-    """(tasks, best seconds of several runs)."""
+def timed(expansion: Expansion, executor: Executor | None) -> list[float]:
+    """Nanoseconds per task of several runs."""
     arrays = [t.array() for t in expansion.tensors]
     inputs, table, stop = expansion.inputs(arrays, {}, {}), expansion.table(), np.zeros(1, np.int64)
     if executor is not None:
         executor.bind(arrays)
-    best, count = float("inf"), 0
+    found = []
     for _ in range(5):
         begun = time.perf_counter()
         if executor is None:
             count = expansion.run(inputs, table, lambda t: None, stop)
         else:
             count = expansion.run(inputs, table, lambda t: executor.run(t, stop, lambda n: None), stop)
-        best = min(best, time.perf_counter() - begun)
-    return count, best
+        found.append((time.perf_counter() - begun) / count * 1e9)
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    main(cases)

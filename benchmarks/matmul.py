@@ -1,34 +1,24 @@
 """Matrix products of one tile on one core, against BLAS called once per tile through NumPy.
 
 Claims: f32 from 16 to 256 cubed at 85 % of BLAS or more; f16 and bf16 summed in f32 at 70 % of f32 BLAS; i8 summed in
-i32 at f32's rate. Both are measured in turns in one process; the ratio is the median of the turns' ratios. "x f32"
-compares with our own f32 product of the same shape, "middle" is the range of the middle half of our times,
-"compile" what LLVM took (shown once for cases that share code).
+i32 at f32's rate.
 
-    python -m benchmarks.matmul [--cpu x86-64-v3] [--seconds 0.1]
+    python -m benchmarks.matmul [--cpu x86-64-v3] [--only f32]
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import math
-import os
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-TURNS = 15
+from benchmarks.harness import Case, main
 
 
 @dataclass(frozen=True)
-class Case:
+class Product:
     """a [m, k] @ b [k, n]; layouts: `rows`, `columns` (a transposed view) or `window` (of an array 4096 wide)."""
 
     dtype: str
@@ -40,53 +30,49 @@ class Case:
     acc: bool = False
     tail: bool = False
 
+    @property
+    def is_claimed(self) -> bool:
+        """Cubes of floats that lie in rows."""
+        cube = self.m == self.n == self.k <= 256
+        return cube and self.dtype in ("f32", "f16", "bf16") and (self.a, self.b) == ("rows", "rows")
+
+    @property
+    def bytes(self) -> int:
+        """Read and written, once each."""
+        size = {"f16": 2, "bf16": 2, "i8": 1, "f64": 8}.get(self.dtype, 4)
+        return (self.m + self.n) * self.k * size + self.m * self.n * max(size, 4)
+
     def __str__(self) -> str:
         views = f"  a {self.a}, b {self.b}" if (self.a, self.b) != ("rows", "rows") else ""
         return f"{self.dtype:<4} {self.m}x{self.n}x{self.k}{views}{'  acc' * self.acc}{'  tail' * self.tail}"
 
 
-CASES = [
-    *(Case(d, n, n, n) for d in ("f32", "f16", "bf16", "i8", "f64", "i32") for n in (16, 32, 64, 100, 128, 256)),
-    *(Case(d, n, n, n, b="columns") for d in ("f32", "f16", "i8") for n in (64, 128)),
-    *(Case("f32", n, n, n, a="columns") for n in (64, 128)),
-    *(Case("f32", n, n, n, a="window", b="window") for n in (64, 128, 256)),
-    *(Case("f32", n, n, n, acc=True) for n in (16, 64)),
-    *(Case("f32", n, n, n, tail=True) for n in (16, 64)),
-    *(Case("f32", *shape) for shape in ((33, 20, 17), (65, 65, 65), (4, 256, 256), (1, 64, 64), (64, 1, 64))),
-    Case("f32", 512, 512, 512),
+PRODUCTS = [
+    *(Product(d, n, n, n) for d in ("f32", "f16", "bf16", "i8", "f64", "i32") for n in (16, 32, 64, 100, 128, 256)),
+    *(Product(d, n, n, n, b="columns") for d in ("f32", "f16", "i8") for n in (64, 128)),
+    *(Product("f32", n, n, n, a="columns") for n in (64, 128)),
+    *(Product("f32", n, n, n, a="window", b="window") for n in (64, 128, 256)),
+    *(Product("f32", n, n, n, acc=True) for n in (16, 64)),
+    *(Product("f32", n, n, n, tail=True) for n in (16, 64)),
+    *(Product("f32", *shape) for shape in ((33, 20, 17), (65, 65, 65), (4, 256, 256), (1, 64, 64), (64, 1, 64))),
+    Product("f32", 512, 512, 512),
 ]
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def cases() -> Iterator[Case]:
+    options = argparse.ArgumentParser(add_help=False)
     options.add_argument("--cpu", default="", help="an LLVM name of a CPU; the host's own if not given")
-    options.add_argument("--seconds", type=float, default=0.1, help="for each case and side")
-    chosen = options.parse_args()
-    if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):    # BLAS reads them when it is loaded
-        with tempfile.TemporaryDirectory() as empty:
-            environment = {**os.environ, **ONE_THREAD, "PTO_WSP_CODEGEN_CACHE_DIR": empty}
-            subprocess.run([sys.executable, "-m", "benchmarks.matmul", *sys.argv[1:]], env=environment, check=True)
-        return
-    print(f"{'case':<38}{'ours':>9}{'BLAS':>10}  GFLOP/s{'ratio':>7}{'x f32':>7}{'middle':>8}{'compile':>10}")
-    own_f32: dict[tuple[int, int, int], float] = {}
-    for case in CASES:
-        ours, compile_ms = prepare(case, chosen.cpu)
-        times, peers = in_turns(ours, blas(case), chosen.seconds)
-        mine, peer = statistics.median(times), statistics.median(peers)
-        shape = case.m, case.n, case.k
-        if case == Case("f32", *shape):
-            own_f32[shape] = mine
-        work = 2e-9 * case.m * case.n * case.k
-        relative = f"{own_f32[shape] / mine:6.2f}" if shape in own_f32 else ""
-        ratio = statistics.median(theirs / own for own, theirs in zip(times, peers))
-        compiled = "" if math.isnan(compile_ms) else f"{compile_ms:.1f} ms"
-        low, *_, high = statistics.quantiles(times, n=4)
-        print(f"{str(case):<38}{work / mine:9.1f}{work / peer:10.1f}{'':>9}{ratio:7.2f}{relative:>7}"
-              f"{(high - low) / mine:8.0%}{compiled:>10}", flush=True)
+    chosen, _ = options.parse_known_args()
+    for product in PRODUCTS:
+        sides = {"pto_wsp": prepare(product, chosen.cpu), "blas": blas(product)}
+        goals = {"blas": 0.7 if product.dtype in ("f16", "bf16") else 0.85} if product.is_claimed else {}
+        if product.dtype == "i8":
+            sides["own f32"], goals = prepare(replace(product, dtype="f32"), chosen.cpu), {"own f32": 1.0}
+        yield Case(f"matmul {product}", sides, goals, flops=2 * product.m * product.n * product.k, bytes=product.bytes)
 
 
-def prepare(case: Case, cpu: str) -> tuple[Callable[[int], Any], float]:
-    """(a call that runs the product so many times in native code, LLVM's milliseconds or NaN for cached code)"""
+def prepare(case: Product, cpu: str) -> Callable[[int], Any]:
+    """A call that runs the product so many times in native code."""
     import numpy as np
 
     from pto_wsp.lower import jit, matmul
@@ -96,11 +82,7 @@ def prepare(case: Case, cpu: str) -> tuple[Callable[[int], Any], float]:
     machine = matmul.Target.of(*jit.cpu_features(target))
     dtype = DType(case.dtype)
     spec = matmul.MatmulSpec(case.m, case.n, case.k, dtype, dtype, case.acc, case.tail)
-    text = repeated(spec, machine)
-    jit.assembly(text, target)          # starts LLVM
-    start = time.perf_counter()
-    code = jit.load(text, target=target)
-    compile_ms = (time.perf_counter() - start) * 1e3
+    code = jit.load(repeated(spec, machine), target=target)
     a, b = operand(case.m, case.k, dtype.numpy, case.a), operand(case.k, case.n, dtype.numpy, case.b)
     c, acc = np.zeros((case.m, case.n), spec.result.numpy), np.zeros((case.m, case.n), spec.result.numpy)
     scratch = np.zeros(matmul.scratch_bytes(spec, machine) + 64, np.uint8)
@@ -119,7 +101,7 @@ def prepare(case: Case, cpu: str) -> tuple[Callable[[int], Any], float]:
     run(1)
     wide = np.float64 if dtype.is_float else np.int64
     assert np.allclose(c, (a.astype(wide) @ b.astype(wide)).astype(c.dtype), rtol=1e-4, atol=1e-3), case
-    return run, compile_ms if "optimise" in code.phases else math.nan
+    return run
 
 
 def repeated(spec: Any, machine: Any) -> str:
@@ -159,7 +141,7 @@ def operand(rows: int, columns: int, dtype: Any, layout: str) -> Any:
     return values.T if layout == "columns" else values[:, :columns]
 
 
-def blas(case: Case) -> Callable[[int], None]:
+def blas(case: Product) -> Callable[[int], None]:
     """np.matmul of f32 (for f64: f64) operands in the same layouts, into an existing array."""
     import numpy as np
 
@@ -174,29 +156,5 @@ def blas(case: Case) -> Callable[[int], None]:
     return run
 
 
-def in_turns(ours: Callable[[int], Any], peer: Callable[[int], Any], seconds: float) -> tuple[list[float], list[float]]:
-    """Seconds per product in each of TURNS turns of one side, then the other."""
-    sides = [(side, repeats(side, seconds / TURNS)) for side in (ours, peer)]
-    found: tuple[list[float], list[float]] = ([], [])
-    for _ in range(TURNS):
-        for (side, times), result in zip(sides, found):
-            start = time.perf_counter()
-            side(times)
-            result.append((time.perf_counter() - start) / times)
-    return found
-
-
-def repeats(side: Callable[[int], Any], seconds: float) -> int:
-    """How often `side` runs in about that time."""
-    times = 1
-    while True:
-        start = time.perf_counter()
-        side(times)
-        taken = time.perf_counter() - start
-        if taken > seconds / 4:
-            return max(1, round(times * seconds / taken))
-        times *= 4
-
-
 if __name__ == "__main__":
-    main()
+    main(cases)

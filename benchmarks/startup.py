@@ -6,11 +6,13 @@ Claims: import under 300 ms; the quick start compiles under 300 ms with an empty
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+from benchmarks.harness import Fact, main
 
 ROOT = Path(__file__).parents[1]
 PROBE = (ROOT / "examples" / "quickstart.py").read_text() + """
@@ -38,15 +40,18 @@ def measure(code: str, cache: str, runs: int, clear: bool) -> dict[str, list[flo
     return found
 
 
-def main(runs: int = 7) -> None:
-    cases = (("import", IMPORT, False), ("empty cache", PROBE, True), ("full cache", PROBE, False))
+LIMITS = {"import import": 300.0, "empty cache compile": 300.0, "full cache compile": 30.0}
+
+
+def cases(runs: int = 7) -> Iterator[Fact]:
+    ways = (("import", IMPORT, False), ("empty cache", PROBE, True), ("full cache", PROBE, False))
     with tempfile.TemporaryDirectory() as folder:
         cache = os.path.join(folder, "cache")
-        for title, code, clear in cases:
+        for title, code, clear in ways:
             measure(code, cache, 1, False)
             for name, times in measure(code, cache, runs, clear).items():
-                print(f"{title:<12} {name:<14} median {statistics.median(times):7.1f} ms   best {min(times):7.1f} ms")
+                yield Fact(f"{title}: {name}", times, "ms", LIMITS.get(f"{title} {name}"))
 
 
 if __name__ == "__main__":
-    main()
+    main(cases)

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import harness
 from pto_wsp.lower import math
 from pto_wsp.trace.ops import OPS
 from tests.lower.elementwise import compile_loop, cpus_here
@@ -67,28 +69,27 @@ def measure(name: str, stride: int, cpu: str, state: dict[str, Any], save: Any) 
     return state
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def cases() -> Iterator[harness.Fact]:
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("functions", nargs="*", default=[], help=", ".join(math.__all__))
     parser.add_argument("--stride", type=int, default=1009, help="every n-th input; an odd number")
     parser.add_argument("--cpu", choices=cpus_here(), default=cpus_here()[-1])
     parser.add_argument("--resume", type=Path, help="file that keeps the progress")
-    options = parser.parse_args()
+    options, _ = parser.parse_known_args()
     states = json.loads(options.resume.read_text()) if options.resume and options.resume.exists() else {}
 
     def save() -> None:
         if options.resume:
             options.resume.write_text(json.dumps(states, indent=1))
 
-    print(f"{'function':<11} {'inputs':>13} {'max ULP':>8} {'steps':>6} {'exact':>7}   at")
-    for name in options.functions or math.__all__:
+    for name in [f for f in options.functions if f in math.__all__] or math.__all__:
         key = f"{name} {options.cpu} {options.stride}"
         fresh = {"next": 0, "ulp": 0.0, "at": 0.0, "bits": 0, "steps": 0, "rounded": 0, "inputs": 0}
         state = measure(name, options.stride, options.cpu, states.setdefault(key, fresh), save)
-        exact = state["rounded"] / state["inputs"]
-        row = f"{name:<11} {state['inputs']:>13,} {state['ulp']:>8.3f} {state['steps']:>6} {exact:>7.2%}"
-        print(f"{row}   {state['at']!r} = 0x{state['bits']:08x}", flush=True)
+        note = (f"{state['inputs']:,} inputs, {state['rounded'] / state['inputs']:.2%} correctly rounded, "
+                f"largest at {state['at']!r} = 0x{state['bits']:08x}")
+        yield harness.Fact(f"{name} f32", [state["ulp"]], "ULP", 2.0, note=note)
 
 
 if __name__ == "__main__":
-    main()
+    harness.main(cases)

@@ -21,7 +21,7 @@ GOALS = {"numpy": 5.0, "numba": 1.0}
 one, half = np.float32(1), np.float32(0.5)
 
 
-# ---- kernels, each beside the loop and the NumPy that do the same -----------------------------------------------------
+# ---- kernels, each beside the loop and the NumPy that do the same --------------------------------------------------
 
 
 @kernel
@@ -153,7 +153,8 @@ def gelu_bias_loop(x: Any, b: Any, residual: Any, out: Any) -> None:
 
 def gelu_bias_numpy(x: Any, b: Any, residual: Any, out: Any) -> Any:
     v = x + b
-    return half * v * (one + np.tanh(np.float32(0.7978845608028654) * (v + np.float32(0.044715) * v * v * v))) + residual
+    inner = np.float32(0.7978845608028654) * (v + np.float32(0.044715) * v * v * v)
+    return half * v * (one + np.tanh(inner)) + residual
 
 
 @kernel
@@ -298,7 +299,7 @@ def cases() -> Iterator[Case]:
     yield from streams()
 
 
-# ---- what does not fit the cache --------------------------------------------------------------------------------------
+# ---- what does not fit the cache -----------------------------------------------------------------------------------
 
 ROWS, COLS = 1024, 4096
 

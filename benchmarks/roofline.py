@@ -1,0 +1,40 @@
+"""Draws what the vector, matmul and attention benchmarks found under the roofs that the machine benchmark found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+KINDS = {"vector": ("o", "tab:blue"), "matmul": ("s", "tab:orange"), "attention": ("D", "tab:green")}
+
+
+def draw(claims: dict[str, list[dict[str, Any]]], file: Path) -> None:
+    """GFLOP/s over operations per byte of inputs and outputs; an elementary function is one operation."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(10, 6.5))
+    span = 0.08, 64.0
+    facts = claims["machine"]
+    peak = next(row["median"] for row in facts if row["unit"] == "GFLOP/s")
+    for row, style in zip([r for r in facts if r["unit"] == "GB/s"], ("-", "--", ":")):
+        corner = peak / row["median"]
+        axes.plot([span[0], corner, span[1]], [span[0] * row["median"], peak, peak], style, color="gray", linewidth=1)
+        axes.annotate(f"{row['name']}: {row['median']:.0f} GB/s", (span[0] * 1.1, span[0] * 1.16 * row["median"]),
+                      fontsize=8, color="gray", rotation=37, rotation_mode="anchor")
+    axes.annotate(f"multiply-add in registers: {peak:.0f} GFLOP/s", (span[0] * 1.1, peak * 1.08), fontsize=8,
+                  color="gray")
+    for claim, (marker, color) in KINDS.items():
+        rows = [r for r in claims.get(claim, []) if r["flops"] and r["bytes"] and "  " not in r["name"]]
+        for number, row in enumerate(rows):
+            at = row["flops"] / row["bytes"], row["flops"] / row["median"] / 1e9
+            axes.plot(*at, marker, color=color, markersize=5, label=claim if number == 0 else None)
+            shown = row["name"].removeprefix("matmul ").removeprefix("attention ")
+            axes.annotate(shown, at, xytext=(5, -3), textcoords="offset points", fontsize=6, color=color)
+    axes.set(xscale="log", yscale="log", xlim=span, ylim=(2, peak * 2),
+             xlabel="operations per byte of inputs and outputs", ylabel="GFLOP/s on one core")
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(file, dpi=100)
