@@ -378,9 +378,17 @@ class VectorKernel:
             return False
         texts = {self._text(n, 0) for n in self.tiles if n.tile.rows == self.rows}
         return (all(n.tile.rows in (1, self.rows) for n in self.tiles)
-                and not any(n.op.name in WHOLE_TILE and n.operands[0].tile.rows > 1 or n.op.name in WHOLE_TILE
-                            and n.tile.rows > 1 for n in self.tiles)
+                and not any(n.op.name in WHOLE_TILE and not self._cuts(n) and max(n.tile.rows, n.operands[0].tile.rows) > 1
+                            for n in self.tiles)
                 and len(texts) == 1 and all(s.operands[1].tile.rows == self.rows for s in self.graph.stores))
+
+    def _cuts(self, node: Node) -> bool:
+        """One row turned into a column of all rows: each strip takes its piece of it."""
+        return node.op.name == "transpose" and node.operands[0].tile.rows == 1 and node.tile.rows == self.rows
+
+    def _granule(self) -> int:
+        """Rows that a strip has to be a multiple of."""
+        return max([BLOCK // n.tile.dtype.itemsize for n in self.tiles if self._cuts(n)], default=1)
 
     def shape_of(self, node: Node) -> Shape:
         t = node.tile
@@ -480,6 +488,8 @@ class VectorKernel:
         doubled = 2 * (len(self.loads) - once) + once <= MOST_QUEUES and 2 * len(self.stores) <= MOST_QUEUES
         whole = self.rows <= ROWS_AT_ONCE
         for strip in self._strip_sizes():
+            if strip % self._granule() and strip < self.rows:
+                continue
             for number in (2, 1) if doubled and strip < self.rows else (1,):
                 layout = placement.place(phase.before, phase.body, self.queued(number), strip, strip < self.rows)
                 if layout.total <= UB_BYTES and (strip < self.rows or whole):
@@ -573,6 +583,7 @@ class VectorKernel:
             if self.strips:
                 rows = self._text(next(n for n in self.tiles if n.tile.rows == self.rows), 0)
                 out += [f"const uint32_t n = {rows};"] if any(re.search(r"\bn\b", line) for line in body) else []
+                out += ["const uint32_t first = 0;"] if any(re.search(r"\[first\]", line) for line in body) else []
             out += body
         out += [f"{names[id(b)]}_in.FreeTensor({names[id(b)]});" for _, b in self.loads if b.kind == "once"]
         if self.shared and not looped:

@@ -86,9 +86,6 @@ def legal(graph: KernelGraph) -> KernelGraph:
                 raise refuse(node, f"matmul of {dtype}: the cube core multiplies f16, bf16, f32 and i8. "
                                    "Convert with pto.cast(x, DType.F32).")
             if b.op.name != "transpose" and dtype.itemsize != 2:
-                if dtype is DType.I8:
-                    raise refuse(node, "matmul of i8 with b as [K, N]: the cube core loads it only as [N, K]; write "
-                                       "pto.matmul(a, pto.transpose(b)) with b of shape [N, K].")
                 turned = build(OPS["transpose"], (b,), {}, node.line)[-1]
                 again = build(OPS["transpose"], (turned,), {}, node.line)[-1]
                 nodes += [turned, again]
@@ -237,7 +234,7 @@ def _vector_parts(c: _Cutter, number: int, direct: Mapping[int, Product]) -> lis
     work: list[Node] = []
     for node in mine:
         if node.op.name == "transpose" and all(is_cube(u) or id(u) in c.folded for u in c.users[id(node)]) and \
-                min(node.tile.rows, node.tile.cols) > 1 and (node.operands[0].op.name == "load" or
+                node.tile.dtype.itemsize > 1 and min(node.tile.shape) > 1 and (node.operands[0].op.name == "load" or
                                                             c.phase[id(node.operands[0])] < number):
             source = node.operands[0]
             parts.append(Turn(node, source.operands[0] if source.op.name == "load" else c.slot(source), c.slot(node)))

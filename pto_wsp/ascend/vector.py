@@ -109,8 +109,8 @@ class Writer:
 
     @property
     def _compares(self) -> bool:
-        return any(isinstance(RULES[n.op.name], (rules.Compare, rules.Select)) or n.op.name == "div" and n.type is not None
-                   and n.type.dtype.is_int for n in self.graph.nodes)
+        return any(isinstance(RULES[n.op.name], (rules.Compare, rules.Select))
+                   or n.op.name in ("div", "cast") and n.type is not None and n.type.dtype.is_int for n in self.graph.nodes)
 
     def step(self, lines: list[str] | str, reads: Any, writes: Any, once: bool, pipe: str = "V",
              in_place: bool = False) -> None:
@@ -236,13 +236,15 @@ class Writer:
         if (source, dtype) in CASTS and not (source is I32 and dtype is I16) and not (source is I64 and dtype is I32):
             return self.cast(x, dtype, CASTS[source, dtype], name)
         if I64 in (source, dtype):
-            if source is I64 and dtype in (I32, F16, BF16):
-                return self.cast(x, I32, "NONE", name) if dtype is I32 else self.converted(self.cast(x, F32, "RINT"), dtype)
+            if source is I64 and dtype in (F16, BF16):
+                return self.converted(self.converted(x, F32), dtype)
+            if source is I64:
+                return self.converted(self._low_words(x), dtype)
             if dtype is I64 and source in (F16, BF16):
                 return self.converted(self.converted(x, F32), dtype)
-            if dtype is I64 and (source.is_signed or source is not U32):
+            if source is not U32:
                 return self.converted(self.converted(x, I32), dtype)
-            raise refuse(self.node, f"cast from {source} to {dtype}: 2201 converts i64 from and to i32 and f32 only.")
+            raise refuse(self.node, f"cast from {source} to {dtype}: 2201 makes i64 from i32 and f32 only.")
         if dtype.is_int and source.is_float:
             return self._float_to_int(x, dtype, name)
         if source.is_int and dtype.is_float:
@@ -250,6 +252,14 @@ class Writer:
         if source.is_float:                                     # half <-> bf16
             return self.converted(self.converted(x, F32), dtype)
         return self._int_to_int(x, dtype, name)
+
+    def _low_words(self, x: Value) -> Value:
+        """The low halves of 64-bit integers: every second word."""
+        result = self.tile(f"{x.buffer.hint}_low", I32, x.shape, x.once)
+        self.step(["{", "  uint64_t kept = 0;  // GatherMask counts into it",
+                   f"  GatherMask({result.text}, {self.seen_as(x, I32).text}, 1, true, {self.count(x.shape)} * 2, "
+                   "{1, 1, 8, 0}, kept);", "}"], [x], [result], x.once)
+        return result
 
     def _float_to_int(self, x: Value, dtype: DType, name: str) -> Value:
         if x.dtype is not F32:
@@ -1010,6 +1020,14 @@ def shape_iota(w: Writer, node: Node) -> Value:
 def shape_transpose(w: Writer, node: Node) -> Value:
     x = w.value(node.operands[0])
     shape = w.shape_of(node)
+    if x.once and shape.most_rows is None:              # a strip takes its piece of the row
+        made = w.tile(w.name_for(node), x.dtype, shape, False)
+        unit = BLOCK // x.dtype.itemsize
+        w.helpers.add("CeilTo")
+        w.step(f"DataCopy({made.text}, {x.at('first')}, CeilTo({shape.rows}, {unit}));", [x], [made], False)
+        if id(x.buffer) in w._small:
+            w._small.add(id(made.buffer))
+        return made
     if x.shape.single_row or x.shape.packed:            # a row and a packed column are the same bytes
         return Value(x.buffer, x.dtype, shape, x.once)
     if x.dtype.itemsize == 1:

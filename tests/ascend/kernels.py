@@ -152,3 +152,27 @@ def supported(graphs: Iterator[KernelGraph]) -> tuple[list[KernelGraph], dict[st
         except CompileError as error:
             refused[graph.name] = error.message
     return good, refused
+
+
+def kernels_of(path: Any) -> dict[str, Any]:
+    """The kernels that an example defines, without running it."""
+    import ast
+    import linecache
+
+    def plain(node: ast.AST) -> bool:
+        return all(isinstance(n, (ast.Constant, ast.Name, ast.Attribute, ast.BinOp, ast.Tuple, ast.operator, ast.expr_context))
+                   for n in ast.walk(node))
+
+    def keep(node: ast.stmt) -> bool:
+        if isinstance(node, ast.FunctionDef):
+            return not any("workload" in ast.dump(d) for d in node.decorator_list)
+        return isinstance(node, (ast.Import, ast.ImportFrom)) or (
+            isinstance(node, ast.Assign) and plain(node.value) and "program" not in ast.dump(node.value))
+
+    text = path.read_text()
+    tree = ast.parse(text)
+    tree.body = [n for n in tree.body if keep(n)]
+    linecache.lazycache(str(path), {})
+    namespace: dict[str, Any] = {"__name__": "example"}
+    exec(compile(tree, str(path), "exec"), namespace)
+    return {name: value for name, value in namespace.items() if type(value).__name__ == "Kernel"}
