@@ -2,16 +2,6 @@
 // and end with a message when they break a rule of the device (A2/A3, __NPU_ARCH__ 2201).
 #pragma once
 
-#define __global__
-#define __aicore__
-#define __aicpu__
-#define __gm__
-#define __ubuf__
-#define __cbuf__
-#define __NPU_ARCH__ 2201
-
-#include "pto_shim/half.h"
-
 #include "pto_shim/base.h"
 #include "pto_shim/copy.h"
 #include "pto_shim/cube.h"
@@ -23,8 +13,6 @@
 #include "pto_shim/sync.h"
 #include "pto_shim/tensor.h"
 #include "pto_shim/vector.h"
-
-using GM_ADDR = uint8_t *;
 
 #ifndef PTO_SHIM_SEPARATE
 #include "pto_shim/all_impl.h"

@@ -1,5 +1,6 @@
 // The machine behind the kernel-facing headers, whole.
 #pragma once
+#include "acl_impl.h"
 #include "copy_impl.h"
 #include "cube_impl.h"
 #include "launch_impl.h"

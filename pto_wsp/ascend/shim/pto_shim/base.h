@@ -3,6 +3,17 @@
 #pragma once
 #include "half.h"
 
+// The words of the device compiler.
+#define __global__
+#define __aicore__
+#define __aicpu__
+#define __gm__
+#define __ubuf__
+#define __cbuf__
+#define __NPU_ARCH__ 2201
+
+using GM_ADDR = uint8_t *;
+
 // 1: argument fields have the device's exact widths (narrowing in braces is then a compile error, as it is there).
 // 0: fields are wide and a value that does not fit is an error when the call runs.
 #ifndef PTO_SHIM_EXACT

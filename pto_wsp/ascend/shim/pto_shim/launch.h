@@ -32,6 +32,30 @@ template <typename Kernel, typename... Args> inline void Launch(Kernel *kernel, 
     LaunchAt({}, "launch", kernel, blocks, args...);
 }
 
+// kernel<<<blocks, nullptr, stream>>>(args...), which plain C++ cannot parse; build.py writes Chevrons(...)(args...).
+void StreamReturned(void *stream, uint32_t code);
+template <typename R, typename... Ps> struct Started {
+    R (*kernel)(Ps...);
+    int64_t blocks;
+    void *stream;
+    Loc at;
+    // A device pointer may be given as any pointer, a number as any number that the parameter takes.
+    template <typename... Args> void operator()(Args... args) const
+    {
+        if constexpr (std::is_same_v<R, void>) {
+            LaunchAt(at, "launch", kernel, blocks, static_cast<Ps>(args)...);
+        } else {   // on the control CPU: one pointer to the arguments, and their size
+            StreamReturned(stream, First(kernel, args...));
+        }
+    }
+    template <typename P, typename... Rest> static uint32_t First(R (*kernel)(Ps...), P pointer, Rest...) { return kernel(pointer); }
+};
+template <typename R, typename... Ps>
+inline Started<R, Ps...> Chevrons(R (*kernel)(Ps...), int64_t blocks, const void *, void *stream, Loc at = Loc::Here())
+{
+    return {kernel, blocks, stream, at};
+}
+
 // One argument as it stands in an 8-byte word of a request: pointers and integers as they are, floats by their bits.
 template <typename T> inline T FromWord(uint64_t word)
 {
