@@ -14,8 +14,8 @@ from pto_wsp.trace.extents import MADE_WHOLE, Extent, extents_of
 from pto_wsp.trace.graph import KernelGraph, Node
 from pto_wsp.types import DType
 
-CHEAP = 1                       # a Map of at most this cost is computed again rather than kept in memory …
-CHEAP_DEPTH = 2                 # … together with at most this many levels of operands
+CHEAP = 1  # a Map of at most this cost is computed again rather than kept in memory …
+CHEAP_DEPTH = 2  # … together with at most this many levels of operands
 ALIGN = 64
 
 
@@ -40,12 +40,12 @@ class _Planner:
             for operand in node.operands:
                 self.users[id(operand)].append(node)
         self.nests: list[RowNest | WholeNest] = []
-        self.members: list[list[Node]] = []                 # nodes of each nest, in order
-        self.home: dict[int, int] = {}                      # id(node) -> its nest
-        self.stage: dict[int, int] = {}                     # id(node) -> its stage; -1: before the first
-        self.position: dict[int, int] = {}                  # id(load) -> nest before which the load happens
-        self.uses: dict[int, list[tuple[int, int]]] = {}    # id(load) -> (nest, stage) of each use; stage -1: row start
-        self.addressed: set[int] = set()                    # loads that a Halve reads with its own addresses
+        self.members: list[list[Node]] = []  # nodes of each nest, in order
+        self.home: dict[int, int] = {}  # id(node) -> its nest
+        self.stage: dict[int, int] = {}  # id(node) -> its stage; -1: before the first
+        self.position: dict[int, int] = {}  # id(load) -> nest before which the load happens
+        self.uses: dict[int, list[tuple[int, int]]] = {}  # id(load) -> (nest, stage) of each use; stage -1: row start
+        self.addressed: set[int] = set()  # loads that a Halve reads with its own addresses
         self.buffers: dict[int, Node] = {}
         self.row_buffers: dict[int, Node] = {}
 
@@ -63,10 +63,10 @@ class _Planner:
         found = self.extents.of(node, axis)
         return found if self.tail and node.op.name not in MADE_WHOLE else Extent(found.static)
 
-    # ---- nests ------------------------------------------------------------------------------------------------------
+    # ---- nests -----------------------------------------------------------------------------------------------------
 
     def _assign_nests(self) -> None:
-        last_store, floor = -1, 0                           # floor: a store stays behind the loads that precede it
+        last_store, floor = -1, 0  # floor: a store stays behind the loads that precede it
         for node in self.graph.nodes:
             rule, name = rule_of(node), node.op.name
             if name in ("param", "add_cycles") or (not node.is_tile and name != "store"):
@@ -80,7 +80,7 @@ class _Planner:
             if isinstance(rule, Leaf) and not any(self._reads_memory(u) for u in self.users[id(node)]):
                 continue
             if name == "transpose" and all(u.op.name == "matmul" for u in self.users[id(node)]):
-                continue                                    # a view: the product reads it with strides exchanged
+                continue  # a view: the product reads it with strides exchanged
             if isinstance(rule, Whole):
                 self._join(node, len(self.nests))
                 continue
@@ -90,7 +90,7 @@ class _Planner:
                 self._join(node, self._choose(node, self._earliest(node)))
 
     def _place_store(self, store: Node, earliest: int) -> int:
-        """Stores keep their order, from nest `earliest` on. The store of a fresh product belongs to the product's own nest."""
+        """Stores keep their order, from nest `earliest` on. The store of a new product is in the product's nest."""
         src = store.operands[1]
         if src.op.name == "matmul" and len(self.users[id(src)]) == 1 and self.home[id(src)] >= earliest:
             nest = self.nests[self.home[id(src)]]
@@ -125,8 +125,13 @@ class _Planner:
             return max((self._ready(o, None) for o in operand.operands if o.is_tile), default=0)
         nest = self.nests[self.home[id(operand)]]
         rule = rule_of(operand)
-        together = (isinstance(nest, RowNest) and rows is not None and nest.rows == rows
-                    and self.extent(operand, 0) == rows and not (isinstance(rule, Reduce) and rule.axis == 0))
+        together = (
+            isinstance(nest, RowNest)
+            and rows is not None
+            and nest.rows == rows
+            and self.extent(operand, 0) == rows
+            and not (isinstance(rule, Reduce) and rule.axis == 0)
+        )
         return self.home[id(operand)] + (not together)
 
     def _choose(self, node: Node, earliest: int) -> int:
@@ -151,7 +156,13 @@ class _Planner:
         order = {id(n): i for i, n in enumerate(self.graph.nodes)}
         for node in reversed(self.graph.nodes):
             home, users = self.home.get(id(node)), self.users[id(node)]
-            if home is None or not users or not isinstance(rule_of(node), Map) or node.op.name == "store" or node.tile.cols == 1:
+            if (
+                home is None
+                or not users
+                or not isinstance(rule_of(node), Map)
+                or node.op.name == "store"
+                or node.tile.cols == 1
+            ):
                 continue
             homes = {self.home.get(id(u)) for u in users}
             target = homes.pop()
@@ -166,12 +177,18 @@ class _Planner:
                 self.members[target].sort(key=lambda n: order[id(n)])
                 self.home[id(node)] = target
 
-    # ---- stages -----------------------------------------------------------------------------------------------------
+    # ---- stages ----------------------------------------------------------------------------------------------------
 
     def _assign_stages(self, index: int, nest: RowNest) -> None:
         members = self.members[index]
-        nest.flipped = not self.tail and nest.rows.static > 1 and all(
-            isinstance(rule_of(n), (Map, Leaf)) and all(o.tile.cols == 1 for o in (n, *n.operands) if o.is_tile) for n in members)
+        nest.flipped = (
+            not self.tail
+            and nest.rows.static > 1
+            and all(
+                isinstance(rule_of(n), (Map, Leaf)) and all(o.tile.cols == 1 for o in (n, *n.operands) if o.is_tile)
+                for n in members
+            )
+        )
         stages: list[Stage] = []
         last_store: dict[int, int] = {}
         for node in members:
@@ -181,8 +198,15 @@ class _Planner:
             first = 0
             for operand in node.operands:
                 if self.home.get(id(operand)) == index:
-                    after = self.in_scalars(operand, nest) or self._is_row_result(operand) or isinstance(rule_of(node), Halve)
-                    first = max(first, self.stage[id(operand)] + (1 if after or isinstance(rule_of(operand), Interleave) else 0))
+                    after = (
+                        self.in_scalars(operand, nest)
+                        or self._is_row_result(operand)
+                        or isinstance(rule_of(node), Halve)
+                    )
+                    first = max(
+                        first,
+                        self.stage[id(operand)] + (1 if after or isinstance(rule_of(operand), Interleave) else 0),
+                    )
             if node.op.name == "store":
                 first = max(first, last_store.get(id(node.operands[0]), 0))
             cols = self.cols_of(node, nest)
@@ -233,15 +257,23 @@ class _Planner:
         """Move values to the pass that first uses them, so that they need not be kept."""
         for node in reversed(members):
             users = self.users[id(node)]
-            if self.in_scalars(node, nest) or not isinstance(rule_of(node), (Map, Leaf)) or node.op.name == "store" or not users:
+            if (
+                self.in_scalars(node, nest)
+                or not isinstance(rule_of(node), (Map, Leaf))
+                or node.op.name == "store"
+                or not users
+            ):
                 continue
-            if any(self.home.get(id(u)) != index or self.in_scalars(u, nest) or isinstance(rule_of(u), Halve) for u in users):
+            if any(
+                self.home.get(id(u)) != index or self.in_scalars(u, nest) or isinstance(rule_of(u), Halve)
+                for u in users
+            ):
                 continue
             target = min(self.stage[id(u)] for u in users)
             if target > self.stage[id(node)] and stages[target].cols == self.cols_of(node, nest):
                 self.stage[id(node)] = target
 
-    # ---- memory -----------------------------------------------------------------------------------------------------
+    # ---- memory ----------------------------------------------------------------------------------------------------
 
     def _demand_nest(self, index: int, nest: RowNest | WholeNest) -> None:
         if isinstance(nest, WholeNest):
@@ -274,9 +306,16 @@ class _Planner:
             if at >= 0 and self._in_lanes(value, nest) and value not in nest.stages[at].loads:
                 nest.stages[at].loads.append(value)
             return
-        if self.home.get(id(value)) == index and not (isinstance(rule_of(value), Reduce) and not self._is_row_result(value)):
+        if self.home.get(id(value)) == index and not (
+            isinstance(rule_of(value), Reduce) and not self._is_row_result(value)
+        ):
             rule = rule_of(value)
-            if self.in_scalars(value, nest) or self._is_row_result(value) or self.stage[id(value)] == at and not isinstance(rule, Interleave):
+            if (
+                self.in_scalars(value, nest)
+                or self._is_row_result(value)
+                or self.stage[id(value)] == at
+                and not isinstance(rule, Interleave)
+            ):
                 return
             if isinstance(rule, Interleave):
                 return
@@ -301,9 +340,16 @@ class _Planner:
             return False
         nest = self.nests[index]
         for operand in value.operands:
-            leaf = not operand.is_tile or operand.op.name == "load" or (isinstance(rule_of(operand), Leaf) and id(operand) not in self.home)
-            here = self.home.get(id(operand)) == index and isinstance(nest, RowNest) and (
-                self.in_scalars(operand, nest) or self._is_row_result(operand))
+            leaf = (
+                not operand.is_tile
+                or operand.op.name == "load"
+                or (isinstance(rule_of(operand), Leaf) and id(operand) not in self.home)
+            )
+            here = (
+                self.home.get(id(operand)) == index
+                and isinstance(nest, RowNest)
+                and (self.in_scalars(operand, nest) or self._is_row_result(operand))
+            )
             if operand.op.name == "load" and self.position[id(operand)] > self.home.get(id(value), 0):
                 return False
             if not (leaf or here or id(operand) in self.buffers or self._cheap(operand, index, depth - 1)):
@@ -329,19 +375,19 @@ class _Planner:
         else:
             self.buffers[id(value)] = value
 
-    # ---- hazards and scratch ------------------------------------------------------------------------------------------
+    # ---- hazards and scratch ---------------------------------------------------------------------------------------
 
     def _finish(self) -> LoopProgram:
-        live: list[tuple[Buffer, int, int]] = []            # buffer, first and last nest
+        live: list[tuple[Buffer, int, int]] = []  # buffer, first and last nest
         counter = iter(range(1 << 30))
 
         def buffer(name: str, node: Node, dtype: object, rows: int, cols: int, first: int, last: int) -> int:
-            live.append((Buffer(f"{name}{next(counter)}", dtype, rows, cols), first, last))    # type: ignore[arg-type]
+            live.append((Buffer(f"{name}{next(counter)}", dtype, rows, cols), first, last))  # type: ignore[arg-type]
             return len(live) - 1
 
         buffers, rows, snapshots, staging = {}, {}, {}, {}
         for key, node in self.buffers.items():
-            whole = any(isinstance(rule_of(u), Whole) for u in (node, *self.users[key]))    # these work on raw elements
+            whole = any(isinstance(rule_of(u), Whole) for u in (node, *self.users[key]))  # these work on raw elements
             last = max([self.home[key]] + [self._last_use(u) for u in self.users[key]])
             dtype = node.tile.dtype if whole else compute_dtype(node.tile.dtype)
             buffers[key] = buffer("t", node, dtype, node.tile.rows, node.tile.cols, self.home[key], last)
@@ -362,20 +408,27 @@ class _Planner:
         for store in self.graph.stores:
             dst, home = store.operands[0].tile, self.home[id(store)]
             staging[id(store)] = buffer("out", store, dst.dtype, dst.rows, dst.cols, home, home)
-        live.append((Buffer("void", DType.U64, 1, 1), 0, len(self.nests)))      # for row scalars of tiles without columns
+        live.append((Buffer("void", DType.U64, 1, 1), 0, len(self.nests)))  # for row scalars of tiles without columns
         placed, total = _place(live)
         return LoopProgram(
-            self.graph, self.extents, list(self.nests), {k: placed[i] for k, i in buffers.items()},
-            {k: placed[i] for k, i in rows.items()}, {k: Snapshot(n, placed[i], h, lanes) for k, (n, i, h, lanes) in snapshots.items()},
-            {k: placed[i] for k, i in staging.items()}, placed[-1], total)
+            self.graph,
+            self.extents,
+            list(self.nests),
+            {k: placed[i] for k, i in buffers.items()},
+            {k: placed[i] for k, i in rows.items()},
+            {k: Snapshot(n, placed[i], h, lanes) for k, (n, i, h, lanes) in snapshots.items()},
+            {k: placed[i] for k, i in staging.items()},
+            placed[-1],
+            total,
+        )
 
     def _last_use(self, user: Node) -> int:
         """The last nest that reads an operand of `user`: its own, or that of users which compute it again."""
-        own = self.home.get(id(user), 0)
-        if user.op.name == "store" or not user.is_tile:
+        own, rule = self.home.get(id(user), 0), rule_of(user)
+        again = user.op.name == "transpose" or isinstance(rule, Map) and rule.cost <= CHEAP
+        if user.op.name == "store" or not user.is_tile or not again:
             return own
-        return max([own] + [self._last_use(u) for u in self.users[id(user)]]) if (
-            isinstance(rule_of(user), Map) and rule_of(user).cost <= CHEAP or user.op.name == "transpose") else own    # type: ignore[union-attr]
+        return max([own, *(self._last_use(u) for u in self.users[id(user)])])
 
     def _wants_lanes(self, load: Node) -> bool:
         """Do the lanes of some pass read it? Then its elements have to be contiguous along them."""
@@ -418,7 +471,7 @@ class _Planner:
 
 def _place(live: list[tuple[Buffer, int, int]]) -> tuple[list[Buffer], int]:
     """First fit: buffers that live at the same time do not overlap."""
-    placed: list[tuple[int, int, int, int]] = []            # first nest, last nest, offset, end
+    placed: list[tuple[int, int, int, int]] = []  # first nest, last nest, offset, end
     result = []
     total = 0
     for buffer, first, last in live:

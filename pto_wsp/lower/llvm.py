@@ -8,7 +8,7 @@ instructions. Start reading at `write`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +24,14 @@ from pto_wsp.types import DType
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 POINTER = ir.PointerType()
-WORDS_PER_TILE = 5              # address, row stride, column stride, valid rows, valid columns
-UNROLLED_COST = 96              # vector instructions, roughly, up to which steps are written out in one turn of a loop
+WORDS_PER_TILE = 5  # address, row stride, column stride, valid rows, valid columns
+UNROLLED_COST = 96  # vector instructions, roughly, up to which steps are written out in one turn of a loop
 MOST_UNROLLED = 8
 
 
-def write(program: LoopProgram, symbol: str, tail: bool, features: Collection[str], target: matmul.Target) -> tuple[str, int]:
+def write(
+    program: LoopProgram, symbol: str, tail: bool, features: Collection[str], target: matmul.Target
+) -> tuple[str, int]:
     """The module's text and the bytes of scratch that its function needs."""
     module = ir.Module(name=symbol)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, POINTER]), symbol)
@@ -53,17 +55,24 @@ class Lane:
 
     k: Algebra
     nest: int
-    stage: int                                  # -1: row scalars before the first pass
-    row: Any                                    # index of the row; None in a flipped nest
-    col: Any = None                             # index of the first lane's column; None for row scalars
-    mask: Lanes | None = None                   # lanes that exist; None: all
-    count: Any = None                           # how many exist, with a mask
+    stage: int  # -1: row scalars before the first pass
+    row: Any  # index of the row; None in a flipped nest
+    col: Any = None  # index of the first lane's column; None for row scalars
+    mask: Lanes | None = None  # lanes that exist; None: all
+    count: Any = None  # how many exist, with a mask
     values: dict[int, Lanes] = field(default_factory=dict)
 
 
 class _Writer:
-    def __init__(self, program: LoopProgram, module: ir.Module, function: ir.Function, tail: bool,
-                 features: Collection[str], target: matmul.Target) -> None:
+    def __init__(
+        self,
+        program: LoopProgram,
+        module: ir.Module,
+        function: ir.Function,
+        tail: bool,
+        features: Collection[str],
+        target: matmul.Target,
+    ) -> None:
         self.program, self.module, self.function, self.tail = program, module, function, tail
         self.features, self.target = features, target
         self.graph = program.graph
@@ -76,13 +85,13 @@ class _Writer:
         self.one = Algebra(self.build, 1, features)
         self.wide = Algebra(self.build, LANES, features)
         self.scratch_bytes = program.scratch_bytes
-        self.views: dict[int, View] = {}                    # id(param node) -> its view
-        self.reads: dict[int, View] = {}                    # id(load) -> its view, or a copy of it
-        self.writes: dict[int, View] = {}                   # id(store) -> its view, or the staging buffer
-        self.scalars: dict[int, Lanes] = {}                 # id(scalar node) -> value
-        self.row_values: dict[int, Lanes] = {}              # id([rows, 1] node) -> value in this row
-        self.accumulators: dict[int, list[Any]] = {}        # id(row reduction) -> allocas
-        self.in_pass = False                                # inside the loop of a stage, where row scalars are not kept
+        self.views: dict[int, View] = {}  # id(param node) -> its view
+        self.reads: dict[int, View] = {}  # id(load) -> its view, or a copy of it
+        self.writes: dict[int, View] = {}  # id(store) -> its view, or the staging buffer
+        self.scalars: dict[int, Lanes] = {}  # id(scalar node) -> value
+        self.row_values: dict[int, Lanes] = {}  # id([rows, 1] node) -> value in this row
+        self.accumulators: dict[int, list[Any]] = {}  # id(row reduction) -> allocas
+        self.in_pass = False  # inside the loop of a stage, where row scalars are not kept
         self.home = {id(n): i for i, nest in enumerate(program.nests) for n in nest.nodes}
         self.index = {id(p.node): i for i, p in enumerate(self.graph.tile_params)}
         self.users: dict[int, list[Node]] = {id(n): [] for n in self.graph.nodes}
@@ -90,7 +99,7 @@ class _Writer:
             for operand in node.operands:
                 self.users[id(operand)].append(node)
 
-    # ---- the function ------------------------------------------------------------------------------------------------
+    # ---- the function ----------------------------------------------------------------------------------------------
 
     def write(self) -> None:
         self.write_parameters()
@@ -152,7 +161,7 @@ class _Writer:
     def extents_of(self, node: Node) -> tuple[Any, Any]:
         return self.extent(self.program.extents.of(node, 0)), self.extent(self.program.extents.of(node, 1))
 
-    # ---- memory --------------------------------------------------------------------------------------------------------
+    # ---- memory ----------------------------------------------------------------------------------------------------
 
     def move(self, pointer: Any, *offsets: Any) -> Any:
         for offset in offsets:
@@ -186,7 +195,7 @@ class _Writer:
     def write_staging(self, index: int, nest: RowNest | WholeNest) -> list[tuple[Node, Any]]:
         """Where the stores of a nest write: to their views, or to scratch when a view is strided or they overlap."""
         inside = {id(n) for n in nest.nodes}
-        stores = [n for n in self.graph.stores if id(n) in inside]      # in program order: the last one wins
+        stores = [n for n in self.graph.stores if id(n) in inside]  # in program order: the last one wins
         staged = []
         for i, store in enumerate(stores):
             dst = store.operands[0]
@@ -205,13 +214,19 @@ class _Writer:
         if isinstance(needed, ir.Constant) and not needed.constant:
             return
         with self.build.if_then(needed, likely=False):
-            self.copy(self.views[id(dst)], self.buffer_view(self.program.staging[id(store)]), dst.tile.dtype,
-                      *self.extents_of(dst))
+            self.copy(
+                self.views[id(dst)],
+                self.buffer_view(self.program.staging[id(store)]),
+                dst.tile.dtype,
+                *self.extents_of(dst),
+            )
 
     def choose(self, condition: Any, x: View, y: View) -> View:
         if isinstance(condition, ir.Constant) and not condition.constant:
             return y
-        return View(*(self.build.select(condition, getattr(x, f), getattr(y, f)) for f in ("address", "rows", "cols")))
+        return View(
+            *(self.build.select(condition, getattr(x, f), getattr(y, f)) for f in ("address", "rows", "cols"))
+        )
 
     def strided(self, param: Node, view: View, along_rows: bool) -> Any:
         """Are elements that lie side by side in the lanes apart in memory?"""
@@ -226,7 +241,9 @@ class _Writer:
         if a is b:
             return I1(1)
         (low_a, high_a), (low_b, high_b) = self.span(a), self.span(b)
-        return self.build.and_(self.build.icmp_unsigned("<", low_a, high_b), self.build.icmp_unsigned("<", low_b, high_a))
+        return self.build.and_(
+            self.build.icmp_unsigned("<", low_a, high_b), self.build.icmp_unsigned("<", low_b, high_a)
+        )
 
     def span(self, param: Node) -> tuple[Any, Any]:
         view = self.views[id(param)]
@@ -243,13 +260,15 @@ class _Writer:
         return low, high
 
     def copy(self, to: View, source: View, dtype: DType, rows: Any, cols: Any) -> None:
-        self.build.call(_copier(self.module, dtype.itemsize),
-                        [to.address, to.rows, to.cols, source.address, source.rows, source.cols, rows, cols])
+        self.build.call(
+            _copier(self.module, dtype.itemsize),
+            [to.address, to.rows, to.cols, source.address, source.rows, source.cols, rows, cols],
+        )
 
-    # ---- row nests -----------------------------------------------------------------------------------------------------
+    # ---- row nests -------------------------------------------------------------------------------------------------
 
     def write_rows(self, index: int, nest: RowNest) -> None:
-        columns = [n for n in nest.nodes if isinstance(RULES[n.op.name], Reduce) and RULES[n.op.name].axis == 0]    # type: ignore[union-attr]
+        columns = _reductions(nest.nodes, 0)
         for node in columns:
             self.fill(node)
         if nest.flipped:
@@ -269,7 +288,7 @@ class _Writer:
     def write_row(self, index: int, nest: RowNest, row: Any) -> None:
         self.row_values = {}
         start = Lane(self.one, index, -1, row)
-        for node in nest.nodes:                             # what loads read is read before any store of the row
+        for node in nest.nodes:  # what loads read is read before any store of the row
             for operand in node.operands:
                 if operand.op.name == "load" and operand.is_tile and operand.tile.cols == 1:
                     self.row_value(start, operand)
@@ -297,14 +316,16 @@ class _Writer:
                 x = self.one.convert(self.row_value(lane, node.operands[0]), node.tile.dtype)
                 start = self.one.const(rule.start(node.tile.dtype), node.tile.dtype)
                 self.keep_row_value(lane, node, self.finished(rule, node, rule.body(self.one, start, x)))
-            elif isinstance(rule, Leaf):                    # alloc, or iota of one column
+            elif isinstance(rule, Leaf):  # alloc, or iota of one column
                 self.keep_row_value(lane, node, self.one.const(0, compute_dtype(node.tile.dtype)))
             elif isinstance(rule, Halve):
                 base, dtype = self.row_in_memory(lane, node.operands[0])
                 value = self.one.load(self.present(node, self.move(base, I64(rule.first * dtype.itemsize))), dtype)
                 self.keep_row_value(lane, node, self.one.widen(value))
             else:
-                self.keep_row_value(lane, node, self.apply(self.one, node, [self.row_value(lane, o) for o in node.operands]))
+                self.keep_row_value(
+                    lane, node, self.apply(self.one, node, [self.row_value(lane, o) for o in node.operands])
+                )
 
     def keep_row_value(self, lane: Lane, node: Node, value: Lanes) -> None:
         self.row_values[id(node)] = value
@@ -326,7 +347,9 @@ class _Writer:
             value = self.one.load(self.present(node, pointer), node.tile.dtype)
         elif id(node) in self.program.buffers:
             buffer = self.program.buffers[id(node)]
-            value = self.one.load(self.move(self.scratch, I64(buffer.offset), self.build.mul(row, I64(buffer.pitch))), buffer.dtype)
+            value = self.one.load(
+                self.move(self.scratch, I64(buffer.offset), self.build.mul(row, I64(buffer.pitch))), buffer.dtype
+            )
         elif node.op.name in ("iota_u32", "alloc"):
             value = self.one.const(0, node.tile.dtype)
         else:
@@ -341,16 +364,22 @@ class _Writer:
         count = self.extents_of(node)[1]
         if isinstance(count, ir.Constant):
             return pointer
-        return self.build.select(self.build.icmp_signed(">", count, I64(0)), pointer, self.buffer_view(self.program.void).address)
+        return self.build.select(
+            self.build.icmp_signed(">", count, I64(0)), pointer, self.buffer_view(self.program.void).address
+        )
 
     def write_stage(self, index: int, at: int, stage: Stage, row: Any) -> None:
         """One pass over the columns: full steps of 16 lanes, then the lanes that are left."""
-        reductions = [n for n in stage.nodes if isinstance(RULES[n.op.name], Reduce) and RULES[n.op.name].axis == 1]    # type: ignore[union-attr]
+        reductions = _reductions(stage.nodes, 1)
         for node in reductions:
             self.start_reduction(node)
-        for node in stage.nodes:                            # row scalars once, before the loop
+        for node in stage.nodes:  # row scalars once, before the loop
             for operand in node.operands:
-                if operand.is_tile and (operand.tile.rows if row is None else operand.tile.cols) == 1 and node.op.name != "store":
+                if (
+                    operand.is_tile
+                    and (operand.tile.rows if row is None else operand.tile.cols) == 1
+                    and node.op.name != "store"
+                ):
                     self.row_value(Lane(self.one, index, at, row), operand)
         self.in_pass = True
         count = self.extent(stage.cols)
@@ -362,7 +391,9 @@ class _Writer:
             if turns:
                 with self.turns(turns, unrolled(stage) * LANES) as start:
                     for step in range(unrolled(stage)):
-                        self.write_step(stage, Lane(self.wide, index, at, row, self.build.add(start, I64(step * LANES))))
+                        self.write_step(
+                            stage, Lane(self.wide, index, at, row, self.build.add(start, I64(step * LANES)))
+                        )
             for step in range(steps - single, steps):
                 self.write_step(stage, Lane(self.wide, index, at, row, I64(step * LANES)))
             if rest:
@@ -412,7 +443,9 @@ class _Writer:
             self.put(lane, self.buffer_view(buffer), value, node, buffer.dtype)
         elif id(node) in self.program.row_buffers:
             buffer = self.program.row_buffers[id(node)]
-            self.store_lanes(lane, value, self.at_column(lane, self.buffer_view(buffer).address, buffer.dtype), buffer.dtype)
+            self.store_lanes(
+                lane, value, self.at_column(lane, self.buffer_view(buffer).address, buffer.dtype), buffer.dtype
+            )
 
     def value(self, lane: Lane, node: Node) -> Lanes:
         """The lanes of an operand, in its compute dtype."""
@@ -431,7 +464,9 @@ class _Writer:
         if id(node) in self.program.buffers:
             buffer = self.program.buffers[id(node)]
             return self.read(lane, node, self.buffer_view(buffer), buffer.dtype)
-        if id(node) in self.program.row_buffers and self.home[id(node)] == lane.nest:   # it holds a row of its own nest
+        if (
+            id(node) in self.program.row_buffers and self.home[id(node)] == lane.nest
+        ):  # it holds a row of its own nest
             buffer = self.program.row_buffers[id(node)]
             pointer = self.at_column(lane, self.buffer_view(buffer).address, buffer.dtype)
             return lane.k.widen(self.load_lanes(lane, pointer, buffer.dtype))
@@ -454,7 +489,7 @@ class _Writer:
         assert isinstance(rule, Map) and node.type is not None, node
         return k.widen(k.convert(rule.body(k, *operands), node.type.dtype))
 
-    # ---- lanes and memory ------------------------------------------------------------------------------------------------
+    # ---- lanes and memory ------------------------------------------------------------------------------------------
 
     def at_column(self, lane: Lane, pointer: Any, dtype: DType) -> Any:
         return self.build.gep(pointer, [lane.col], source_etype=IR_TYPES[dtype])
@@ -490,7 +525,9 @@ class _Writer:
             self.store_first(value.ir, pointer, dtype, lane.count.constant)
             return
         kind = lane.k.ir_type(dtype)
-        store = self.intrinsic(f"llvm.masked.store.{_suffix(kind)}.p0", ir.VoidType(), [kind, POINTER, I32, lane.mask.ir.type])
+        store = self.intrinsic(
+            f"llvm.masked.store.{_suffix(kind)}.p0", ir.VoidType(), [kind, POINTER, I32, lane.mask.ir.type]
+        )
         self.build.call(store, [value.ir, pointer, I32(dtype.itemsize), lane.mask.ir])
 
     def store_first(self, vector: Any, pointer: Any, dtype: DType, count: int) -> None:
@@ -506,7 +543,9 @@ class _Writer:
             if width == 1:
                 piece = self.build.extract_element(vector, I32(at))
             else:
-                piece = self.build.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, width), list(range(at, at + width))))
+                piece = self.build.shuffle_vector(
+                    vector, vector, ir.Constant(ir.VectorType(I32, width), list(range(at, at + width)))
+                )
             self.build.store(piece, here, align=dtype.itemsize)
             at += width
 
@@ -553,7 +592,9 @@ class _Writer:
         x, y = (self.value(lane, o) for o in node.operands)
         doubled = self.build.mul(lane.col, I64(2))
         for half in (0, 1):
-            picks = ir.Constant(ir.VectorType(I32, LANES), [(half * LANES + i) // 2 + (i % 2) * LANES for i in range(LANES)])
+            picks = ir.Constant(
+                ir.VectorType(I32, LANES), [(half * LANES + i) // 2 + (i % 2) * LANES for i in range(LANES)]
+            )
             value = Lanes(self.build.shuffle_vector(x.ir, y.ir, picks), x.dtype)
             mask = count = None
             if isinstance(lane.count, ir.Constant):
@@ -562,10 +603,12 @@ class _Writer:
             elif lane.mask is not None:
                 count = self.build.sub(self.build.mul(lane.count, I64(2)), I64(half * LANES))
                 mask = self.first_lanes(count)
-            here = Lane(lane.k, lane.nest, lane.stage, lane.row, self.build.add(doubled, I64(half * LANES)), mask, count)
+            here = Lane(
+                lane.k, lane.nest, lane.stage, lane.row, self.build.add(doubled, I64(half * LANES)), mask, count
+            )
             self.keep(here, node, value)
 
-    # ---- reductions --------------------------------------------------------------------------------------------------------
+    # ---- reductions ------------------------------------------------------------------------------------------------
 
     def start_reduction(self, node: Node) -> None:
         """ACCUMULATORS of 16 lanes, or as many as will get a turn: the others would add nothing, to the bit."""
@@ -613,10 +656,21 @@ class _Writer:
         width = LANES
         while width > 1:
             width //= 2
-            low, high = (self.build.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, width), list(range(at, at + width))))
-                         for at in (0, width))
-            value = rule.body(Algebra(self.build, width if width > 1 else 2, self.features), Lanes(low, dtype), Lanes(high, dtype)).ir if width > 1 \
+            low, high = (
+                self.build.shuffle_vector(
+                    value, value, ir.Constant(ir.VectorType(I32, width), list(range(at, at + width)))
+                )
+                for at in (0, width)
+            )
+            value = (
+                rule.body(
+                    Algebra(self.build, width if width > 1 else 2, self.features),
+                    Lanes(low, dtype),
+                    Lanes(high, dtype),
+                ).ir
+                if width > 1
                 else self.last_pair(rule, low, high, dtype)
+            )
         return Lanes(value, dtype)
 
     def last_pair(self, rule: Reduce, low: Any, high: Any, dtype: DType) -> Any:
@@ -650,7 +704,7 @@ class _Writer:
                 pointer = self.build.gep(self.buffer_view(buffer).address, [col], source_etype=IR_TYPES[buffer.dtype])
                 self.one.store(self.one.div(self.one.load(pointer, buffer.dtype), count), pointer)
 
-    # ---- whole-tile ops ----------------------------------------------------------------------------------------------------
+    # ---- whole-tile ops --------------------------------------------------------------------------------------------
 
     def memory_of(self, node: Node) -> tuple[View, DType]:
         """Where an operand of a whole-tile op lies; a transpose may be a view with its strides exchanged."""
@@ -673,8 +727,15 @@ class _Writer:
 
     def write_matmul(self, node: Node, result: View) -> None:
         a, b = node.operands[:2]
-        spec = matmul.MatmulSpec(a.tile.rows, b.tile.cols, a.tile.cols, a.tile.dtype, b.tile.dtype,
-                                 accumulate=len(node.operands) == 3, tail=self.tail)
+        spec = matmul.MatmulSpec(
+            a.tile.rows,
+            b.tile.cols,
+            a.tile.cols,
+            a.tile.dtype,
+            b.tile.dtype,
+            accumulate=len(node.operands) == 3,
+            tail=self.tail,
+        )
         function = matmul.emit(self.module, spec, self.target)
         arguments = []
         for operand in node.operands:
@@ -707,7 +768,10 @@ class _Writer:
                 self.one.store(self.one.convert(value, DType.I32), there)
 
     def write_tsort32(self, node: Node, result: View) -> None:
-        """Each score goes to the place that is the number of scores before it. Missing scores (tails) are -inf, missing indices 0."""
+        """Each score goes to the place that is the number of scores before it.
+
+        Missing scores (tails) are -inf, missing indices 0.
+        """
         (scores, _), (idx, _) = self.memory_of(node.operands[0]), self.memory_of(node.operands[1])
         counts = [self.extents_of(o)[1] for o in node.operands]
         with self.build.goto_block(self.entry):
@@ -724,39 +788,42 @@ class _Writer:
             k.store(k.const(float("-inf"), DType.F32), element(keys, ir.FloatType(), i))
             self.build.store(I32(0), element(labels, I32, i))
             with self.build.if_then(self.build.icmp_signed("<", i, counts[0])):
-                k.store(k.load(self.move(scores.address, self.build.mul(i, scores.cols)), DType.F32), element(keys, ir.FloatType(), i))
+                k.store(
+                    k.load(self.move(scores.address, self.build.mul(i, scores.cols)), DType.F32),
+                    element(keys, ir.FloatType(), i),
+                )
             with self.build.if_then(self.build.icmp_signed("<", i, counts[1])):
-                k.store(k.load(self.move(idx.address, self.build.mul(i, idx.cols)), DType.U32), element(labels, I32, i))
+                k.store(
+                    k.load(self.move(idx.address, self.build.mul(i, idx.cols)), DType.U32), element(labels, I32, i)
+                )
         with self.loop(I64(0), I64(32), 1) as i:
             self.build.store(I64(0), rank)
             x, mine = k.load(element(keys, ir.FloatType(), i), DType.F32), k.load(element(labels, I32, i), DType.U32)
             with self.loop(I64(0), I64(32), 1) as j:
-                y, theirs = k.load(element(keys, ir.FloatType(), j), DType.F32), k.load(element(labels, I32, j), DType.U32)
+                y, theirs = (
+                    k.load(element(keys, ir.FloatType(), j), DType.F32),
+                    k.load(element(labels, I32, j), DType.U32),
+                )
                 earlier = Lanes(self.build.icmp_signed("<", j, i), None)
                 tie = k.or_(k.eq(x, y), k.and_(k.isnan(x), k.isnan(y)))
                 first = k.or_(k.lt(theirs, mine), k.and_(k.eq(theirs, mine), earlier))
                 above = k.or_(k.gt(y, x), k.and_(k.isnan(x), k.not_(k.isnan(y))))
                 before = k.or_(above, k.and_(tie, first))
-                self.build.store(self.build.add(self.build.load(rank, typ=I64), self.build.zext(before.ir, I64)), rank)
+                self.build.store(
+                    self.build.add(self.build.load(rank, typ=I64), self.build.zext(before.ir, I64)), rank
+                )
             place = self.build.mul(self.build.load(rank, typ=I64), I64(8))
             k.store(x, self.move(result.address, place))
             k.store(k.convert(mine, DType.F32), self.move(result.address, place, I64(4)))
 
-    @contextmanager
-    def loop(self, start: Any, stop: Any, step: int) -> Iterator[Any]:
-        """for index in range(start, stop, step), tested at the top."""
-        before = self.build.block
-        head, body, done = (self.function.append_basic_block(n) for n in ("loop", "body", "done"))
-        self.build.branch(head)
-        self.build.position_at_end(head)
-        index = self.build.phi(I64)
-        index.add_incoming(start, before)
-        self.build.cbranch(self.build.icmp_signed("<", index, stop), body, done)
-        self.build.position_at_end(body)
-        yield index
-        index.add_incoming(self.build.add(index, I64(step), flags=["nsw", "nuw"]), self.build.block)
-        self.build.branch(head)
-        self.build.position_at_end(done)
+    def loop(self, start: Any, stop: Any, step: int) -> AbstractContextManager[Any]:
+        return loop(self.build, start, stop, step)
+
+
+def _reductions(nodes: list[Node], axis: int) -> list[Node]:
+    """Those that reduce along `axis`."""
+    rules = ((node, RULES[node.op.name]) for node in nodes)
+    return [node for node, rule in rules if isinstance(rule, Reduce) and rule.axis == axis]
 
 
 def unrolled(stage: Stage) -> int:
@@ -766,39 +833,47 @@ def unrolled(stage: Stage) -> int:
     return next(n for n in (MOST_UNROLLED, 4, 2, 1) if n * cost <= UNROLLED_COST or n == 1)
 
 
+@contextmanager
+def loop(build: ir.IRBuilder, start: Any, stop: Any, step: int) -> Iterator[Any]:
+    """for index in range(start, stop, step), tested at the top."""
+    before = build.block
+    head, body, done = (build.append_basic_block(n) for n in ("loop", "body", "done"))
+    build.branch(head)
+    build.position_at_end(head)
+    index = build.phi(I64)
+    index.add_incoming(start, before)
+    build.cbranch(build.icmp_signed("<", index, stop), body, done)
+    build.position_at_end(body)
+    yield index
+    index.add_incoming(build.add(index, I64(step), flags=["nsw", "nuw"]), build.block)
+    build.branch(head)
+    build.position_at_end(done)
+
+
 def _copier(module: ir.Module, size: int) -> ir.Function:
-    """copy_<size>(to, to_rows, to_cols, from, from_rows, from_cols, rows, cols): elements of `size` bytes, any strides."""
+    """copy_<size>(to, to_rows, to_cols, from, from_rows, from_cols, rows, cols): elements of any strides"""
     name = f"copy_{size}"
     if name in module.globals:
         return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, I64, I64, POINTER, I64, I64, I64, I64]), name)
+    function = ir.Function(
+        module, ir.FunctionType(ir.VoidType(), [POINTER, I64, I64, POINTER, I64, I64, I64, I64]), name
+    )
     function.linkage = "internal"
     function.attributes.add("noinline")
     to, to_rows, to_cols, source, source_rows, source_cols, rows, cols = function.args
     element = ir.IntType(8 * size)
-    writer = _Loops(function)
-    with writer.loop(I64(0), rows, 1) as r:
-        with writer.loop(I64(0), cols, 1) as c:
-            build = writer.build
-            here = build.gep(source, [build.add(build.mul(r, source_rows), build.mul(c, source_cols))], source_etype=I8)
-            there = build.gep(to, [build.add(build.mul(r, to_rows), build.mul(c, to_cols))], source_etype=I8)
-            build.store(build.load(here, typ=element, align=size), there, align=size)
-    writer.build.ret_void()
+    build = ir.IRBuilder(function.append_basic_block("entry"))
+    with loop(build, I64(0), rows, 1) as r, loop(build, I64(0), cols, 1) as c:
+        here = build.gep(source, [build.add(build.mul(r, source_rows), build.mul(c, source_cols))], source_etype=I8)
+        there = build.gep(to, [build.add(build.mul(r, to_rows), build.mul(c, to_cols))], source_etype=I8)
+        build.store(build.load(here, typ=element, align=size), there, align=size)
+    build.ret_void()
     return function
-
-
-class _Loops:
-    """A function with loops and nothing else."""
-
-    def __init__(self, function: ir.Function) -> None:
-        self.function = function
-        self.build = ir.IRBuilder(function.append_basic_block("entry"))
-
-    loop = _Writer.loop
 
 
 def _suffix(kind: Any) -> str:
     from pto_wsp.lower.algebra import _suffix as suffix
+
     return suffix(kind)
 
 

@@ -17,8 +17,8 @@ from pto_wsp.trace.extents import Extent, Extents
 from pto_wsp.trace.graph import KernelGraph, Node
 from pto_wsp.types import DType
 
-LANES = 16                      # elements per step
-ACCUMULATORS = 4                # of LANES each, for a row reduction: steps take turns; part of the numerics (see ops.rowsum)
+LANES = 16  # elements per step
+ACCUMULATORS = 4  # of LANES each, for a row reduction: steps take turns; part of the numerics (see ops.rowsum)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +45,9 @@ class Stage:
     """One pass over the columns of a row, and the row scalars that follow it."""
 
     cols: Extent
-    nodes: list[Node] = field(default_factory=list)         # in order; reductions accumulate, stores write
-    scalars: list[Node] = field(default_factory=list)       # [rows, 1] values computed after the pass
-    loads: list[Node] = field(default_factory=list)         # parameter loads the pass needs, read before its stores
+    nodes: list[Node] = field(default_factory=list)  # in order; reductions accumulate, stores write
+    scalars: list[Node] = field(default_factory=list)  # [rows, 1] values computed after the pass
+    loads: list[Node] = field(default_factory=list)  # parameter loads the pass needs, read before its stores
 
 
 @dataclass
@@ -56,7 +56,7 @@ class RowNest:
 
     rows: Extent
     flipped: bool = False
-    before: list[Node] = field(default_factory=list)        # row scalars that need no pass
+    before: list[Node] = field(default_factory=list)  # row scalars that need no pass
     stages: list[Stage] = field(default_factory=list)
 
     @property
@@ -108,11 +108,11 @@ class LoopProgram:
     graph: KernelGraph
     extents: Extents
     nests: list[Nest]
-    buffers: dict[int, Buffer]                              # id(node) -> its value in memory
-    row_buffers: dict[int, Buffer]                          # id(node) -> its value in memory, this row only
-    snapshots: dict[int, Snapshot]                          # by id(load)
-    staging: dict[int, Buffer]                              # id(store) -> where it goes if its view cannot take it yet
-    void: Buffer                                            # takes what has no place in memory
+    buffers: dict[int, Buffer]  # id(node) -> its value in memory
+    row_buffers: dict[int, Buffer]  # id(node) -> its value in memory, this row only
+    snapshots: dict[int, Snapshot]  # by id(load)
+    staging: dict[int, Buffer]  # id(store) -> where it goes if its view cannot take it yet
+    void: Buffer  # takes what has no place in memory
     scratch_bytes: int = 0
 
     def __str__(self) -> str:
@@ -157,7 +157,9 @@ def _lines(program: LoopProgram) -> list[str]:
             lines.append(f"  {text(nest.node, '')}{target}")
             continue
         across = "columns" if nest.flipped else "rows"
-        lines.append(f"  for r in {shown(nest.rows)}:" + (f"    # lanes along the {across[:-1]}" if nest.flipped else ""))
+        lines.append(
+            f"  for r in {shown(nest.rows)}:" + (f"    # lanes along the {across[:-1]}" if nest.flipped else "")
+        )
         lines += [f"    {text(n, 'r')}{kept(n)}" for n in nest.before]
         for stage in nest.stages:
             if stage.nodes:

@@ -2,11 +2,11 @@
 
     KernelGraph --GRAPH_STEPS--> KernelGraph --fuse--> LoopProgram --llvm.write--> LLVM IR --jit--> machine code
 
-Machine code obeys one convention: `void kernel(ptr args, ptr scratch)`. `args` is a row of i64 words: per tile parameter
-in signature order [address, row stride in bytes, column stride in bytes, valid rows, valid columns], then one word per
-scalar parameter (its bits, zero- or sign-extended). `scratch` is 64-byte aligned and belongs to the calling thread;
-`<symbol>.scratch()` says how many bytes it needs. A kernel touches the regions its args name and its scratch, nothing
-else.
+Machine code obeys one convention: `void kernel(ptr args, ptr scratch)`. `args` is a row of i64 words: per tile
+parameter in signature order [address, row stride in bytes, column stride in bytes, valid rows, valid columns], then one
+word per scalar parameter (its bits, zero- or sign-extended). `scratch` is 64-byte aligned and belongs to the calling
+thread; `<symbol>.scratch()` says how many bytes it needs. A kernel touches the regions its args name and its scratch,
+nothing else.
 """
 
 from __future__ import annotations
@@ -24,10 +24,15 @@ from pto_wsp.trace.text import print_graph
 Step = Callable[[KernelGraph], KernelGraph]
 Observer = Callable[[str, KernelGraph], None]
 
-GRAPH_STEPS: tuple[Step, ...] = (simplify.rewrite, simplify.share, simplify.separate_indices,
-                                 simplify.drop_overwritten_stores, simplify.eliminate_dead)
+GRAPH_STEPS: tuple[Step, ...] = (
+    simplify.rewrite,
+    simplify.share,
+    simplify.separate_indices,
+    simplify.drop_overwritten_stores,
+    simplify.eliminate_dead,
+)
 
-VERSION = "2"                   # of the generated code; part of the key of cached machine code
+VERSION = "2"  # of the generated code; part of the key of cached machine code
 
 
 def ignore(step: str, graph: KernelGraph) -> None:
@@ -50,7 +55,7 @@ class CompiledKernel:
 
     graph: KernelGraph
     tail: bool = False
-    target: Any = None                          # lower.jit.Target; None is the host
+    target: Any = None  # lower.jit.Target; None is the host
 
     @property
     def name(self) -> str:
@@ -80,15 +85,22 @@ class CompiledKernel:
     def loops(self) -> Any:
         """The LoopProgram; `str(...)` prints it."""
         from pto_wsp.lower.fuse import fuse
+
         return fuse(simplified(self.graph), self.tail)
 
     @cached_property
     def ir(self) -> str:
         """The LLVM IR of a module that defines `symbol` and `symbol.scratch`."""
         from pto_wsp.lower import jit, llvm, matmul
+
         triple, features = jit.cpu_features(self.target or jit.HOST)
-        text, scratch = llvm.write(self.loops, self.symbol, self.tail,
-                                   [f[1:] for f in features.split(",") if f.startswith("+")], matmul.Target.of(triple, features))
+        text, scratch = llvm.write(
+            self.loops,
+            self.symbol,
+            self.tail,
+            [f[1:] for f in features.split(",") if f.startswith("+")],
+            matmul.Target.of(triple, features),
+        )
         return f'{text}\ndefine i64 @"{self.symbol}.scratch"() {{\n  ret i64 {scratch}\n}}\n'
 
 

@@ -6,8 +6,9 @@ their compute dtype (F32 for F16 and BF16); `lower/llvm.py` rounds each result t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable, Union
+from typing import Any
 
 from pto_wsp.lower import math
 from pto_wsp.types import DType
@@ -24,7 +25,7 @@ class Leaf:
 class Map:
     """One result element from one element of each operand. `cost` is in vector instructions, roughly."""
 
-    body: Body                                  # (k, *operands) -> result
+    body: Body  # (k, *operands) -> result
     cost: int = 1
 
 
@@ -33,9 +34,9 @@ class Reduce:
     """All elements of a row (axis 1) or of a column (axis 0) into one."""
 
     axis: int
-    start: Callable[[DType], float | int]       # neutral element of the accumulator dtype
-    body: Body                                  # (k, accumulator, element) -> accumulator
-    mean: bool = False                          # divide by the number of elements
+    start: Callable[[DType], float | int]  # neutral element of the accumulator dtype
+    body: Body  # (k, accumulator, element) -> accumulator
+    mean: bool = False  # divide by the number of elements
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Whole:
     """Needs its operands in memory: a nest of its own."""
 
 
-Rule = Union[Leaf, Map, Reduce, Halve, Interleave, Whole]
+Rule = Leaf | Map | Reduce | Halve | Interleave | Whole
 
 
 def lowest(dtype: DType) -> float | int:
@@ -93,7 +94,6 @@ RULES: dict[str, Rule] = {
     "iota_u32": Leaf(),
     "add_cycles": Leaf(),
     "store": Map(lambda k, x: x, cost=0),
-
     "add": _ADD,
     "sub": Map(lambda k, x, y: k.sub(x, y)),
     "mul": _MUL,
@@ -101,7 +101,6 @@ RULES: dict[str, Rule] = {
     "maximum": Map(lambda k, x, y: k.maximum(x, y), cost=3),
     "minimum": Map(lambda k, x, y: k.minimum(x, y), cost=3),
     "fma": Map(lambda k, x, y, z: k.fma(x, y, z)),
-
     "lt": Map(lambda k, x, y: mask(k, k.lt(x, y))),
     "le": Map(lambda k, x, y: mask(k, k.le(x, y))),
     "gt": Map(lambda k, x, y: mask(k, k.gt(x, y))),
@@ -109,7 +108,6 @@ RULES: dict[str, Rule] = {
     "eq": Map(lambda k, x, y: mask(k, k.eq(x, y))),
     "ne": Map(lambda k, x, y: mask(k, k.ne(x, y))),
     "select": Map(lambda k, m, x, y: k.select(k.ne(m, 0), x, y)),
-
     "neg": Map(lambda k, x: k.neg(x)),
     "abs": Map(lambda k, x: k.abs(x)),
     "sqrt": Map(lambda k, x: k.sqrt(x), cost=8),
@@ -128,8 +126,7 @@ RULES: dict[str, Rule] = {
     "floor": Map(lambda k, x: k.floor(x)),
     "ceil": Map(lambda k, x: k.ceil(x)),
     "round": Map(lambda k, x: k.rint(x)),
-    "cast": Map(lambda k, x: x),                # the result's dtype is all there is to it
-
+    "cast": Map(lambda k, x: x),  # the result's dtype is all there is to it
     "rowsum": Reduce(1, zero, lambda k, acc, x: k.add(acc, x)),
     "rowmax": Reduce(1, lowest, lambda k, acc, x: k.maximum(acc, x)),
     "rowmin": Reduce(1, highest, lambda k, acc, x: k.minimum(acc, x)),
@@ -142,7 +139,6 @@ RULES: dict[str, Rule] = {
     "rowadd": _ADD,
     "colmul": _MUL,
     "coladd": _ADD,
-
     "broadcast": Map(lambda k, x: x, cost=0),
     "slice_even": Halve(0),
     "slice_odd": Halve(1),

@@ -52,8 +52,13 @@ def drop_double_transpose(node: Node) -> Node | None:
     return None
 
 
-REWRITES: tuple[Rewrite, ...] = (drop_double_negation, drop_identity_cast, drop_multiplication_by_one,
-                                 drop_identity_broadcast, drop_double_transpose)
+REWRITES: tuple[Rewrite, ...] = (
+    drop_double_negation,
+    drop_identity_cast,
+    drop_multiplication_by_one,
+    drop_identity_broadcast,
+    drop_double_transpose,
+)
 
 
 def rewrite(graph: KernelGraph) -> KernelGraph:
@@ -80,7 +85,7 @@ def share(graph: KernelGraph) -> KernelGraph:
     new: dict[int, Node] = {}
     nodes: list[Node] = []
     known: dict[object, Node] = {}
-    epoch = 0                                   # number of stores so far; entry loads belong to epoch 0
+    epoch = 0  # number of stores so far; entry loads belong to epoch 0
     for node in graph.nodes:
         operands = tuple(new[id(o)] for o in node.operands)
         current = node if operands == node.operands else replace(node, operands=operands)
@@ -91,10 +96,17 @@ def share(graph: KernelGraph) -> KernelGraph:
             continue
         attrs = {k: v for k, v in current.attrs.items() if k not in ("at", "by")}
         when = (0 if current.attrs["at"] == "entry" else epoch) if current.op.name == "load" else -1
-        value = attrs.pop("value", None)        # 0.0 == -0.0 and 1 == 1.0 are different constants
+        value = attrs.pop("value", None)  # 0.0 == -0.0 and 1 == 1.0 are different constants
         valid = tuple(extents.of(node, axis) for axis in (0, 1)) if node.is_tile else ()
-        key = (current.op.name, tuple(id(o) for o in operands), current.type, repr(value),
-               tuple(sorted((k, repr(v)) for k, v in attrs.items())), when, valid)
+        key = (
+            current.op.name,
+            tuple(id(o) for o in operands),
+            current.type,
+            repr(value),
+            tuple(sorted((k, repr(v)) for k, v in attrs.items())),
+            when,
+            valid,
+        )
         if key not in known:
             known[key] = current
             nodes.append(current)
@@ -105,7 +117,7 @@ def share(graph: KernelGraph) -> KernelGraph:
 def drop_overwritten_stores(graph: KernelGraph) -> KernelGraph:
     """Drop a store that a later store to the same parameter covers, when nothing is loaded in between."""
     kept: list[Node] = []
-    covered: set[int] = set()                   # id of the parameter nodes that a later store writes
+    covered: set[int] = set()  # id of the parameter nodes that a later store writes
     for node in reversed(graph.nodes):
         if node.op.name == "store":
             if id(node.operands[0]) in covered:
@@ -118,8 +130,10 @@ def drop_overwritten_stores(graph: KernelGraph) -> KernelGraph:
 
 
 def separate_indices(graph: KernelGraph) -> KernelGraph:
-    """Sorting always takes whole rows: what it sorts by gets a node of its own, which keeps its static extent when other
-    users of the same indices are partial tiles."""
+    """Sorting takes whole rows: what it sorts by gets a node of its own, which keeps its static extent.
+
+    Other users of the same indices may be partial tiles.
+    """
     nodes: list[Node] = []
     new: dict[int, Node] = {}
     for node in graph.nodes:
@@ -139,12 +153,11 @@ def eliminate_dead(graph: KernelGraph) -> KernelGraph:
     for node in reversed(graph.nodes):
         if id(node) in live:
             live.update(id(o) for o in node.operands)
-    return replace(graph, nodes=tuple(n for n in graph.nodes
-                                      if id(n) in live or n.op.name in ("param", "scalar_param")))
+    return replace(
+        graph, nodes=tuple(n for n in graph.nodes if id(n) in live or n.op.name in ("param", "scalar_param"))
+    )
 
 
 def _renewed(graph: KernelGraph, new: dict[int, Node], nodes: list[Node]) -> KernelGraph:
     params = tuple(replace(p, node=new[id(p.node)]) for p in graph.params)
     return replace(graph, params=params, nodes=tuple(nodes))
-
-

@@ -21,7 +21,9 @@ FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 GUARD = 64
 
 
-def run(graph: KernelGraph, arrays: list[np.ndarray], scalars: list[Any], tail: bool, target: jit.Target = jit.HOST) -> None:
+def run(
+    graph: KernelGraph, arrays: list[np.ndarray], scalars: list[Any], tail: bool, target: jit.Target = jit.HOST
+) -> None:
     """Compile `graph` and run one task of it; scratch is guarded on both sides."""
     kernel = compile_kernel(graph, tail, None if target == jit.HOST else target)
     code = jit.load(kernel.ir, target=target)
@@ -36,12 +38,13 @@ def run(graph: KernelGraph, arrays: list[np.ndarray], scalars: list[Any], tail: 
     start = (memory.ctypes.data + GUARD + 63) // 64 * 64
     FUNCTION(code.address(kernel.symbol))(args.ctypes.data, start)
     before = start - memory.ctypes.data
-    assert (memory[:before] == 0xA5).all() and (memory[before + size:] == 0xA5).all(), "scratch was overrun"
+    assert (memory[:before] == 0xA5).all() and (memory[before + size :] == 0xA5).all(), "scratch was overrun"
 
 
 def word(value: Any, dtype: DType) -> int:
     """A scalar argument as the executor passes it."""
     from pto_wsp.trace.interpret import as_scalar
+
     raw = as_scalar(value, dtype).tobytes()
     return int.from_bytes(raw, "little", signed=dtype.is_int and dtype.is_signed)
 
@@ -65,7 +68,9 @@ class Guarded:
         self.array = np.ndarray(array.shape, array.dtype, self.memory, GUARD - low, array.strides)
         self.array[...] = array
         inside = np.zeros(self.memory.shape, np.uint8)
-        np.ndarray(array.shape, f"u{array.itemsize}", inside, GUARD - low, array.strides)[...] = (1 << 8 * array.itemsize) - 1
+        np.ndarray(array.shape, f"u{array.itemsize}", inside, GUARD - low, array.strides)[...] = (
+            1 << 8 * array.itemsize
+        ) - 1
         self.outside = inside == 0
 
     def intact(self) -> bool:
@@ -102,14 +107,17 @@ def test_parameters_may_share_memory(data: Any) -> None:
 
     def shared(home: np.ndarray) -> list[np.ndarray]:
         home[...] = fill.view(np.uint8)
-        return [np.ndarray(a.shape, a.dtype, home, int(offset), (pitch, a.itemsize))
-                for a, offset in zip(args.arrays, offsets)]
+        return [
+            np.ndarray(a.shape, a.dtype, home, int(offset), (pitch, a.itemsize))
+            for a, offset in zip(args.arrays, offsets)
+        ]
 
     offsets = rng.choice([0, 0, 0, pitch, 8, 2 * pitch + 8], len(args.arrays))
     if max((a.shape[0] + 3) * pitch for a in args.arrays) > memory.size:
         return
     want, got = memory.copy(), memory.copy()
     from pto_wsp.trace.interpret import interpret
+
     interpret(graph, shared(want), args.scalars)
     run(graph, shared(got), args.scalars, False)
     same = want.view(np.uint32) == got.view(np.uint32)
@@ -130,14 +138,19 @@ def test_every_cpu_gives_the_same_bits(cpu: str, data: Any) -> None:
         results.append(arrays)
     for here, there in zip(*results):
         nan = np.isnan(here.astype(np.float64)) & np.isnan(there.astype(np.float64))
-        equal = np.frombuffer(here.tobytes(), f"u{here.itemsize}") == np.frombuffer(there.tobytes(), f"u{there.itemsize}")
+        equal = np.frombuffer(here.tobytes(), f"u{here.itemsize}") == np.frombuffer(
+            there.tobytes(), f"u{there.itemsize}"
+        )
         assert (equal | nan.ravel()).all(), str(graph)
 
 
 def test_sorting_takes_whole_rows() -> None:
     """Indices that a partial tile uses too are complete for the sort."""
+
     @kernel
-    def both(x: In[Tile[1, 32, DType.F32]], pairs: Out[Tile[1, 64, DType.F32]], indices: Out[Tile[1, 32, DType.U32]]) -> None:
+    def both(
+        x: In[Tile[1, 32, DType.F32]], pairs: Out[Tile[1, 64, DType.F32]], indices: Out[Tile[1, 32, DType.U32]]
+    ) -> None:
         index = pto.iota_u32(32)
         pto.store(pairs, pto.tsort32(x, index))
         pto.store(indices, index + index)
