@@ -414,7 +414,11 @@ def _sum_slack(node: Node, values: dict[int, np.ndarray]) -> np.ndarray:
     with np.errstate(all="ignore"):
         wide = [np.where(np.isfinite(w), w, 0) for w in wide]
         if node.op.name == "matmul":
-            total, n = wide[0] @ wide[1] + (wide[2] if len(wide) > 2 else 0), wide[0].shape[1] + 1
+            n = min(wide[0].shape[1], wide[1].shape[0])                # what is made whole has more than is used
+            total = wide[0][:, :n] @ wide[1][:n]
+            for acc in wide[2:]:
+                rows, cols = (min(pair) for pair in zip(acc.shape, total.shape, strict=True))
+                total = total[:rows, :cols] + acc[:rows, :cols]
         else:
             axis = 1 if node.op.name.startswith("row") else 0
             total, n = wide[0].sum(axis, keepdims=True), wide[0].shape[axis]
