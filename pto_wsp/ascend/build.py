@@ -142,10 +142,11 @@ def build(
         units = list(_units(folder, sources, programs))
         search = ["-I.", *folders, f"-I{shim_folder()}"]
         if exact:
-            _each([[tool.path, *common, "-DPTO_SHIM_EXACT=1", "-fsyntax-only", *search, "-x", "c++", u] for u in units],
-                  folder / "src")
+            check = [tool.path, *common, "-DPTO_SHIM_EXACT=1", "-fsyntax-only", *search, "-x", "c++"]
+            _each([[*check, unit] for unit in units], folder / "src")
         made = [f"../unit{i}.o" for i in range(len(units))]
-        _each([[tool.path, *common, *search, "-x", "c++", "-c", u, "-o", o] for u, o in zip(units, made)], folder / "src")
+        work = [[tool.path, *common, *search, "-x", "c++", "-c", u, "-o", o] for u, o in zip(units, made)]
+        _each(work, folder / "src")
         link = [tool.path, *made, *map(str, objects), "-o", "../program", "-ldl", "-lpthread"]
         _each([link], folder / "src")
     return program
@@ -207,7 +208,8 @@ class HostProgram:
     def _types(self, launch: Launch) -> tuple[str, ...]:
         types = self.signatures.get(launch.kernel)
         if types is None:
-            raise UsageError(f"No kernel {launch.kernel!r} in this program; it has {', '.join(self.signatures) or 'none'}.")
+            known = ", ".join(self.signatures) or "none"
+            raise UsageError(f"No kernel {launch.kernel!r} in this program; it has {known}.")
         if len(types) != len(launch.args):
             raise UsageError(f"Kernel {launch.kernel} takes {len(types)} arguments, got {len(launch.args)}.")
         return types
@@ -215,7 +217,13 @@ class HostProgram:
     def _start(self, args: Sequence[str], timeout: float, cwd: Path | None = None) -> tuple[int, str, str]:
         try:
             done = subprocess.run(
-                [str(self.path), *args], capture_output=True, text=True, errors="replace", timeout=timeout, check=False, cwd=cwd
+                [str(self.path), *args],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                check=False,
+                cwd=cwd,
             )
         except subprocess.TimeoutExpired:
             raise ShimError(f"The kernel did not end within {timeout:g} seconds on the host.") from None
@@ -249,7 +257,8 @@ class _Request:
         self.alive: list[object] = []
 
     def add(self, launch: Launch, types: tuple[str, ...]) -> None:
-        words = [self.word(arg, c_type, f"{launch.kernel}.{i}") for i, (arg, c_type) in enumerate(zip(launch.args, types))]
+        given = enumerate(zip(launch.args, types))
+        words = [self.word(arg, c_type, f"{launch.kernel}.{i}") for i, (arg, c_type) in given]
         self.lines += [f"launch {launch.kernel} {launch.blocks} {len(words)}", *words]
 
     def word(self, arg: Argument, c_type: str, name: str) -> str:
@@ -369,7 +378,8 @@ def _each(commands: Sequence[list[str]], cwd: Path) -> None:
     with ThreadPoolExecutor(min(len(commands), os.cpu_count() or 1) or 1) as pool:
         for trouble in pool.map(one, commands):
             if trouble:
-                raise CompileError(f"The emitted source does not compile:\n{trouble.strip()[:8000]}", target="ascend_npu")
+                text = trouble.strip()[:8000]
+                raise CompileError(f"The emitted source does not compile:\n{text}", target="ascend_npu")
 
 
 def _machine(tool: Compiler) -> list[Path]:

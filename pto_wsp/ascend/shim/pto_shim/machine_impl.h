@@ -108,9 +108,9 @@ PTO_SHIM_FN void Unordered(Instr &in, const Touch &t, bool wrote, bool writes, c
         cure = std::string("missing SetFlag/WaitFlag<HardEvent::") + kPipeName[t.pipe] + "_" + kPipeName[in.pipe] +
                "> or queue between them";
     }
-    Fail(in.call, "%s %s %s which %s at %s:%d (pipe %s) %s, and nothing orders the two: %s", what,
-         writes ? "overwrites" : "reads", where.c_str(), s.name, s.at.file, s.at.line, kPipeName[t.pipe],
-         wrote ? "wrote" : "reads", cure.c_str());
+    Fail(in.call, "%s %s %s which %s %s at %s:%d (pipe %s), and nothing orders the two: %s", what,
+         writes ? "overwrites" : "reads", where.c_str(), s.name, wrote ? "wrote" : "reads", s.at.file, s.at.line,
+         kPipeName[t.pipe], cure.c_str());
 }
 
 // ---- local memories ---------------------------------------------------------------------------------------------
