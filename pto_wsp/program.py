@@ -4,7 +4,12 @@ all rooms.
 A run has two passes over the tasks, which stream through in chunks of a task table. The first expands the workload,
 checks the region of every task and lets the clock tick; nothing is written yet, so a task outside its array stops the
 run before it began. The second hands the tasks to machine code (or to the NumPy interpreter). When all tasks fit into
-one chunk, they are expanded once. Start reading at `Program`, then `_Run`.
+one chunk, they are expanded once.
+
+Where the next tasks depend on results of earlier ones (a slot is loaded from a tensor that tasks write), there is one
+pass: tasks run while the others are being made, each still checked before it runs, and a task outside its array stops
+the run in the middle. What was read is recorded, so that `simulate` can play it again (sim/decisions.py).
+Start reading at `Program`, then `_Run`.
 """
 
 from __future__ import annotations
@@ -26,9 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import CompileError, ExecutionError, PtoError, ScheduleError, UsageError, show_user_frames
-from pto_wsp.lower.expand import Expansion, Stopped, expand
+from pto_wsp.lower import axes as axis_data
+from pto_wsp.lower.expand import Expansion, Host, Inputs, Stopped, expand
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.schedule import Schedule
+from pto_wsp.sim import regions
+from pto_wsp.sim.decisions import Log, Recording, Replaying
 from pto_wsp.sim.execute import Executor
 from pto_wsp.sim.inorder import InOrderEngine, Starts
 from pto_wsp.sim.interpreted import Interpreter
@@ -38,7 +46,7 @@ from pto_wsp.sim.stats import ExecutionTrace, ProgramStats, TraceEvent, TraceLev
 from pto_wsp.sim.timeline import Recorder, Timeline
 from pto_wsp.trace.tree import Loop, WorkloadTree, walk
 from pto_wsp.trace.workload import Workload
-from pto_wsp.types import DenseDyn, Tensor
+from pto_wsp.types import DenseDyn, Ragged, Sparse, Tensor
 
 __all__ = ["ExecutionTrace", "Program", "ProgramStats", "Simulation", "TraceEvent", "TraceLevel"]
 
@@ -79,6 +87,8 @@ class Program:
         self._run: _Run | None = None
         self._sizes: dict[Loop, int] = {}
         self._symbols: dict[str, int] = {}
+        self._axis_data: dict[Ragged | Sparse, dict[str, Any]] = {}  # what replaces the data an axis was made with
+        self._last: tuple[Inputs, Log] | None = None  # what the last run was given, and read from its own results
         begin = time.perf_counter_ns()
         with _compile_errors(self.name, target):
             self._compile()
@@ -119,6 +129,7 @@ class Program:
         self._stats = ProgramStats(compile_time_ms=self._compiled.duration_ms)
         arrays, inputs = self._bind(self._expansion)
         self._executor.bind(arrays)
+        self._last = None
         self._run = _Run(self, arrays, inputs)
         if TARGETS[self.target] == "numpy":
             self._run.here(Progress(self.name) if self._watched() else None)
@@ -185,7 +196,10 @@ class Program:
     def simulate(self, schedule: Schedule | None = None) -> Simulation:
         """Run the clock without the kernels, under another schedule or the program's own.
 
-        raises  ScheduleError for what is not supported yet; RegionError for a task outside its array
+        What the program has decided by its own results is played again from the last execute().
+
+        raises  ScheduleError for what is not supported yet; RegionError for a task outside its array; UsageError when
+                the tasks depend on results, and there was no run with these inputs
         """
         settings, expansion = self.schedule, self._expansion
         if schedule is not None:
@@ -195,13 +209,14 @@ class Program:
         if settings.key is not None and settings.key is not self.schedule.key:
             expansion = expand(self._tree, settings.key)
         _, inputs = self._bind(expansion)
+        log = self._recorded()
         begin = time.perf_counter_ns()
         engine = _engine(settings)
-        _expand(expansion, inputs, self._symbols, lambda table: _play(engine, table))
+        _expand(expansion, inputs, log, lambda table: _play(engine, table))
         end = time.perf_counter_ns()
         self._note(TraceLevel.SUMMARY, TraceEvent(f"simulate {self.name}", "simulate", begin, end))
         stats = ProgramStats.of(engine.counters(), self._compiled.duration_ms, (end - begin) / 1e6)
-        replay = _Replay(self.name, settings, expansion, inputs, dict(self._symbols))
+        replay = _Replay(self.name, settings, expansion, inputs, log)
         return Simulation(**{f.name: getattr(stats, f.name) for f in fields(stats)}, schedule=settings, _replay=replay)
 
     def timeline(self) -> Timeline:
@@ -234,19 +249,64 @@ class Program:
         self._set_symbol(name, int(np.float32(value).view(np.uint32)))
 
     def set_symbol_ptr(self, name: str, array: Any) -> None:
-        """The data of a ragged or sparse axis; these are not supported yet."""
-        raise UsageError(f"no axis of {self.name} reads {name!r}: ragged and sparse axes are not supported yet")
+        """Data of a ragged or sparse axis for the runs to come, by the name that old programs know it by:
+        lengths_<id>, indptr_<id> or indices_<id>, <id> being id(axis). `bind` does the same by the axis itself.
 
-    def bind(self, what: DenseDyn | Tensor, value: Any) -> None:
-        """Replace the data of an axis (its size) or of a tensor (its array) for the runs to come."""
+        The array is read at the beginning of each run, what it holds is checked then.
+
+        raises  AxisError (a TypeError) for what is not a list of integers; UsageError for a name that no axis has
+        """
+        found = self._axis_parts().get(name)
+        if found is None or found[1] == "outer":
+            known = ", ".join(n for n, (_, part) in self._axis_parts().items() if part != "outer") or "none"
+            raise UsageError(f"no axis of {self.name} reads {name!r}; there are {known}")
+        axis, part = found
+        self._axis_data.setdefault(axis, {})[part] = axis_data.as_indices(name, array)
+
+    def bind(self, what: DenseDyn | Ragged | Sparse | Tensor, value: Any) -> None:
+        """Replace the data of an axis or of a tensor for the runs to come.
+
+        DenseDyn   its size
+        Ragged     its lengths: a list, an array (read at the beginning of each run), or another Ragged
+        Sparse     (indptr, indices) or another Sparse
+        Tensor     its array
+        """
         if isinstance(what, Tensor):
             what.data = value
         elif isinstance(what, DenseDyn):
             self.set_axis_sizes({what: value})
+        elif isinstance(what, (Ragged, Sparse)):
+            self._bind_axis(what, value)
         else:
-            raise UsageError(f"bind() takes a DenseDyn axis or a Tensor; got {what!r}")
+            raise UsageError(f"bind() takes an axis (DenseDyn, Ragged, Sparse) or a Tensor; got {what!r}")
+
+    def _bind_axis(self, axis: Ragged | Sparse, value: Any) -> None:
+        if axis not in self._expansion.axes:
+            raise UsageError(f"{self.name} has no loop over {axis!r}")
+        names = axis_data.PARTS[type(axis)]
+        if isinstance(value, type(axis)):
+            value = [getattr(value, name) for name in names] if len(names) > 1 else getattr(value, names[0])
+        values = (value,) if len(names) == 1 else tuple(value)
+        if len(values) != len(names):
+            raise UsageError(f"the data of a {type(axis).__name__} is ({', '.join(names)}); got {len(values)} of them")
+        given: dict[str, Any] = {name: axis_data.as_indices(name, v) for name, v in zip(names, values, strict=True)}
+        given["outer"] = len(given[names[0]]) - isinstance(axis, Sparse)
+        axis_data.data_of(axis, given, self._expansion.axes[axis].var.name)
+        self._axis_data[axis] = given
+
+    def _axis_parts(self) -> dict[str, tuple[Ragged | Sparse, str]]:
+        """The symbols that hold the data of axes: name -> axis, part."""
+        return {
+            f"{part}_{id(axis)}": (axis, part)
+            for axis in self._expansion.axes
+            for part in ("outer", *axis_data.PARTS[type(axis)])
+        }
 
     def _set_symbol(self, name: str, word: int) -> None:
+        axis, part = self._axis_parts().get(name, (None, ""))
+        if axis is not None and part == "outer":
+            self._axis_data.setdefault(axis, {})["outer"] = word
+            return
         if name not in self._expansion.symbols:
             known = ", ".join(self._expansion.symbols) or "none"
             warnings.warn(f"{self.name} reads no symbol {name!r}; it reads {known}", stacklevel=3)
@@ -255,11 +315,27 @@ class Program:
     def _loops(self) -> list[Loop]:
         return [node for node in walk(self._tree.root) if isinstance(node, Loop)]
 
-    def _bind(self, expansion: Expansion) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
+    def _bind(self, expansion: Expansion) -> tuple[list[NDArray[Any]], Inputs]:
         """The arrays of this moment, and the run-time inputs made of them, of sizes and of symbols."""
         arrays = [tensor.array() for tensor in expansion.tensors]
         sizes = {loop: self._sizes.get(loop, getattr(loop.axis, "size", 0)) for loop in expansion.loops}
-        return arrays, expansion.inputs(arrays, sizes, self._symbols)
+        spaces, _ = regions.spaces_of(arrays)
+        data = {axis: dict(given) for axis, given in self._axis_data.items()}
+        volatile = _written_axes(expansion, arrays, data)
+        return arrays, expansion.inputs(arrays, sizes, self._symbols, data, spaces.tolist(), volatile)
+
+    def _recorded(self) -> Log | None:
+        """What the last run has read of its own results; None when tasks do not depend on results."""
+        _, inputs = self._bind(self._expansion)
+        if not inputs.volatile and not self._expansion.reads_results(inputs):
+            return None
+        if self._last is None or not self._last[0].same(inputs):
+            missing = "there was none" if self._last is None else "sizes, symbols or arrays have changed since"
+            raise UsageError(
+                f"the tasks of {self.name} depend on results of earlier ones, so the clock can only play again what "
+                f"the last execute() did; {missing}. Call execute() and synchronize() first"
+            )
+        return self._last[1]
 
     def _threads(self) -> int | None:
         threads = self.options.get("threads")
@@ -321,8 +397,8 @@ class _Replay:
     name: str
     settings: Settings
     expansion: Expansion
-    inputs: NDArray[np.int64]
-    symbols: dict[str, int]
+    inputs: Inputs
+    log: Log | None
 
     def timeline(self) -> Timeline:
         engine, recorder = _engine(self.settings), Recorder()
@@ -332,7 +408,7 @@ class _Replay:
             assert starts is not None
             recorder.add(table, starts)
 
-        _expand(self.expansion, self.inputs, self.symbols, record)
+        _expand(self.expansion, self.inputs, self.log, record)
         calls = tuple((call.name, len(call.task.axes)) for call in self.expansion.calls)
         return recorder.timeline(self.name, self.settings.workers, calls)
 
@@ -343,15 +419,15 @@ class _Run:
     done, total   tasks that have been executed, and all of them; total is 0 until they have been counted
     """
 
-    def __init__(self, program: Program, arrays: list[NDArray[Any]], inputs: NDArray[np.int64]) -> None:
+    def __init__(self, program: Program, arrays: list[NDArray[Any]], inputs: Inputs) -> None:
         self.program, self.inputs = program, inputs
         self.arrays = arrays  # alive until the run is over, whatever their tensors are bound to meanwhile
-        self.symbols = dict(program._symbols)
         self.finished = threading.Event()
         self.error: BaseException | None = None
         self.done = self.total = 0
         self.progress: Progress | None = None
         self._stop = np.zeros(1, np.int64)
+        self._natively = np.zeros(1, np.int64)  # tasks that native code has run while it made others
         self._thread = threading.Thread(target=self._main, name=f"pto_wsp {program.name}", daemon=True)
 
     def start(self) -> None:
@@ -395,9 +471,15 @@ class _Run:
             chunks += 1
             _play(engine, table)
 
-        self.total = self._expand(table, tick)
-        middle = time.perf_counter_ns()
-        if chunks == 1:  # the table still holds all tasks
+        unfolds = self.inputs.volatile or program._expansion.reads_results(self.inputs)
+        if unfolds:
+            self._unfold(table, tick)
+        else:
+            self.total = self._expand(table, tick)
+        middle = begin if unfolds else time.perf_counter_ns()
+        if unfolds:
+            pass
+        elif chunks == 1:  # the table still holds all tasks
             self._execute(table)
         elif chunks:
             self._expand(table, self._execute)
@@ -406,8 +488,22 @@ class _Run:
         program._note(TraceLevel.SUMMARY, TraceEvent(f"execute {program.name}", "execute", middle, end))
         program._stats = ProgramStats.of(engine.counters(), program._compiled.duration_ms, (end - begin) / 1e6)
 
-    def _expand(self, table: TaskTable, consume: Callable[[TaskTable], None]) -> int:
-        return self.program._expansion.run(self.inputs, table, consume, self._stop, self.symbols)
+    def _expand(self, table: TaskTable, consume: Callable[[TaskTable], None], host: Host | None = None) -> int:
+        return self.program._expansion.run(self.inputs, table, consume, self._stop, host)
+
+    def _unfold(self, table: TaskTable, tick: Callable[[TaskTable], None]) -> None:
+        """One pass: the tasks run while the next ones are made."""
+        executor = self.program._executor
+        native = isinstance(executor, Executor) and self.program._level < TraceLevel.TIMING
+
+        def machine() -> tuple[int, int, int, int]:
+            self._count(int(self._natively[0]))
+            self._natively[0] = 0
+            return executor.machine(self._natively) if native else (0, 0, 0, 0)  # type: ignore[union-attr]
+
+        recording = Recording(self._execute, machine)
+        self.total = self._expand(table, tick, recording)
+        self.program._last = self.inputs, recording.log
 
     def _execute(self, table: TaskTable) -> None:
         run, rows = self.program._executor.run, np.zeros(0, np.int64)
@@ -463,12 +559,18 @@ def _play(engine: InOrderEngine, table: TaskTable, record: bool = False) -> Star
 
 
 def _expand(
-    expansion: Expansion,
-    inputs: NDArray[np.int64],
-    symbols: Mapping[str, int],
-    consume: Callable[[TaskTable], Any],
+    expansion: Expansion, inputs: Inputs, log: Log | None, consume: Callable[[TaskTable], Any]
 ) -> None:
-    expansion.run(inputs, expansion.table(), consume, symbols=symbols)
+    expansion.run(inputs, expansion.table(), consume, host=None if log is None else Replaying(log))
+
+
+def _written_axes(
+    expansion: Expansion, arrays: list[NDArray[Any]], data: Mapping[Ragged | Sparse, Mapping[str, Any]]
+) -> set[Ragged | Sparse]:
+    """Axes whose data shares memory with an array that tasks write to."""
+    written = [arrays[k] for k in sorted(expansion.written)] if data else []
+    buffers = {axis: [b for b in given.values() if isinstance(b, np.ndarray)] for axis, given in data.items()}
+    return {axis for axis, given in buffers.items() if any(np.may_share_memory(a, b) for a in written for b in given)}
 
 
 def _check_workload(workload: Any) -> None:

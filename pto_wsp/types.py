@@ -325,6 +325,13 @@ class Ragged:
         """Sum of all lengths: the trip count of the flat loop."""
         return int(self.lengths.sum())
 
+    def __getitem__(self, row: Any) -> Any:
+        """Length of one row, an int; for a loop variable or an expression a RaggedRow, for `P` and `P.seq`."""
+        return RaggedRow(self, as_expr(row)) if isinstance(row, (LoopVar, Expr)) else self.length(row)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.lengths.tolist())
+
     def __repr__(self) -> str:
         return f"Ragged({self.outer_size}, {_few(self.lengths)})"
 
@@ -379,6 +386,17 @@ class Sparse:
 
 
 @dataclass(frozen=True, eq=False)
+class RaggedRow:
+    """One row of a Ragged axis, the row known when the program runs: `P.seq(ragged[b])` has length(b) iterations."""
+
+    ragged: Ragged
+    row: Expr
+
+    def __repr__(self) -> str:
+        return f"{self.ragged!r}[{self.row}]"
+
+
+@dataclass(frozen=True, eq=False)
 class SparseRow:
     """One row of a Sparse axis, the row known when the program runs: `P.sel(sparse[b])`."""
 
@@ -391,7 +409,7 @@ class SparseRow:
         )
 
 
-Axis = int | Dense | DenseDyn | Ragged | Sparse | SparseRow
+Axis = int | Dense | DenseDyn | Ragged | RaggedRow | Sparse | SparseRow
 
 
 def loop_axis(axis: Any) -> Axis:
@@ -399,7 +417,7 @@ def loop_axis(axis: Any) -> Axis:
 
     raises  AxisError, a TypeError for objects of other kinds and a ValueError for negative sizes
     """
-    if isinstance(axis, (Dense, DenseDyn, Ragged, Sparse, SparseRow)):
+    if isinstance(axis, (Dense, DenseDyn, Ragged, RaggedRow, Sparse, SparseRow)):
         return axis
     if isinstance(axis, _DenseClass) and axis is not Dense:
         return _make_dense(axis.size)  # type: ignore[attr-defined]

@@ -14,10 +14,10 @@ from pto_wsp.lower.tasks import TILE_WORDS
 from pto_wsp.scalar_expr import Expr, LoopVar, constant_of
 from pto_wsp.trace.extents import CostTerm, Source, extents_of
 from pto_wsp.trace.graph import KernelGraph, Param
-from pto_wsp.trace.tree import TaskCall
+from pto_wsp.trace.tree import Loop, SlotLoad, TaskCall
 from pto_wsp.types import Index, Range, Tensor
 
-__all__ = ["Binding", "Call", "Dim", "KernelUse", "bind", "graph_of"]
+__all__ = ["Binding", "Call", "Dim", "KernelUse", "Load", "RowUse", "bind", "element", "graph_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +82,41 @@ class Dim:
     start: int | Expr
     extent: int | None = None
     within: tuple[int | Expr, int | Expr] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Load:
+    """A slot_load_u64 of the tree: which element of which tensor."""
+
+    node: SlotLoad
+    loops: tuple[LoopVar, ...]  # the loops around it, outermost first
+    tensor: int  # index into Expansion.tensors
+    dims: tuple[Dim, ...]  # one per dimension of the base tensor, all "fixed"
+    inside: tuple[tuple[int | Expr, int], ...]  # (index, extent) where a view is narrower than its array
+
+
+@dataclass(frozen=True, eq=False)
+class RowUse:
+    """A loop over one row of a ragged or sparse axis."""
+
+    loop: Loop
+    loops: tuple[LoopVar, ...]
+
+
+def element(node: SlotLoad, loops: tuple[LoopVar, ...], number: int) -> Load:
+    """The element that a slot is loaded from: row and column along the view's first two dimensions."""
+    offsets: list[int | Expr] = [node.row, node.col]
+    dims, inside = [], []
+    for axis, entry in enumerate(node.tensor.window):
+        if isinstance(entry, Index):
+            dims.append(Dim("fixed", entry.at, None, entry.within))
+            continue
+        offset = offsets.pop(0) if offsets else 0
+        start = constant_of(entry.start)
+        if start != 0 or entry.extent != node.tensor.base.shape[axis]:
+            inside.append((offset, entry.extent))
+        dims.append(Dim("fixed", offset if start == 0 else entry.start + offset, None, entry.within))
+    return Load(node, loops, number, tuple(dims), tuple(inside))
 
 
 def graph_of(call: TaskCall) -> KernelGraph:

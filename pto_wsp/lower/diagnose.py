@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from pto_wsp.errors import ExecutionError, RegionError
 from pto_wsp.scalar_expr import Expr, LoopVar, as_expr
+from pto_wsp.types import RaggedRow, Sparse
 
 if TYPE_CHECKING:
-    from pto_wsp.lower.bindings import Binding, Call, KernelUse
+    from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse
 
-__all__ = ["outside"]
+__all__ = ["load_outside", "no_row", "outside"]
 
 _AXES = ("rows", "columns")
 
@@ -23,8 +24,10 @@ _AXES = ("rows", "columns")
 class _Values:
     """The environment of one task (scalar_expr.Environment)."""
 
-    def __init__(self, loops: dict[LoopVar, int], symbols: Mapping[str, int]) -> None:
-        self._loops, self._symbols = loops, symbols
+    def __init__(
+        self, loops: Sequence[LoopVar], values: Sequence[int], symbols: Mapping[str, int], slots: Sequence[int]
+    ) -> None:
+        self._loops, self._symbols, self._slots = dict(zip(loops, values, strict=False)), symbols, slots
 
     def loop(self, var: LoopVar, /) -> int:
         return self._loops[var]
@@ -36,7 +39,7 @@ class _Values:
         return self._symbols.get(name, 0)
 
     def slot(self, index: int, /) -> int:
-        raise LookupError(index)
+        return self._slots[index]
 
     def param(self, index: int, /) -> int:
         raise LookupError(index)
@@ -49,13 +52,14 @@ def outside(
     loops: Sequence[int],
     shapes: Sequence[tuple[int, ...]],
     symbols: Mapping[str, int],
+    slots: Sequence[int],
 ) -> ExecutionError:
     """The error for task `number`.
 
     loops   value of each loop variable around the call
     shapes  shape of each tensor's array
     """
-    env = _Values(dict(zip(call.loops, loops, strict=False)), symbols)
+    env = _Values(call.loops, loops, symbols, slots)
     axes = tuple(_axis_value(a, env) for a in call.task.axes)
     name = f"task {number}, {call.name}[{', '.join(map(repr, axes))}]"
     valid: list[int] = []
@@ -68,6 +72,49 @@ def outside(
             return RegionError(message, number, call.name, numbers, binding.param.name).at(call.task.line)
         valid += extents
     return _disagreement(name, call, use, number, valid).at(call.task.line)
+
+
+def no_row(
+    use: RowUse,
+    loops: Sequence[int],
+    entries: Mapping[Any, int],
+    symbols: Mapping[str, int],
+    slots: Sequence[int],
+) -> ExecutionError:
+    """The error for a loop over a row that its axis does not have. `entries`: length of each axis' first array."""
+    axis = use.loop.axis
+    whole = axis.ragged if isinstance(axis, RaggedRow) else axis.sparse  # type: ignore[union-attr]
+    row = as_expr(axis.row).evaluate(_Values(use.loops, loops, symbols, slots))  # type: ignore[union-attr]
+    rows = entries[whole] - isinstance(whole, Sparse)
+    what = f"loop {use.loop.var.name!r}{_around(use.loops, loops)} asks for row {row}"
+    return ExecutionError(f"{what} of a {type(whole).__name__} axis with {rows} rows.").at(use.loop.line)
+
+
+def load_outside(
+    load: Load, loops: Sequence[int], shape: tuple[int, ...], symbols: Mapping[str, int], slots: Sequence[int]
+) -> ExecutionError:
+    """The error for a slot that is loaded from outside a tensor or view."""
+    env = _Values(load.loops, loops, symbols, slots)
+    what = f"slot_load_u64({load.node.slot}, ...){_around(load.loops, loops)}"
+    for index, extent in load.inside:
+        at = _position(index, env)[0]
+        if not 0 <= at < extent:
+            return RegionError(f"{what} reads element {at} of a view with {extent}.").at(load.node.line)
+    for axis, (dim, length) in enumerate(zip(load.dims, shape, strict=True)):
+        at, exact = _position(dim.start, env)
+        low, high = (0, length) if dim.within is None else (_position(b, env)[0] for b in dim.within)
+        if not exact or not max(low, 0) <= at < min(length, high):
+            bounds = "" if dim.within is None else f", the view from {low} to {high}"
+            return RegionError(
+                f"{what} reads outside its array: index {at} in dimension {axis}{bounds}; the tensor has shape {shape}."
+            ).at(load.node.line)
+    return ExecutionError(f"{what}: refused by the bounds check.").at(load.node.line)
+
+
+def _around(loops: Sequence[LoopVar], values: Sequence[int]) -> str:
+    """The loops around a node, with their values."""
+    named = ", ".join(f"{var.name} = {value}" for var, value in zip(loops, values, strict=False))
+    return f" at {named}" if named else ""
 
 
 def _axis_value(value: Any, env: _Values) -> Any:

@@ -9,27 +9,31 @@ is made in rows.py. Start reading at `expand`.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pto_wsp.errors import ExecutionError
-from pto_wsp.lower import diagnose, expressions, jit
-from pto_wsp.lower.bindings import Binding, Call, KernelUse
-from pto_wsp.lower.expressions import Scope, signed
-from pto_wsp.lower.rows import COLUMNS, LONGEST_AXIS, OUTSIDE, STOPPED, Emitter, Input
+from pto_wsp.errors import AxisError, ExecutionError
+from pto_wsp.lower import axes, control, diagnose, expressions, jit
+from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse
+from pto_wsp.lower.expressions import signed
+from pto_wsp.lower.rows import COLUMNS, LOAD_OUTSIDE, LONGEST_AXIS, NO_ROW, STOPPED, Emitter, Input
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.scalar_expr import Expr
 from pto_wsp.trace import tree
-from pto_wsp.types import Tensor
+from pto_wsp.types import Ragged, Sparse, Tensor
 
-__all__ = ["LONGEST_AXIS", "Binding", "Call", "Expansion", "KernelUse", "Stopped", "expand"]
+__all__ = ["LONGEST_AXIS", "Binding", "Call", "Expansion", "Host", "Inputs", "KernelUse", "Stopped", "expand"]
 
 _LITTLE_ROOM = 1 << 21  # bytes of a table chunk: it should stay in the cache
 _MOST_ROWS, _LEAST_ROWS = 1 << 16, 1 << 10
+
+
+Data = tuple[NDArray[np.int64], ...]
 
 
 class Stopped(Exception):
@@ -45,6 +49,9 @@ class Expansion:
     tensors: tuple[Tensor, ...]  # base tensors, in order of first use
     loops: tuple[tree.Loop, ...]  # loops whose trip count is a run-time input
     symbols: tuple[str, ...]  # names of the run-time symbols that are read
+    axes: dict[Ragged | Sparse, tree.Loop]  # axes whose data is a run-time input, and a loop over each
+    loads: tuple[Load, ...]  # slots that are loaded from tensors
+    row_uses: tuple[RowUse, ...]  # loops over one row of an axis
     has_events: bool  # some rows are not tasks
     ir: str
     code: jit.Code
@@ -64,13 +71,23 @@ class Expansion:
         return TaskTable.empty(rows, words, max((len(c.task.axes) for c in self.calls), default=0))
 
     def inputs(
-        self, arrays: Sequence[NDArray[Any]], sizes: Mapping[tree.Loop, int], symbols: Mapping[str, int]
-    ) -> NDArray[np.int64]:
+        self,
+        arrays: Sequence[NDArray[Any]],
+        sizes: Mapping[tree.Loop, int],
+        symbols: Mapping[str, int],
+        data: Mapping[Ragged | Sparse, Mapping[str, Any]] | None = None,
+        spaces: Sequence[int] = (),
+        volatile: Set[Ragged | Sparse] = frozenset(),
+    ) -> Inputs:
         """The run-time inputs as the native code wants them.
 
         arrays   one per entry of `tensors`
         sizes    trip count per entry of `loops`
         symbols  64-bit words by name; a missing one is 0
+        data     what replaces the data that an axis was made with, see axes.data_of
+        spaces   per array, the space of memory that it lies in; by default each has one of its own
+        volatile axes whose data is written by tasks of the workload: it is read again as the loops begin
+        raises   ExecutionError for data of an axis that makes no sense
         """
         words = np.zeros(max(self._input_words, 1), np.int64)
         for what, place in self._inputs.items():
@@ -78,42 +95,86 @@ class Expansion:
                 words[place] = _checked_size(what[1], sizes[what[1]])
             elif what[0] == "symbol":
                 words[place] = signed(expressions.symbol_word(symbols.get(what[1], 0), what[2]))
+            elif what[0] == "space":
+                words[place] = spaces[what[1]] if len(spaces) else what[1]
             else:
                 array = arrays[what[1]]
                 words[place] = array.ctypes.data
                 words[place + 1 : place + 1 + array.ndim] = array.strides
                 words[place + 1 + array.ndim : place + 1 + 2 * array.ndim] = array.shape
-        return words
+        found = {axis: axis_data(axis, (data or {}).get(axis, {}), loop) for axis, loop in self.axes.items()}
+        return Inputs(words, found, dict(symbols), dict(data or {}), frozenset(volatile))
 
-    def _shapes(self, inputs: NDArray[np.int64]) -> list[tuple[int, ...]]:
+    @cached_property
+    def written(self) -> frozenset[int]:
+        """The tensors that tasks write to."""
+        return frozenset(b.tensor for call in self.calls for b in call.tiles if call.writes(b))
+
+    def reads_results(self, inputs: Inputs) -> bool:
+        """Is a slot loaded from memory that tasks write to?"""
+        if not self.loads:
+            return False
+        space = {what[1]: int(inputs.words[at]) for what, at in self._inputs.items() if what[0] == "space"}
+        written = {space[tensor] for tensor in self.written}
+        return any(space[load.tensor] in written for load in self.loads)
+
+    def _shapes(self, inputs: Inputs) -> list[tuple[int, ...]]:
         """Shape of each tensor's array, from the inputs."""
         ranks = [len(t.shape) for t in self.tensors]
         ends = [self._inputs[("tensor", k)] + 1 + 2 * rank for k, rank in enumerate(ranks)]
-        return [tuple(inputs[end - rank : end].tolist()) for end, rank in zip(ends, ranks, strict=True)]
+        return [tuple(inputs.words[end - rank : end].tolist()) for end, rank in zip(ends, ranks, strict=True)]
 
     def run(
         self,
-        inputs: NDArray[np.int64],
+        inputs: Inputs,
         table: TaskTable,
         consume: Callable[[TaskTable], None],
         stop: NDArray[np.int64] | None = None,
-        symbols: Mapping[str, int] | None = None,
+        host: Host | None = None,
     ) -> int:
         """Expand once; the number of tasks.
 
         consume  called with each filled chunk in program order, in the calling thread; what it raises ends the run
         stop     one word; the run ends with Stopped soon after it becomes non-zero
+        host     runs tasks while the table fills, and keeps the values that are loaded into slots
         raises   RegionError for a task whose tile would not lie inside its array; its chunk is not handed over
         """
         failure: list[BaseException] = []
         table.count = table.first_task = tasks = 0
+        words = np.zeros(control.WRITTEN + len(self.tensors), np.int64)
+        kept = list(inputs.axes.values())
+        axis_words = np.zeros((len(kept) + 1, axes.WORDS), np.int64)
+        for k, (axis, data) in enumerate(inputs.axes.items()):
+            axis_words[k] = axes.words_of(axis, data, axis in inputs.volatile)
 
-        def flush(count: int) -> int:
+        def flush(count: int) -> None:
             nonlocal tasks
+            if host is not None:
+                host.run(table, int(words[control.EXECUTED]), count, words)
             table.count, table.first_task = count, tasks
+            tasks += table.task_count if self.has_events else count
+            consume(table)
+            words[control.EXECUTED], words[control.WRITTEN :] = 0, 0
+
+        def refresh(number: int, host: Host) -> None:
+            axis, loop = list(self.axes.items())[number]
+            kept[number] = host.axis(lambda: axis_data(axis, inputs.given.get(axis, {}), loop))
+            axis_words[number] = axes.words_of(axis, kept[number], True)
+
+        def tell(what: int, rows: int) -> int:
             try:
-                tasks += table.task_count if self.has_events else count
-                consume(table)
+                if what == control.FLUSH:
+                    flush(rows)
+                elif host is None:
+                    raise AssertionError("tasks have to be run before the next ones are known")
+                elif what == control.TURN:
+                    host.turn(words)
+                else:
+                    table.first_task = tasks
+                    host.run(table, int(words[control.EXECUTED]), rows, words)
+                    words[control.EXECUTED] = rows
+                    if what >= control.REFRESH:
+                        refresh(what - control.REFRESH, host)
             except BaseException as error:
                 failure.append(error)
                 return 1
@@ -121,29 +182,89 @@ class Expansion:
 
         if stop is None:
             stop = np.zeros(1, np.int64)
+        if host is not None:
+            host.begin(words)
         where = np.zeros(2 + self._depth, np.int64)
         places = [getattr(table, column).ctypes.data for column in COLUMNS]
         columns = np.array([*places, table.capacity, table.axes.shape[1], table.args.shape[1]], np.int64)
-        callback = _FLUSH(flush)
+        callback = _TELL(tell)
         run = _EXPAND(self.code.address("expand"))
-        outcome = run(inputs.ctypes.data, columns.ctypes.data, callback, where.ctypes.data, stop.ctypes.data)
+        given = (inputs.words, columns, callback, where, stop, words, axis_words)
+        outcome = run(*(g.ctypes.data if isinstance(g, np.ndarray) else g for g in given))
         if failure:
             raise failure[0]
         if outcome == STOPPED:
             raise Stopped
         rows = int(where[1])
-        if outcome == OUTSIDE:
+        if outcome:
             tasks += int(np.count_nonzero(table.kernel[:rows] >= 0))
-            call, loops = self.calls[int(where[0])], where[2:].tolist()
-            use, shapes = self.kernels[call.kernel], self._shapes(inputs)
-            raise diagnose.outside(call, use, tasks, loops, shapes, symbols or {})
-        if rows and flush(rows):
+            raise self._refused(outcome, int(where[0]), where[2:].tolist(), tasks, inputs, words[: control.SLOTS])
+        if rows and tell(control.FLUSH, rows):
             raise failure[0]
+        if host is not None:
+            host.end(words)
         return tasks
 
+    def _refused(
+        self, outcome: int, number: int, loops: list[int], task: int, inputs: Inputs, slots: NDArray[np.int64]
+    ) -> ExecutionError:
+        """Why the run ended early."""
+        shapes, known = self._shapes(inputs), (inputs.symbols, slots.view(np.uint64).tolist())
+        if outcome == NO_ROW:
+            use = self.row_uses[number]
+            return diagnose.no_row(use, loops, {axis: len(data[0]) for axis, data in inputs.axes.items()}, *known)
+        if outcome == LOAD_OUTSIDE:
+            load = self.loads[number]
+            return diagnose.load_outside(load, loops, shapes[load.tensor], *known)
+        call = self.calls[number]
+        return diagnose.outside(call, self.kernels[call.kernel], task, loops, shapes, *known)
 
-_FLUSH = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
-_EXPAND = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, _FLUSH, ctypes.c_void_p, ctypes.c_void_p)
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a run is given: see Expansion.inputs."""
+
+    words: NDArray[np.int64]
+    axes: dict[Ragged | Sparse, Data]  # in the order of Expansion.axes
+    symbols: Mapping[str, int]
+    given: Mapping[Ragged | Sparse, Mapping[str, Any]]
+    volatile: frozenset[Ragged | Sparse]
+
+    def same(self, other: Inputs) -> bool:
+        """Are all of them equal? What axes hold that tasks write to may differ."""
+        return (
+            np.array_equal(self.words, other.words)
+            and self.symbols == other.symbols
+            and self.volatile == other.volatile
+            and all(
+                len(mine) == len(theirs) and all(map(np.array_equal, mine, theirs))
+                for (axis, mine), theirs in zip(self.axes.items(), other.axes.values(), strict=True)
+                if axis not in self.volatile
+            )
+        )
+
+
+class Host(Protocol):
+    """Who runs the tasks of a table that is still being filled. `words`: see control.py."""
+
+    def begin(self, words: NDArray[np.int64], /) -> None:
+        """A run begins."""
+
+    def run(self, table: TaskTable, begin: int, end: int, words: NDArray[np.int64], /) -> None:
+        """Run the tasks in these rows."""
+
+    def axis(self, read: Callable[[], Data], /) -> Data:
+        """The data of an axis at this moment."""
+
+    def turn(self, words: NDArray[np.int64], /) -> None:
+        """The page of values is full, or read to its end."""
+
+    def end(self, words: NDArray[np.int64], /) -> None:
+        """The run has ended well."""
+
+
+_TELL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+_EXPAND = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 2, _TELL, *[ctypes.c_void_p] * 4)
 
 
 def expand(workload: tree.WorkloadTree, key: Expr | None = None) -> Expansion:
@@ -152,8 +273,8 @@ def expand(workload: tree.WorkloadTree, key: Expr | None = None) -> Expansion:
     key     dispatch key of each task (scheduling); None: all keys are 0
     raises  CompileError, at the user's line, for what cannot be expanded
     """
-    emitter = Emitter(key)
-    piece = emitter.node(workload.root, Scope(), sequential=False)
+    emitter = Emitter(key, any(isinstance(node, tree.SlotLoad) for node in tree.walk(workload.root)))
+    piece = emitter.root(workload.root)
     ir = emitter.module(piece)
     return Expansion(
         kernels=tuple(emitter.kernels.values()),
@@ -161,6 +282,9 @@ def expand(workload: tree.WorkloadTree, key: Expr | None = None) -> Expansion:
         tensors=tuple(emitter.tensors),
         loops=tuple(what[1] for what in emitter.inputs if what[0] == "size"),
         symbols=tuple(dict.fromkeys(what[1] for what in emitter.inputs if what[0] == "symbol")),
+        axes=emitter.axes,
+        loads=tuple(emitter.loads),
+        row_uses=tuple(emitter.row_uses),
         has_events=emitter.has_events,
         ir=ir,
         code=jit.load(ir),
@@ -168,6 +292,14 @@ def expand(workload: tree.WorkloadTree, key: Expr | None = None) -> Expansion:
         _input_words=emitter.input_words,
         _depth=emitter.depth,
     )
+
+
+def axis_data(axis: Ragged | Sparse, given: Mapping[str, Any], loop: tree.Loop) -> Data:
+    """The data of an axis for a run, as axes.data_of."""
+    try:
+        return axes.data_of(axis, given, loop.var.name)
+    except AxisError as error:
+        raise ExecutionError(f"{error.message}.").at(loop.line) from None
 
 
 def _checked_size(loop: tree.Loop, size: int) -> int:

@@ -19,7 +19,7 @@ from pto_wsp.lower.lines import Lines
 from pto_wsp.scalar_expr import Expr, LoopVar, as_expr
 from pto_wsp.types import DType
 
-__all__ = ["Scope", "Value", "Variable", "emit", "emit_word", "number_word", "signed", "symbol_word"]
+__all__ = ["Scope", "Value", "Variable", "emit", "emit_load", "emit_word", "number_word", "signed", "symbol_word"]
 
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 _MOST_UNSIGNED = (1 << 64) - 1
@@ -113,6 +113,12 @@ def _axis(out: Lines, expr: Expr, scope: Scope) -> Value:
 def _symbol(out: Lines, expr: Expr, scope: Scope) -> Value:
     assert scope.read_symbol is not None
     return _full(scope.read_symbol(out, expr.a), "u64")
+
+
+def _slot(out: Lines, expr: Expr, scope: Scope) -> Value:
+    place = out.value(f"getelementptr i64, ptr %control, i64 {out.datum(expr.a)}")
+    word = out.value(f"load i64, ptr {place}")
+    return _full(out.value(f"icmp ne i64 {word}, 0") if expr.type == "bool" else word, expr.type)
 
 
 def _task_param(out: Lines, expr: Expr, scope: Scope) -> Value:
@@ -254,6 +260,9 @@ _EMIT: dict[str, Callable[[Lines, Expr, Scope], Value]] = {
     "axis_var": _axis,
     "symbol_u64": _symbol,
     "task_tag_u64": _symbol,
+    "slot_u64": _slot,
+    "slot_i64": _slot,
+    "slot_bool": _slot,
     "task_param": _task_param,
     "unary": _unary,
     "binary": _binary,
@@ -327,6 +336,39 @@ def _shorten(out: Lines, bits: str, dtype: DType) -> str:
     if dtype is DType.F16:
         short = out.value(f"call i32 @llvm.umin.i32(i32 {short}, i32 31744)")
     return out.value(f"or i32 {short}, {sign}")
+
+
+def emit_load(out: Lines, address: str, dtype: DType) -> str:
+    """The element at an address as an unsigned 64-bit word: ints are sign-extended, floats truncated.
+
+    Floats beyond the range become its nearest end, NaN becomes 0.
+    """
+    place = out.value(f"inttoptr i64 {address} to ptr")
+    aligned = ", align 1"
+    if not dtype.is_float:
+        word = out.value(f"load i{dtype.bits}, ptr {place}{aligned}")
+        widen = f"{'sext' if dtype.is_signed else 'zext'} i{dtype.bits} {word} to i64"
+        return word if dtype.bits == 64 else out.value(widen)
+    if dtype.bits > 16:
+        kind, name = ("double", "f64") if dtype is DType.F64 else ("float", "f32")
+        value = out.value(f"load {kind}, ptr {place}{aligned}")
+        return out.value(f"call i64 @llvm.fptoui.sat.i64.{name}({kind} {value})")
+    bits = out.value(f"zext i16 {out.value(f'load i16, ptr {place}{aligned}')} to i32")
+    value = out.value(f"bitcast i32 {_lengthen(out, bits, dtype)} to float")
+    return out.value(f"call i64 @llvm.fptoui.sat.i64.f32(float {value})")
+
+
+def _lengthen(out: Lines, bits: str, dtype: DType) -> str:
+    """16 bits of a float -> its bits in f32. Subnormals become 0, which they are truncated to anyway."""
+    if dtype is DType.BF16:
+        return out.value(f"shl i32 {bits}, 16")
+    sign = out.value(f"shl i32 {out.value(f'and i32 {bits}, 32768')}, 16")
+    size = out.value(f"shl i32 {out.value(f'and i32 {bits}, 32767')}, 13")
+    special = out.value(f"icmp uge i32 {size}, {31 << 23}")  # inf and NaN have the largest exponent in both
+    size = out.value(f"add i32 {size}, {out.value(f'select i1 {special}, i32 {224 << 23}, i32 {112 << 23}')}")
+    subnormal = out.value(f"icmp ult i32 {size}, {113 << 23}")
+    size = out.value(f"select i1 {subnormal}, i32 0, i32 {size}")
+    return out.value(f"or i32 {sign}, {size}")
 
 
 def signed(word: int) -> int:

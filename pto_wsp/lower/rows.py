@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pto_wsp.errors import CompileError
-from pto_wsp.lower import expressions
-from pto_wsp.lower.bindings import Binding, Call, Dim, KernelUse, bind, graph_of
+from pto_wsp.lower import axes, control, expressions, slots
+from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse, bind, element, graph_of
+from pto_wsp.lower.bounds import start_in
 from pto_wsp.lower.expressions import Scope, Variable, signed
 from pto_wsp.lower.lines import Lines, Piece, finish
 from pto_wsp.lower.tasks import ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT
@@ -22,25 +23,23 @@ from pto_wsp.trace import tree
 from pto_wsp.trace.c_expr import added_cycles
 from pto_wsp.trace.extents import CostTerm, Source
 from pto_wsp.trace.graph import KernelGraph, Param
-from pto_wsp.types import Dense, DenseDyn, DType, Symbol, Tensor
+from pto_wsp.types import Dense, DenseDyn, DType, Ragged, RaggedRow, Sparse, SparseRow, Symbol, Tensor
 
-__all__ = ["COLUMNS", "LONGEST_AXIS", "OUTSIDE", "STOPPED", "Emitter", "Input"]
+__all__ = ["COLUMNS", "LOAD_OUTSIDE", "LONGEST_AXIS", "NO_ROW", "OUTSIDE", "STOPPED", "Emitter", "Input"]
 
 LONGEST_AXIS = 1 << 40
 """Iterations that a run-time axis may have; keeps index arithmetic of ordinary programs free of overflow checks."""
 
-OUTSIDE, STOPPED = 1, 2
-"""What the native function returns when it does not come to the end."""
+OUTSIDE, STOPPED, LOAD_OUTSIDE, NO_ROW = 1, 2, 3, 4
+"""What the native function returns when it does not come to the end: a task's tile is outside its array, it was told to
+stop, the element for a slot is outside its array, a ragged or sparse axis has no such row."""
 
 COLUMNS = ("kernel", "leaf", "tail", "cycles", "key", "axes", "args")
 """Columns of a TaskTable, in the order in which the native function is given them."""
 
-Input = tuple[Any, ...]  # ("size", loop) | ("symbol", name, dtype) | ("tensor", index)
+Input = tuple[Any, ...]  # ("size", loop) | ("symbol", name, dtype) | ("tensor", index) | ("space", index)
 
 _LATER = {
-    tree.Cond: "P.when / cond",
-    tree.SlotSet: "slot_set_u64",
-    tree.SlotLoad: "slot_load_u64",
     tree.Send: "send",
     tree.Consume: "consume",
     tree.Connect: "connect",
@@ -50,10 +49,14 @@ _LATER = {
 class Emitter:
     """Makes the text, and the tables that it refers to by number."""
 
-    def __init__(self, key: Expr | None) -> None:
+    def __init__(self, key: Expr | None, loads: bool) -> None:
         self.key = key
+        self.notes_writes = loads  # some slot is loaded: which tasks write where has to be known
         self.kernels: dict[int, KernelUse] = {}  # by id(graph)
         self.calls: list[Call] = []
+        self.loads: list[Load] = []
+        self.row_uses: list[RowUse] = []
+        self.axes: dict[Ragged | Sparse, tree.Loop] = {}  # those with run-time data, and a loop over each
         self.tensors: list[Tensor] = []
         self.inputs: dict[Input, int] = {}  # what -> position of its first word
         self.constants: list[int] = []  # numbers of the nodes that became native loops
@@ -70,6 +73,9 @@ class Emitter:
 
     # -- nodes
 
+    def root(self, node: tree.TreeNode) -> Piece:
+        return self.node(node, Scope(read_symbol=self._symbol), sequential=False)
+
     def node(self, node: tree.TreeNode, scope: Scope, sequential: bool) -> Piece:
         """Code for a node whose surroundings are parallel or sequential."""
         if isinstance(node, tree.TaskCall):
@@ -78,6 +84,12 @@ class Emitter:
             return self.block(node, scope, sequential)
         if isinstance(node, tree.Loop):
             return self.loop(node, scope, sequential)
+        if isinstance(node, tree.Cond):
+            return self.cond(node, scope, sequential)
+        if isinstance(node, tree.SlotSet):
+            return slots.emit_set(node)
+        if isinstance(node, tree.SlotLoad):
+            return self.slot_load(node, replace(scope, line=node.line))
         construct = _LATER.get(type(node), type(node).__name__)
         raise CompileError(f"{construct} is not supported yet on cpu_sim.").at(node.line)
 
@@ -85,7 +97,8 @@ class Emitter:
         children = _parts(node)
         if len(children) == 1:
             return self.node(children[0], scope, sequential)
-        pieces = [self.node(child, scope, not node.parallel) for child in children]
+        timed = sum(_leads_to(child, (tree.TaskCall, *_LATER)) for child in children)
+        pieces = [self.node(child, scope, sequential if timed <= 1 else not node.parallel) for child in children]
         out = Lines()
         texts = list(dict.fromkeys(piece.text for piece in pieces))
         if len(pieces) - len(texts) < 3:
@@ -93,7 +106,7 @@ class Emitter:
                 out.add(piece)
         else:
             self._repeat(out, pieces, texts)
-        return self._nested(out.piece(), node.parallel, sequential)
+        return self._nested(out.piece(), node.parallel, sequential) if timed > 1 else out.piece()
 
     def _repeat(self, out: Lines, pieces: list[Piece], texts: list[str]) -> None:
         """One native loop over the pieces: a table says which text each has, and where its numbers are."""
@@ -141,23 +154,45 @@ class Emitter:
         self._event(out, EXIT)
         return out.piece()
 
+    def cond(self, node: tree.Cond, scope: Scope, sequential: bool) -> Piece:
+        """One branch or the other; the choice is free, a branch without tasks too."""
+        constant = constant_of(node.pred)
+        if constant is not None:
+            return self.node(node.then if constant else node.orelse, scope, sequential)
+        out = Lines()
+        then, orelse, after = out.label(), out.label(), out.label()
+        found = expressions.emit(out, node.pred, replace(scope, line=node.line))
+        holds = found.name if found.type == "bool" else out.value(f"icmp ne i64 {found.name}, 0")
+        out.branch(holds, then, orelse)
+        for label, branch in ((then, node.then), (orelse, node.orelse)):
+            out.start(label)
+            out.add(self.node(branch, scope, sequential))
+            out.jump(after)
+        out.start(after)
+        return out.piece()
+
     def loop(self, node: tree.Loop, scope: Scope, sequential: bool) -> Piece:
         if _is_empty(node):
             return Piece()
         depth = len(scope.loops)
         self.depth = max(self.depth, depth + 1)
-        axis, values = node.axis, ""
+        axis = node.axis
         out = Lines()
+        values = axes.Values()
         if isinstance(axis, DenseDyn):
             count = _read(out, self._input(("size", node)))
             low, high, most = 0, LONGEST_AXIS - 1, LONGEST_AXIS
         elif isinstance(axis, tuple):
             most = len(axis)
-            values, count = out.datum(self._constants(axis)), out.datum(most)
+            values = axes.Values("@constants", out.datum(self._constants(axis)))
+            count = out.datum(most)
             low, high = min(axis), max(axis)
         elif isinstance(axis, (int, Dense)):
             most = _size(axis)
             count, low, high = out.datum(most), 0, most - 1
+        elif isinstance(axis, (Ragged, RaggedRow, Sparse, SparseRow)):
+            count, values = self._dynamic(out, node, replace(scope, line=node.line))
+            low, high, most = 0, LONGEST_AXIS - 1, LONGEST_AXIS
         else:
             raise CompileError(f"{type(axis).__name__} axes are not supported yet on cpu_sim.").at(node.line)
         variable = Variable(node.var, f"%var{depth}", low, high)
@@ -165,7 +200,32 @@ class Emitter:
         self._iterate(out, depth, count, values, body)
         return self._nested(out.piece(), node.parallel, sequential) if most > 1 else out.piece()
 
-    def _iterate(self, out: Lines, depth: int, count: str, values: str, body: Piece) -> None:
+    def _dynamic(self, out: Lines, node: tree.Loop, scope: Scope) -> tuple[str, axes.Values]:
+        """Trip count and values of a loop over an axis whose data is read when the loop begins."""
+        axis = node.axis
+        whole = axis.ragged if isinstance(axis, RaggedRow) else axis.sparse if isinstance(axis, SparseRow) else axis
+        assert isinstance(whole, (Ragged, Sparse))
+        self.axes.setdefault(whole, node)
+        number = list(self.axes).index(whole)
+        axes.emit_refresh(out, number)
+        if not isinstance(axis, (RaggedRow, SparseRow)):
+            return axes.emit_all(out, whole, number)
+        row = expressions.emit(out, axis.row, scope)
+        good, bad = out.label(), out.label()
+        out.branch(axes.emit_inside(out, number, row), good, bad)
+        self._refuse(out, bad, NO_ROW, len(self.row_uses))
+        self.row_uses.append(RowUse(node, tuple(v.var for v in scope.loops)))
+        out.start(good)
+        return axes.emit_row(out, whole, number, row)
+
+    def _refuse(self, out: Lines, label: str, outcome: int, number: int) -> None:
+        """A block that ends the run."""
+        out.start(label)
+        out.put(f"store i64 {out.datum(number)}, ptr %where")
+        out.put(f"store i64 {outcome}, ptr %outcome")
+        out.jump("outside")
+
+    def _iterate(self, out: Lines, depth: int, count: str, values: axes.Values, body: Piece) -> None:
         head, check, inside, done = out.label(), out.label(), out.label(), out.label()
         out.put(f"store i64 0, ptr %loop{depth}")
         out.jump(head)
@@ -176,22 +236,39 @@ class Emitter:
         stop = out.value("load atomic i64, ptr %stop monotonic, align 8")
         out.branch(out.value(f"icmp eq i64 {stop}, 0"), inside, "stopped")
         out.start(inside)
-        value = index
-        if values:
-            place = out.value(f"add i64 {values}, {index}")
-            value = out.value(f"load i64, ptr {out.value(f'getelementptr i64, ptr @constants, i64 {place}')}")
-        out.put(f"store i64 {value}, ptr %var{depth}")
+        out.put(f"store i64 {values.at(out, index)}, ptr %var{depth}")
         out.add(body)
         index = out.value(f"load i64, ptr %loop{depth}")
         out.put(f"store i64 {out.value(f'add nuw nsw i64 {index}, 1')}, ptr %loop{depth}")
         out.jump(head)
         out.start(done)
 
+    def slot_load(self, node: tree.SlotLoad, scope: Scope) -> Piece:
+        out = Lines()
+        number = self._number(node.tensor)
+        load = element(node, tuple(v.var for v in scope.loops), number)
+        first, rank = self._input(("tensor", number)), len(load.dims)
+        words = [_read(out, first + k) for k in range(1 + 2 * rank)]
+        tensor = slots.Array(words[0], words[1 : 1 + rank], words[1 + rank :], self._written(out, number))
+        bad = out.label()
+        slots.emit_load(out, load, tensor, scope, bad)
+        after = out.label()
+        out.jump(after)
+        self._refuse(out, bad, LOAD_OUTSIDE, len(self.loads))
+        out.start(after)
+        self.loads.append(load)
+        return out.piece()
+
+    def _written(self, out: Lines, tensor: int) -> str:
+        """Where the row after the last one that writes to the tensor's memory is kept."""
+        space = _read(out, self._input(("space", tensor)))
+        return out.value(f"getelementptr i64, ptr %written, i64 {space}")
+
     # -- tasks
 
     def task(self, node: tree.TaskCall, scope: Scope) -> Piece:
         """One row. Where are the tiles, do they lie inside, how much of each is there, what does it cost; write."""
-        scope = replace(scope, read_symbol=self._symbol, line=node.line)
+        scope = replace(scope, line=node.line)
         if node.after:
             raise CompileError("explicit edges (after=...) are not supported yet on cpu_sim.").at(node.line)
         graph = graph_of(node)
@@ -206,11 +283,12 @@ class Emitter:
         out.branch(out.every([check for place in places for check in place.checks]), good, bad)
         out.start(bad)
         out.put(f"store i64 {call}, ptr %where")
+        out.put(f"store i64 {OUTSIDE}, ptr %outcome")
         out.jump("outside")
         out.start(good)
-        axes = [_axis_word(out, value, scope) for value in node.axes]
+        values = [_axis_word(out, value, scope) for value in node.axes]
         scalars = [self._scalar_word(out, p, given[p.name], scope) for p in graph.scalar_params]
-        params = [*axes, *(v for place in places for v in place.valid), *scalars]
+        params = [*values, *(v for place in places for v in place.valid), *scalars]
         key = self._key(out, replace(scope, params=params))
         static = out.datum(sum(term.static for term in use.cost))
         out.branch(out.every([whole for place in places for whole in place.whole]), full, partial)
@@ -229,7 +307,7 @@ class Emitter:
         out.start(write)
         cycles = out.value(f"phi i64 [{static}, %{full}], [{cost}, %{partial}]")
         tail = out.value(f"phi i8 [0, %{full}], [1, %{partial}]")
-        added = added_cycles(graph, len(axes) + 2 * len(tiles))
+        added = added_cycles(graph, len(values) + 2 * len(tiles))
         if added is not None:
             more = expressions.emit(out, added, replace(scope, params=params)).name
             cycles = out.value(f"add i64 {cycles}, {more}")
@@ -243,8 +321,13 @@ class Emitter:
             ("key", "i64", key),
         ):
             _put(out, column, kind, row, value)
-        _put_all(out, "axes", row, axes)
+        _put_all(out, "axes", row, values)
         _put_all(out, "args", row, [*(word for place in places for word in place.words), *scalars])
+        if self.notes_writes:
+            written = {b.tensor for b in tiles if b.param.direction != "in"}
+            following = out.value(f"add i64 {row}, 1")
+            for place in [self._written(out, tensor) for tensor in sorted(written)]:
+                out.put(f"store i64 {following}, ptr {place}")
         _next_row(out, row)
         return out.piece()
 
@@ -291,11 +374,15 @@ class Emitter:
         if not isinstance(view, Tensor):
             what = f"{call.kernel.name}: {param.name} needs a Tensor"
             raise CompileError(f"{what}; got {type(view).__name__}.").at(call.line)
+        return bind(param, view, self._number(view), call)
+
+    def _number(self, view: Tensor) -> int:
+        """The number of a view's base among the tensors of the workload."""
         base = view.base
         if id(base) not in self._tensor_numbers:
             self._tensor_numbers[id(base)] = len(self.tensors)
             self.tensors.append(base)
-        return bind(param, view, self._tensor_numbers[id(base)], call)
+        return self._tensor_numbers[id(base)]
 
     def _tile(self, out: Lines, binding: Binding, scope: Scope) -> _Place:
         """Code that finds the tile in its array."""
@@ -308,7 +395,7 @@ class Emitter:
             stride = _read(out, first + 1 + axis)
             left = _read(out, first + 1 + rank + axis)
             if constant_of(dim.start) != 0 or dim.role == "fixed":
-                start, left, inside = _start(out, dim, left, scope)
+                start, left, inside = start_in(out, dim, left, scope)
                 checks.extend(inside)
                 address = out.value(f"add i64 {address}, {out.value(f'mul i64 {start}, {stride}')}")
             if dim.role != "fixed":
@@ -338,7 +425,7 @@ class Emitter:
 
     def module(self, piece: Piece) -> str:
         """The module's text."""
-        pointers = ("noalias %inputs", "noalias %columns", "%flush", "noalias %where", "%stop")
+        pointers = ("noalias %inputs", "noalias %columns", "%tell", "noalias %where", "%stop", "%control", "%axis_data")
         lines = [f"define i64 @expand({', '.join(f'ptr {p}' for p in pointers)}) {{"]
         for k, column in enumerate(COLUMNS):
             lines.append(f"  %{column}_at = getelementptr ptr, ptr %columns, i64 {k}")
@@ -346,6 +433,7 @@ class Emitter:
         for k, word in enumerate(("capacity", "axes_width", "args_width")):
             lines.append(f"  %{word}_at = getelementptr i64, ptr %columns, i64 {len(COLUMNS) + k}")
             lines.append(f"  %{word} = load i64, ptr %{word}_at")
+        lines.append(f"  %written = getelementptr i64, ptr %control, i64 {control.WRITTEN}\n  %outcome = alloca i64")
         lines.append("  %row = alloca i64\n  store i64 0, ptr %row\n  %rows_at = getelementptr i64, ptr %where, i64 1")
         for d in range(self.depth):
             lines.append(f"  %loop{d} = alloca i64\n  %var{d} = alloca i64")
@@ -355,16 +443,20 @@ class Emitter:
         lines.append("outside:\n  %left = load i64, ptr %row\n  store i64 %left, ptr %rows_at")
         for d in range(self.depth):
             lines.append(f"  %at{d} = load i64, ptr %var{d}\n  store i64 %at{d}, ptr %var{d}_at")
-        lines.append(f"  ret i64 {OUTSIDE}\nstopped:\n  ret i64 {STOPPED}\n}}")
+        lines.append("  %why = load i64, ptr %outcome\n  ret i64 %why")
+        lines.append(f"stopped:\n  ret i64 {STOPPED}\n}}")
         table = ", ".join(f"i64 {n}" for n in self.constants)
         constants = f"@constants = private constant [{len(self.constants)} x i64] [{table}]\n" if table else ""
-        return constants + _DECLARATIONS + "\n".join(lines) + "\n"
+        functions = control.TEXT if self.loads or self.axes else ""
+        return constants + _DECLARATIONS + functions + "\n".join(lines) + "\n"
 
 
 _DECLARATIONS = """
 declare i64 @llvm.smin.i64(i64, i64)
 declare i32 @llvm.umin.i32(i32, i32)
 declare i32 @llvm.usub.sat.i32(i32, i32)
+declare i64 @llvm.fptoui.sat.i64.f32(float)
+declare i64 @llvm.fptoui.sat.i64.f64(double)
 declare {i64, i1} @llvm.sadd.with.overflow.i64(i64, i64)
 declare {i64, i1} @llvm.ssub.with.overflow.i64(i64, i64)
 declare {i64, i1} @llvm.smul.with.overflow.i64(i64, i64)
@@ -385,7 +477,7 @@ class _Place:
 
 
 def _parts(block: tree.Block) -> list[tree.TreeNode]:
-    """The nodes of a block that have tasks; blocks of the same order inside it are dissolved, however deep."""
+    """The nodes of a block that do something; blocks of the same order inside it are dissolved, however deep."""
     parts, left = [], list(reversed(block.children))
     while left:
         child = left.pop()
@@ -397,19 +489,27 @@ def _parts(block: tree.Block) -> list[tree.TreeNode]:
 
 
 def _is_empty(node: tree.TreeNode) -> bool:
-    """Can it be seen without running that the node has no tasks?"""
+    """Can it be seen without running that the node does nothing?"""
+    return not _leads_to(node, (tree.TaskCall, tree.SlotSet, tree.SlotLoad, *_LATER))
+
+
+def _leads_to(node: tree.TreeNode, kinds: tuple[type, ...]) -> bool:
+    """Is there a node of these kinds that may be reached?"""
     left = [node]
     while left:
         node = left.pop()
+        if isinstance(node, kinds):
+            return True
         if isinstance(node, tree.Block):
             left.extend(node.children)
+        elif isinstance(node, tree.Cond):
+            constant = constant_of(node.pred)
+            left.extend((node.then, node.orelse) if constant is None else (node.then if constant else node.orelse,))
         elif isinstance(node, tree.Loop):
             axis = node.axis
             if axis != () and (not isinstance(axis, (int, Dense)) or _size(axis) > 0):
                 left.append(node.body)
-        else:
-            return False
-    return True
+    return False
 
 
 def _size(axis: int | Dense) -> int:
@@ -425,23 +525,6 @@ def _read(out: Lines, position: int) -> str:
     """Load a run-time input."""
     place = out.value(f"getelementptr i64, ptr %inputs, i64 {out.datum(position)}")
     return out.value(f"load i64, ptr {place}")
-
-
-def _start(out: Lines, dim: Dim, length: str, scope: Scope) -> tuple[str, str, list[str]]:
-    """First position in a dimension of that length, what is left from there, and i1s: it lies inside."""
-    at = expressions.emit(out, dim.start, scope)
-    checks = [out.value(f"icmp {'ult' if dim.role == 'fixed' else 'ule'} i64 {at.name}, {length}")]
-    left = out.value(f"sub i64 {length}, {at.name}")
-    flags = [at.overflow]
-    if dim.within is not None:
-        low, high = (expressions.emit(out, bound, scope) for bound in dim.within)
-        checks.append(out.value(f"icmp sge i64 {at.name}, {low.name}"))
-        checks.append(out.value(f"icmp {'slt' if dim.role == 'fixed' else 'sle'} i64 {at.name}, {high.name}"))
-        room = out.value(f"sub i64 {high.name}, {at.name}")
-        left = out.value(f"call i64 @llvm.smin.i64(i64 {left}, i64 {room})")
-        flags += [low.overflow, high.overflow]
-    checks.extend(out.value(f"xor i1 {flag}, true") for flag in flags if flag)
-    return at.name, left, checks
 
 
 def _axis_word(out: Lines, value: Any, scope: Scope) -> str:
@@ -492,7 +575,7 @@ def _next_row(out: Lines, row: str) -> None:
     out.put(f"store i64 {following}, ptr %row")
     out.branch(out.value(f"icmp eq i64 {following}, %capacity"), flush, after)
     out.start(flush)
-    refused = out.value(f"call i64 %flush(i64 {following})")
+    refused = out.value(f"call i64 %tell(i64 {control.FLUSH}, i64 {following})")
     out.put("store i64 0, ptr %row")
     out.branch(out.value(f"icmp eq i64 {refused}, 0"), after, "stopped")
     out.start(after)

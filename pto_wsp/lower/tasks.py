@@ -53,13 +53,17 @@ class TaskTable:
             args=np.empty((capacity, words), np.int64),
         )
 
-    def row(self, row: int) -> TaskTable:
-        """A table of this one row; it shares the columns' memory."""
-        one, before = slice(row, row + 1), int(np.count_nonzero(self.kernel[:row] >= 0))
+    def part(self, begin: int, end: int) -> TaskTable:
+        """A table of these rows; it shares the columns' memory."""
+        some, before = slice(begin, end), int(np.count_nonzero(self.kernel[:begin] >= 0))
         return TaskTable(
-            self.kernel[one], self.leaf[one], self.tail[one], self.cycles[one], self.key[one], self.axes[one],
-            self.args[one], 1, self.first_task + before,
+            self.kernel[some], self.leaf[some], self.tail[some], self.cycles[some], self.key[some], self.axes[some],
+            self.args[some], end - begin, self.first_task + before,
         )  # fmt: skip
+
+    def row(self, row: int) -> TaskTable:
+        """A table of this one row."""
+        return self.part(row, row + 1)
 
     @property
     def capacity(self) -> int:

@@ -126,6 +126,10 @@ class Executor:
         if seconds < _WORTH or saved < price or not run.parallel(row, seconds):
             run.serial(row, table.count)
 
+    def machine(self, progress: NDArray[np.int64]) -> tuple[int, int, int, int]:
+        """What native code needs to run tasks in order: see decisions.Recording. `progress`: one word."""
+        return native.address_of_run_rows(), self.functions, self.scratch(0), int(progress.ctypes.data)
+
     def found_parallel(self, found: bool) -> None:
         """Looking for tasks that can run side by side was worth it, or not: then look less often."""
         self._skip = 0 if found else self._patience

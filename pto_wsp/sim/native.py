@@ -15,7 +15,7 @@ from typing import Any
 
 from pto_wsp.lower import jit
 
-__all__ = ["find_edges", "run_rows", "work"]
+__all__ = ["address_of_run_rows", "find_edges", "run_rows", "work"]
 
 _Word, _Pointer = ctypes.c_int64, ctypes.c_void_p
 
@@ -48,6 +48,9 @@ call:
   %index = or i32 %double, %variant
   %function.at = getelementptr ptr, ptr %functions, i32 %index
   %function = load ptr, ptr %function.at
+  %compiled = icmp ne ptr %function, null
+  br i1 %compiled, label %run, label %done
+run:
   %offset = mul i64 %row, %width
   %args.at = getelementptr i64, ptr %args, i64 %offset
   call void %function(ptr %args.at, ptr %scratch)
@@ -55,7 +58,7 @@ call:
   store atomic i64 %one.more, ptr %progress monotonic, align 8
   br label %step
 step:
-  %counted = phi i64 [%count, %kind], [%one.more, %call]
+  %counted = phi i64 [%count, %kind], [%one.more, %run]
   %next = add i64 %row, 1
   br label %check
 done:
@@ -316,9 +319,17 @@ def _function(name: str, text: str, result: Any, *arguments: Any) -> Any:
 
 
 def run_rows() -> Any:
-    """(functions, kernel, tail, args, width, begin, end, scratch, stop, progress) -> the row after the last one run."""
+    """(functions, kernel, tail, args, width, begin, end, scratch, stop, progress) -> the row after the last one run.
+
+    It ends early when it is told to stop, and before a task whose kernel is not compiled yet.
+    """
     words, pointers = (_Word,) * 3, (_Pointer,) * 3
     return _function("run_rows", _text(_RUN_ROWS), _Word, *[_Pointer] * 4, *words, *pointers)
+
+
+def address_of_run_rows() -> int:
+    """For native code that calls it."""
+    return ctypes.cast(run_rows(), _Pointer).value or 0
 
 
 def find_edges() -> Any:

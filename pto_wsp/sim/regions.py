@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pto_wsp.lower.bindings import Binding, Call
 from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
 from pto_wsp.scalar_expr import affine
+from pto_wsp.types import Sparse, SparseRow
 
 __all__ = ["Accesses", "Tiles", "Uses", "accesses_of", "are_apart", "cells_of", "overlaps_itself", "spaces_of"]
 
@@ -105,8 +106,13 @@ def are_apart(call: Call, binding: Binding) -> bool:
             size = {"rows": tile.rows, "cols": tile.cols, "fixed": 1}[dim.role]
             if abs(step) >= (size if dim.extent is None else min(size, dim.extent)):
                 moved.add(var)
-    repeats = any(isinstance(var.axis, tuple) and len(set(var.axis)) < len(var.axis) for var in call.loops)
+    repeats = any(_may_repeat(var.axis) for var in call.loops)
     return not repeats and moved.issuperset(call.loops)
+
+
+def _may_repeat(axis: Any) -> bool:
+    """May a loop over the axis have one value twice?"""
+    return isinstance(axis, (Sparse, SparseRow)) or isinstance(axis, tuple) and len(set(axis)) < len(axis)
 
 
 def accesses_of(table: TaskTable, rows: _Int, uses: Uses) -> Accesses:

@@ -28,7 +28,7 @@ from pto_wsp.trace.tree import (
     WorkloadTree,
 )
 from pto_wsp.trace.workload import Workload, part
-from pto_wsp.types import Sparse, SparseRow, Tensor, loop_axis
+from pto_wsp.types import RaggedRow, Sparse, SparseRow, Tensor, loop_axis
 
 SLOTS = 256
 
@@ -230,7 +230,9 @@ RULES: dict[str, Callable[[_Resolver, Workload], TreeNode]] = {
 
 
 def as_axis(axis: Any, selecting: bool, line: SourceLine) -> Any:
-    """What a loop may run over: an int, Dense, DenseDyn or Ragged; a selection: a Sparse, one of its rows, or ints.
+    """What a loop may run over: an int, Dense, DenseDyn, Ragged or one of its rows.
+
+    A selection runs over a Sparse, one of its rows, or ints.
 
     raises AxisError (a TypeError and ValueError), or CompileError for a Sparse outside a selection
     """
@@ -325,7 +327,7 @@ def leaves(value: Any) -> Iterator[Expr]:
         yield as_expr(value)
     elif isinstance(value, Expr):
         yield from value.leaves()
-    elif isinstance(value, SparseRow):
+    elif isinstance(value, (RaggedRow, SparseRow)):
         yield from value.row.leaves()
     elif isinstance(value, Tensor):
         for index in value.index_exprs:

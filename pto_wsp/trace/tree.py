@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pto_wsp.errors import SourceLine
     from pto_wsp.scalar_expr import Expr, LoopVar
     from pto_wsp.trace.kernel import Kernel
-    from pto_wsp.types import Dense, DenseDyn, Ragged, Sparse, SparseRow, Symbol, Tensor
+    from pto_wsp.types import Dense, DenseDyn, Ragged, RaggedRow, Sparse, SparseRow, Symbol, Tensor
 
-    Axis = int | Dense | DenseDyn | Ragged | Sparse | SparseRow | tuple[int, ...]
+    Axis = int | Dense | DenseDyn | Ragged | RaggedRow | Sparse | SparseRow | tuple[int, ...]
     Argument = Tensor | int | float | bool | Symbol | Expr
 
 
@@ -149,9 +149,11 @@ class WorkloadTree:
 
 def walk(node: TreeNode) -> Iterator[TreeNode]:
     """The node and everything in it, in program order."""
-    yield node
-    for child in children(node):
-        yield from walk(child)
+    left = [node]
+    while left:
+        node = left.pop()
+        yield node
+        left.extend(reversed(children(node)))
 
 
 def children(node: TreeNode) -> tuple[TreeNode, ...]:

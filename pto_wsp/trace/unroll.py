@@ -10,7 +10,7 @@ from pto_wsp.errors import CompileError
 from pto_wsp.scalar_expr import Expr, LoopVar, as_expr
 from pto_wsp.trace.resolve import as_axis, as_predicate, call_body
 from pto_wsp.trace.workload import Task, Workload, part
-from pto_wsp.types import Ragged, Sparse, SparseRow
+from pto_wsp.types import Ragged, RaggedRow, Sparse, SparseRow
 
 
 def unroll(workload: Workload, symbols: Mapping[str, int], slots: Mapping[int, int]) -> Iterator[Task]:
@@ -122,6 +122,8 @@ def indices(axis: Any, values: _Values) -> Iterator[int]:
         return iter(range(axis))
     if isinstance(axis, SparseRow):
         return iter(axis.sparse[values.value(axis.row)])
+    if isinstance(axis, RaggedRow):
+        return iter(range(axis.ragged.length(values.value(axis.row))))
     if isinstance(axis, Sparse):
         return (int(i) for i in axis.indices[axis.indptr[0] : axis.indptr[-1]])
     if isinstance(axis, tuple):

@@ -713,17 +713,14 @@ def test_string_kernels_cannot_be_compiled():
 
 
 def test_constructs_of_later_versions_are_refused_by_name():
-    from pto_wsp import Ragged, cond
+    from pto_wsp.csp import Channel, connect, consume, process, send
 
-    def body(i):
-        return task(ten.kernel, [i], ten.resources)
-
-    with refused("Ragged", kind=CompileError):
-        parallel_for(Ragged(2, [1, 2]), body).compile()
-    with refused("cond", kind=CompileError):
-        from pto_wsp.scalar_expr import symbol_u64
-
-        cond(symbol_u64("n") > 1, body(0), body(1)).compile()
+    channel = Channel("c", 2)
+    one = task(ten.kernel, [0], ten.resources)
+    source = process("a").produces(channel).body(send(channel, one))
+    sink = process("b").consumes(channel).body(consume(channel, lambda t: task(ten.kernel, [t], ten.resources)))
+    with refused("connect", kind=CompileError):
+        connect([source, sink], [channel]).compile()
 
 
 # ---- S: schedule ---------------------------------------------------------------------------------------------------

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pto_wsp import Dense, DenseDyn, DType, In, InOut, Out, Ragged, Scalar, Sparse, Symbol, Tensor, Tile, kernel, pto
+from pto_wsp import Dense, DenseDyn, DType, In, InOut, Out, Scalar, Symbol, Tensor, Tile, kernel, pto
+from pto_wsp.csp import Channel
 from pto_wsp.errors import CompileError, ExecutionError, RegionError
 from pto_wsp.lower import expressions
 from pto_wsp.lower.expand import LONGEST_AXIS, Stopped, expand
 from pto_wsp.lower.expressions import symbol_word
 from pto_wsp.lower.tasks import ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, TaskTable
-from pto_wsp.scalar_expr import LoopVar, TaskExpr, as_expr, axis, fnv1a_64, slot_u64, symbol_u64, task_param
-from pto_wsp.trace.tree import Block, Cond, Loop, SlotLoad, SlotSet, TaskCall, WorkloadTree
+from pto_wsp.scalar_expr import LoopVar, TaskExpr, as_expr, axis, fnv1a_64, symbol_u64, task_param
+from pto_wsp.trace.tree import Block, Cond, Loop, Send, TaskCall, WorkloadTree
 from tests.lower.walked import Outside, Walk, signed
 
 # ---- kernels and helpers ---------------------------------------------------------------------------------------------
@@ -83,7 +84,7 @@ def rows_of(root, sizes=None, symbols=None, key=None, capacity=None):
                 }
             rows.append(row)
 
-    tasks = expansion.run(inputs_of(expansion, sizes, symbols), table, consume, symbols=symbols)
+    tasks = expansion.run(inputs_of(expansion, sizes, symbols), table, consume)
     assert tasks == sum(r["kernel"] >= 0 for r in rows)
     return rows
 
@@ -747,12 +748,9 @@ def defined(e):
 @pytest.mark.parametrize(
     "node, what",
     [
-        (lambda: loop(Ragged(2, [1, 2]), lambda i: leaf()), "Ragged axes"),
-        (lambda: loop(Sparse(1, [0, 1], [0]), lambda i: leaf()), "Sparse axes"),
-        (lambda: Cond(slot_u64(1) > 0, leaf(), leaf()), "P.when"),
-        (lambda: SlotSet(1, 2), "slot_set_u64"),
-        (lambda: SlotLoad(1, X1), "slot_load_u64"),
-        (lambda: call(ONE, X1[slot_u64(0)], X1), "slot_u64"),
+        (lambda: Send(Channel("c", 1), leaf()), "send"),
+        (lambda: Cond(task_param(0) > 0, leaf(), leaf()), "dispatch keys only"),
+        (lambda: Cond(axis("nowhere") > 0, leaf(), leaf()), "no loop of that name"),
         (lambda: call(ONE, X1[task_param(0)], X1), "dispatch keys only"),
         (lambda: call(ONE, X1[axis("nowhere")], X1), "no loop of that name"),
         (lambda: call(ONE, X1[LoopVar("k", 3)], X1), "outside its loop"),

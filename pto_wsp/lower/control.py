@@ -1,0 +1,90 @@
+"""What the native expander and its caller tell each other while a run goes on, and the native functions for it.
+
+Control words, 64 bits each:
+
+    0 .. 255   the slots
+    EXECUTED   rows of the table whose tasks have been run already; the caller sets it back when it has taken a table
+    MODE       what becomes of values that are loaded into slots: KEEP_NOTHING, RECORD them, or REPLAY recorded ones
+    LOG        address of a page of such values;  CURSOR  the next one;  ROOM  how many the page holds
+    RUN        address of native.run_rows, or 0: tasks are run by the caller only;  FUNCTIONS, SCRATCH, PROGRESS  for it
+    WRITTEN    and following, one per space of memory: the row after the last one that writes to it
+
+The caller is told what has happened by `tell(what, rows)`, which returns 0 to go on: FLUSH, the table is full;
+CATCH_UP, its tasks so far have to be run; TURN, the page of values is full, or read to its end; REFRESH + k, the same
+as CATCH_UP, and axis k has to be read again.
+"""
+
+from __future__ import annotations
+
+from pto_wsp.scalar_expr import SLOTS
+
+__all__ = [
+    "CATCH_UP", "CURSOR", "EXECUTED", "FLUSH", "FUNCTIONS", "KEEP_NOTHING", "LOG", "MODE", "PROGRESS", "RECORD",
+    "REFRESH", "REPLAY", "ROOM", "RUN", "SCRATCH", "SLOTS", "TEXT", "TURN", "WRITTEN",
+]  # fmt: skip
+
+EXECUTED, MODE, LOG, CURSOR, ROOM, RUN, FUNCTIONS, SCRATCH, PROGRESS, WRITTEN = range(SLOTS, SLOTS + 10)
+KEEP_NOTHING, RECORD, REPLAY = range(3)
+FLUSH, CATCH_UP, TURN, REFRESH = range(4)
+
+_FEW = 64
+"""Tasks that are run here, one after the other; more of them may be worth several threads."""
+
+TEXT = f"""
+; Run the tasks of all rows so far. 0, or what the caller has returned.
+define private i64 @catch_up(ptr %control, ptr %tell, ptr %kernel, ptr %tail, ptr %args, i64 %width, ptr %stop,
+                             i64 %rows) {{
+  %executed.at = getelementptr i64, ptr %control, i64 {EXECUTED}
+  %executed = load i64, ptr %executed.at
+  %waiting = sub i64 %rows, %executed
+  %few = icmp ult i64 %waiting, {_FEW}
+  %run.at = getelementptr i64, ptr %control, i64 {RUN}
+  %run = load ptr, ptr %run.at
+  %can = icmp ne ptr %run, null
+  %here = and i1 %few, %can
+  br i1 %here, label %fast, label %ask
+fast:
+  %functions.at = getelementptr i64, ptr %control, i64 {FUNCTIONS}
+  %functions = load ptr, ptr %functions.at
+  %scratch.at = getelementptr i64, ptr %control, i64 {SCRATCH}
+  %scratch = load ptr, ptr %scratch.at
+  %progress.at = getelementptr i64, ptr %control, i64 {PROGRESS}
+  %progress = load ptr, ptr %progress.at
+  %after = call i64 %run(ptr %functions, ptr %kernel, ptr %tail, ptr %args, i64 %width, i64 %executed, i64 %rows,
+                         ptr %scratch, ptr %stop, ptr %progress)
+  store i64 %after, ptr %executed.at
+  %all = icmp eq i64 %after, %rows
+  br i1 %all, label %done, label %ask
+ask:
+  %refused = call i64 %tell(i64 {CATCH_UP}, i64 %rows)
+  ret i64 %refused
+done:
+  ret i64 0
+}}
+
+; The place of the next value in the log; null when the caller has refused to turn the page.
+define private ptr @place(ptr %control, ptr %tell, i64 %rows) {{
+entry:
+  %cursor.at = getelementptr i64, ptr %control, i64 {CURSOR}
+  %room.at = getelementptr i64, ptr %control, i64 {ROOM}
+  %cursor = load i64, ptr %cursor.at
+  %room = load i64, ptr %room.at
+  %full = icmp sge i64 %cursor, %room
+  br i1 %full, label %turn, label %found
+turn:
+  %refused = call i64 %tell(i64 {TURN}, i64 %rows)
+  %turned = load i64, ptr %cursor.at
+  %good = icmp eq i64 %refused, 0
+  br i1 %good, label %found, label %none
+found:
+  %at = phi i64 [%cursor, %entry], [%turned, %turn]
+  %following = add i64 %at, 1
+  store i64 %following, ptr %cursor.at
+  %log.at = getelementptr i64, ptr %control, i64 {LOG}
+  %log = load ptr, ptr %log.at
+  %place = getelementptr i64, ptr %log, i64 %at
+  ret ptr %place
+none:
+  ret ptr null
+}}
+"""
