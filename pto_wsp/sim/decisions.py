@@ -53,7 +53,8 @@ class Recording:
         self._set_machine(words)
 
     def run(self, table: TaskTable, begin: int, end: int, words: NDArray[np.int64]) -> None:
-        self._execute(table.part(begin, end))
+        if end > begin:
+            self._execute(table.part(begin, end))
         self._set_machine(words)
 
     def axis(self, read: Callable[[], Data]) -> Data:
