@@ -8,7 +8,7 @@ nests may overlap them (`_find_hazards`). The answers are data; `llvm.py` only w
 from __future__ import annotations
 
 from pto_wsp.lower.algebra import compute_dtype
-from pto_wsp.lower.loops import Buffer, Hazard, LoopProgram, RowNest, Snapshot, Stage, WholeNest
+from pto_wsp.lower.loops import LANES, Buffer, Hazard, LoopProgram, RowNest, Snapshot, Stage, WholeNest
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce, Rule, Whole
 from pto_wsp.trace.extents import MADE_WHOLE, Extent, extents_of
 from pto_wsp.trace.graph import KernelGraph, Node
@@ -17,6 +17,7 @@ from pto_wsp.types import DType
 CHEAP = 1  # a Map of at most this cost is computed again rather than kept in memory …
 CHEAP_DEPTH = 2  # … together with at most this many levels of operands
 ALIGN = 64
+BLOCK_ELEMENTS = 4096  # of the widest tile that go through a pass together: they should still be in L1 for the next one
 
 
 def rule_of(node: Node) -> Rule:
@@ -224,6 +225,17 @@ class _Planner:
             else:
                 (stages[at].scalars if at >= 0 else nest.before).append(node)
         nest.stages = stages
+        nest.block = 1 if nest.flipped or self.tail else self._block(nest)
+
+    def _block(self, nest: RowNest) -> int:
+        """Rows whose row scalars are worth computing together: the largest power of two that fits."""
+        scalars = any(self._is_row_result(n) or self.in_scalars(n, nest) and n.op.name != "store" for n in nest.nodes)
+        alone = any(isinstance(rule_of(n), (Halve, Interleave)) for n in nest.nodes)
+        widest = max([stage.cols.static for stage in nest.stages], default=1)
+        block = 1
+        while scalars and not alone and 2 * block <= min(LANES, nest.rows.static, BLOCK_ELEMENTS // max(widest, 1)):
+            block *= 2
+        return block
 
     def in_scalars(self, node: Node, nest: RowNest) -> bool:
         """Is it one value per row, computed between the passes?"""
@@ -396,7 +408,8 @@ class _Planner:
                 home = self.home[key]
                 nest = self.nests[home]
                 cols = node.tile.rows if isinstance(nest, RowNest) and nest.flipped else node.tile.cols
-                rows[key] = buffer("r", node, compute_dtype(node.tile.dtype), 1, cols, home, home)
+                block = nest.block if isinstance(nest, RowNest) else 1
+                rows[key] = buffer("r", node, compute_dtype(node.tile.dtype), block, cols, home, home)
         for node in self.graph.nodes:
             if node.op.name == "load" and id(node) in self.uses:
                 hazards = self._find_hazards(node)

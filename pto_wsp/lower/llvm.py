@@ -92,6 +92,9 @@ class _Writer:
         self.row_values: dict[int, Lanes] = {}  # id([rows, 1] node) -> value in this row
         self.accumulators: dict[int, list[Any]] = {}  # id(row reduction) -> allocas
         self.in_pass = False  # inside the loop of a stage, where row scalars are not kept
+        self.in_block: Any = None  # index of the row in its block
+        self.slots: dict[int, tuple[Any, DType]] = {}  # id([rows, 1] node) -> its values in this block, 16 lanes
+        self.slot_memory: dict[int, Any] = {}  # id([rows, 1] node) -> alloca
         self.home = {id(n): i for i, nest in enumerate(program.nests) for n in nest.nodes}
         self.index = {id(p.node): i for i, p in enumerate(self.graph.tile_params)}
         self.users: dict[int, list[Node]] = {id(n): [] for n in self.graph.nodes}
@@ -277,7 +280,13 @@ class _Writer:
                 self.write_stage(index, at, stage, None)
         else:
             rows = self.extent(nest.rows)
-            if nest.rows.static == 1 and not self.tail:
+            if nest.block > 1:
+                whole, rest = divmod(nest.rows.static, nest.block)
+                with self.turns(whole, nest.block) as first:
+                    self.write_block(index, nest, first, nest.block)
+                if rest:
+                    self.write_block(index, nest, I64(whole * nest.block), rest)
+            elif nest.rows.static == 1 and not self.tail:
                 self.write_row(index, nest, I64(0))
             else:
                 with self.loop(I64(0), rows, 1) as row:
@@ -297,6 +306,70 @@ class _Writer:
             if stage.nodes:
                 self.write_stage(index, at, stage, row)
             self.write_scalars(Lane(self.one, index, at, row), stage.scalars)
+
+    # A block of rows: each pass runs over all of them before the next. Row scalars live in slots, one lane a row.
+
+    def write_block(self, index: int, nest: RowNest, first: Any, count: int) -> None:
+        self.slots = {}
+        with self.block_rows(index, -1, first, count) as lane:
+            for node in nest.nodes:  # what loads read is read before any store of the row
+                for operand in node.operands:
+                    if operand.op.name == "load" and operand.is_tile and operand.tile.cols == 1 < operand.tile.rows:
+                        self.keep_in_slot(operand, self.row_value(lane, operand))
+        self.write_block_scalars(index, -1, first, count, nest.before)
+        for at, stage in enumerate(nest.stages):
+            if stage.nodes:
+                with self.block_rows(index, at, first, count) as lane:
+                    self.write_stage(index, at, stage, lane.row)
+            self.write_block_scalars(index, at, first, count, stage.scalars)
+        self.slots = {}
+
+    @contextmanager
+    def block_rows(self, index: int, at: int, first: Any, count: int) -> Iterator[Lane]:
+        """The rows of a block, one after another."""
+        with self.loop(I64(0), I64(count), 1) as i:
+            self.row_values, self.in_block = {}, i
+            yield Lane(self.one, index, at, self.build.add(first, i))
+        self.row_values, self.in_block = {}, None
+
+    def write_block_scalars(self, index: int, at: int, first: Any, count: int, nodes: list[Node]) -> None:
+        """As write_scalars, for a block: what is computed from row scalars in lanes, the rest row by row."""
+        for node in nodes:
+            if not isinstance(RULES[node.op.name], Map) or node.op.name == "store":
+                with self.block_rows(index, at, first, count) as lane:
+                    self.write_scalars(lane, [node])
+                continue
+            operands = []
+            for operand in node.operands:
+                if operand.is_tile and id(operand) not in self.slots:
+                    with self.block_rows(index, at, first, count) as lane:
+                        self.keep_in_slot(operand, self.row_value(lane, operand))
+                if operand.is_tile:
+                    operands.append(self.wide.load(*self.slots[id(operand)]))
+                else:
+                    operands.append(self.wide.splat(self.scalars[id(operand)].ir, self.scalars[id(operand)].dtype))
+            value = self.apply(self.wide, node, operands)
+            self.wide.store(value, self.slot(node, value.dtype))
+            if id(node) in self.program.buffers:
+                with self.block_rows(index, at, first, count) as lane:
+                    self.keep_row_value(lane, node, self.row_value(lane, node))
+
+    def slot(self, node: Node, dtype: DType) -> Any:
+        """Where the row scalars of a block are kept."""
+        if id(node) not in self.slots:
+            if id(node) not in self.slot_memory:
+                with self.build.goto_block(self.entry):
+                    self.build.position_at_start(self.entry)
+                    memory = self.build.alloca(self.wide.ir_type(dtype), name="rows")
+                    memory.type = POINTER
+                    self.build.store(_zeros(self.wide.ir_type(dtype)), memory)  # lanes without a row hold something
+                self.slot_memory[id(node)] = memory
+            self.slots[id(node)] = self.slot_memory[id(node)], dtype
+        return self.slots[id(node)][0]
+
+    def keep_in_slot(self, node: Node, value: Lanes) -> None:
+        pointer = self.build.gep(self.slot(node, value.dtype), [self.in_block], source_etype=IR_TYPES[value.dtype])
+        self.one.store(value, pointer)
 
     def write_scalars(self, lane: Lane, nodes: list[Node]) -> None:
         """[rows, 1] values of one row, one after another."""
@@ -329,6 +402,8 @@ class _Writer:
 
     def keep_row_value(self, lane: Lane, node: Node, value: Lanes) -> None:
         self.row_values[id(node)] = value
+        if self.in_block is not None:
+            self.keep_in_slot(node, value)
         buffer = self.program.buffers.get(id(node))
         if buffer is not None:
             pointer = self.move(self.scratch, I64(buffer.offset), self.build.mul(lane.row, I64(buffer.pitch)))
@@ -340,6 +415,12 @@ class _Writer:
             return self.scalars[id(node)]
         if id(node) in self.row_values:
             return self.row_values[id(node)]
+        if id(node) in self.slots and self.in_block is not None:
+            memory, dtype = self.slots[id(node)]
+            value = self.one.load(self.build.gep(memory, [self.in_block], source_etype=IR_TYPES[dtype]), dtype)
+            if not self.in_pass:
+                self.row_values[id(node)] = value
+            return value
         row = I64(0) if lane.row is None or node.tile.rows == 1 else lane.row
         if node.op.name == "load":
             view = self.reads[id(node)]
@@ -443,9 +524,7 @@ class _Writer:
             self.put(lane, self.buffer_view(buffer), value, node, buffer.dtype)
         elif id(node) in self.program.row_buffers:
             buffer = self.program.row_buffers[id(node)]
-            self.store_lanes(
-                lane, value, self.at_column(lane, self.buffer_view(buffer).address, buffer.dtype), buffer.dtype
-            )
+            self.store_lanes(lane, value, self.at_column(lane, self.row_buffer(buffer), buffer.dtype), buffer.dtype)
 
     def value(self, lane: Lane, node: Node) -> Lanes:
         """The lanes of an operand, in its compute dtype."""
@@ -468,11 +547,16 @@ class _Writer:
             id(node) in self.program.row_buffers and self.home[id(node)] == lane.nest
         ):  # it holds a row of its own nest
             buffer = self.program.row_buffers[id(node)]
-            pointer = self.at_column(lane, self.buffer_view(buffer).address, buffer.dtype)
+            pointer = self.at_column(lane, self.row_buffer(buffer), buffer.dtype)
             return lane.k.widen(self.load_lanes(lane, pointer, buffer.dtype))
         if node.op.name == "load":
             return self.read(lane, node, self.reads[id(node)], node.tile.dtype)
         return self.compute(lane, node)
+
+    def row_buffer(self, buffer: Buffer) -> Any:
+        """Address of this row in a row buffer, which has a row for each of a block."""
+        address = self.buffer_view(buffer).address
+        return address if self.in_block is None else self.move(address, self.build.mul(self.in_block, I64(buffer.pitch)))
 
     def compute(self, lane: Lane, node: Node) -> Lanes:
         if node.op.name == "iota_u32":

@@ -4,6 +4,8 @@ In: a simplified KernelGraph, planned by `fuse.py`.  Out: what `llvm.py` writes 
 
 A row nest is one loop over rows; in a row, stages run one after another. A stage is a loop over the columns, 16 lanes
 at a time, and then row scalars, which are the [rows, 1] values: a reduction of stage 1 is a scalar that stage 2 uses.
+With row scalars, rows go through the stages in blocks: a stage runs over all rows of its block, and their scalars are
+computed side by side, one lane a row.
 A value lives in registers inside its stage. Used by a later stage of the row it is computed again when that is cheaper
 than memory, else it goes through a row buffer; used by another nest, through a tile buffer.
 """
@@ -52,10 +54,14 @@ class Stage:
 
 @dataclass
 class RowNest:
-    """A loop over rows. `flipped`: every value is one column, and the lanes run along the rows instead."""
+    """A loop over rows. `flipped`: every value is one column, and the lanes run along the rows instead.
+
+    The row scalars of a `block` of several rows are computed side by side, in lanes.
+    """
 
     rows: Extent
     flipped: bool = False
+    block: int = 1  # rows that go through a pass, and then the next one, together
     before: list[Node] = field(default_factory=list)  # row scalars that need no pass
     stages: list[Stage] = field(default_factory=list)
 
@@ -158,7 +164,8 @@ def _lines(program: LoopProgram) -> list[str]:
             continue
         across = "columns" if nest.flipped else "rows"
         lines.append(
-            f"  for r in {shown(nest.rows)}:" + (f"    # lanes along the {across[:-1]}" if nest.flipped else "")
+            f"  for r in {shown(nest.rows)}{f' by {nest.block}' * (nest.block > 1)}:"
+            + (f"    # lanes along the {across[:-1]}" if nest.flipped else "")
         )
         lines += [f"    {text(n, 'r')}{kept(n)}" for n in nest.before]
         for stage in nest.stages:
