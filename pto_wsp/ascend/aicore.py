@@ -35,30 +35,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pto_wsp.ascend import cube, mix, placement, sync, tidy
-from pto_wsp.ascend.body import C_TYPES, Buffer, Scalar, Shape, Step, Value, named
-from pto_wsp.ascend.names import RESERVED, RESERVED_OUTSIDE, Names, assigned_name, comment, identifier, place_of, source_of
+from pto_wsp.ascend.body import BLOCK, C_TYPES, Buffer, Scalar, Shape, Step, ceil_to, named
+from pto_wsp.ascend.names import RESERVED, RESERVED_OUTSIDE, Names, comment, identifier, place_of, source_of
 from pto_wsp.ascend.placement import UB_BYTES, Layout, Row
-from pto_wsp.ascend.vector import BLOCK, REFUSED, ROWS_AT_ONCE, Writer, ceil_to, refuse
+from pto_wsp.ascend.vector import REFUSED, ROWS_AT_ONCE, Writer, refuse
 from pto_wsp.errors import CompileError
 from pto_wsp.trace.extents import Extents, extents_of
-from pto_wsp.trace.graph import KernelGraph, Node, Param, check
+from pto_wsp.trace.graph import KernelGraph, Node, check
 from pto_wsp.types import DType, ScalarType, TileType
 
-STRIP_BYTES = 16 * 1024         # of the largest tile of a strip: copies shorter than this waste bandwidth
-WIDTH = 80                      # of a line of C++
-MOST_QUEUES = 8                 # buffers of all queues of one position, together
+STRIP_BYTES = 16 * 1024  # of the largest tile of a strip: copies shorter than this waste bandwidth
+WIDTH = 80  # of a line of C++
+MOST_QUEUES = 8  # buffers of all queues of one position, together
 
 
 @dataclass(frozen=True)
 class SourceParam:
     """One parameter of an emitted kernel."""
 
-    name: str                       # as the user wrote it
-    identifier: str                 # as it is called in the source
-    direction: str                  # "in", "out", "inout"
+    name: str  # as the user wrote it
+    identifier: str  # as it is called in the source
+    direction: str  # "in", "out", "inout"
     dtype: DType
-    c_type: str                     # of a scalar argument, or of a tile's elements
-    rows: int | None                # static extents of a tile; None for a scalar
+    c_type: str  # of a scalar argument, or of a tile's elements
+    rows: int | None  # static extents of a tile; None for a scalar
     cols: int | None
 
     @property
@@ -70,15 +70,15 @@ class SourceParam:
 class KernelSource:
     """An emitted kernel; the module's docstring says how it is called."""
 
-    name: str                       # C identifier, also the namespace pto_<name>
-    header: str                     # Run and what it needs
-    text: str                       # header and entry: a whole translation unit
-    entry: str                      # name of the entry function
-    params: tuple[SourceParam, ...]     # in signature order; in the source, tiles come first
-    core: str                       # "AIV", "AIC" or "MIX"
-    kernel_type: str                # argument of KERNEL_TASK_TYPE_DEFAULT
+    name: str  # C identifier, also the namespace pto_<name>
+    header: str  # Run and what it needs
+    text: str  # header and entry: a whole translation unit
+    entry: str  # name of the entry function
+    params: tuple[SourceParam, ...]  # in signature order; in the source, tiles come first
+    core: str  # "AIV", "AIC" or "MIX"
+    kernel_type: str  # argument of KERNEL_TASK_TYPE_DEFAULT
     workspace_bytes: int
-    placement: str                  # printed buffer table
+    placement: str  # printed buffer table
 
 
 # ---- the parts of a file -------------------------------------------------------------------------------------------
@@ -230,11 +230,24 @@ def emit_kernel(graph: KernelGraph, name: str | None = None) -> KernelSource:
     parts = kernel.write()
     header = _header(name, title, graph, params, parts)
     entry = _entry(name, params, KERNEL_TYPES[parts.core], parts.workspace_bytes > 0)
-    return KernelSource(name, header, f"{header}\n{entry}", name, tuple(params.values()), parts.core,
-                        KERNEL_TYPES[parts.core], parts.workspace_bytes, parts.table)
+    return KernelSource(
+        name,
+        header,
+        f"{header}\n{entry}",
+        name,
+        tuple(params.values()),
+        parts.core,
+        KERNEL_TYPES[parts.core],
+        parts.workspace_bytes,
+        parts.table,
+    )
 
 
-KERNEL_TYPES = {"AIV": "KERNEL_TYPE_AIV_ONLY", "AIC": "KERNEL_TYPE_AIC_ONLY", "MIX": "KERNEL_TYPE_MIX_AIC_1_2"}
+KERNEL_TYPES = {
+    "AIV": "KERNEL_TYPE_AIV_ONLY",
+    "AIC": "KERNEL_TYPE_AIC_ONLY",
+    "MIX": "KERNEL_TYPE_MIX_AIC_1_2",
+}
 
 
 def _params(graph: KernelGraph) -> dict[int, SourceParam]:
@@ -244,14 +257,19 @@ def _params(graph: KernelGraph) -> dict[int, SourceParam]:
     for param in graph.params:
         kind = param.type
         if isinstance(kind, ScalarType) and kind.dtype is DType.F64:
-            raise CompileError(f"kernel {graph.name}: parameter {param.name} is f64: {REFUSED[DType.F64]}. "
-                               "Use DType.F32.")
+            raise CompileError(
+                f"kernel {graph.name}: parameter {param.name} is f64: {REFUSED[DType.F64]}. Use DType.F32."
+            )
         c_type = C_TYPES[kind.dtype]
         if isinstance(kind, ScalarType) and kind.dtype.is_float:
             c_type = "float"
         rows, cols = (kind.rows, kind.cols) if isinstance(kind, TileType) else (None, None)
-        called = names.new(param.name if param.is_tile or identifier(param.name) not in RESERVED else param.name + "_value")
-        found[id(param.node)] = SourceParam(param.name, called, param.direction, kind.dtype, c_type, rows, cols)
+        called = names.new(
+            param.name if param.is_tile or identifier(param.name) not in RESERVED else param.name + "_value"
+        )
+        found[id(param.node)] = SourceParam(
+            param.name, called, param.direction, kind.dtype, c_type, rows, cols
+        )
     return found
 
 
@@ -260,8 +278,8 @@ class Parts:
     """What a kind of kernel contributes to the file."""
 
     helpers: list[str]
-    functions: list[str]            # texts of functions that Run calls
-    run: list[str]                  # body of Run
+    functions: list[str]  # texts of functions that Run calls
+    run: list[str]  # body of Run
     table: str
     core: str = "AIV"
     workspace_bytes: int = 0
@@ -270,23 +288,49 @@ class Parts:
 def _header(name: str, title: str, graph: KernelGraph, params: dict[int, SourceParam], parts: Parts) -> str:
     guard = f"PTO_WSP_KERNEL_{name.upper()}_H_"
     first = next((n.line for n in graph.nodes if n.line is not None), None)
-    lines = [f"// Kernel {comment(title)}{', ' + place_of(first).rsplit(':', 1)[0] if first else ''}. Written by pto_wsp.", "//"]
+    lines = [
+        f"// Kernel {comment(title)}{', ' + place_of(first).rsplit(':', 1)[0] if first else ''}. Written by pto_wsp.",
+        "//",
+    ]
     for p in params.values():
         kind = f"{p.direction} tile {p.rows}x{p.cols} {p.dtype}" if p.is_tile else f"scalar {p.dtype}"
         lines.append(f"//   {p.identifier}: {kind}")
     lines += ["//", *(f"// {line}".rstrip() for line in parts.table.splitlines())]
-    arguments = [f"const GmTile &{p.identifier}_gm" for p in params.values() if p.is_tile]
+    arguments = ["TPipe *pipe", *(f"const GmTile &{p.identifier}_gm" for p in params.values() if p.is_tile)]
     arguments += [f"{p.c_type} {p.identifier}" for p in params.values() if not p.is_tile]
-    out = [*lines, f"#ifndef {guard}", f"#define {guard}", "", '#include "kernel_operator.h"', "", GM_TILE,
-           f"namespace pto_{name} {{", "", "using namespace AscendC;", ""]
+    body = "\n".join(parts.run)
+    arguments = [
+        a if re.search(rf"\b{a.split()[-1].lstrip('*&')}\b", body) else f"[[maybe_unused]] {a}"
+        for a in arguments
+    ]
+    out = [
+        *lines,
+        f"#ifndef {guard}",
+        f"#define {guard}",
+        "",
+        '#include "kernel_operator.h"',
+        "",
+        GM_TILE,
+        f"namespace pto_{name} {{",
+        "",
+        "using namespace AscendC;",
+        "",
+    ]
     for helper in HELPERS:
         if helper in parts.helpers:
             out.append(HELPERS[helper])
     out += parts.functions
     if parts.workspace_bytes:
         arguments.append("GM_ADDR workspace")
-    out += [_signature("__aicore__ inline void Run(", ["TPipe *pipe", *arguments], ") {"),
-            *(f"  {line}".rstrip() for line in parts.run), "}", "", f"}}  // namespace pto_{name}", "", f"#endif  // {guard}"]
+    out += [
+        _signature("__aicore__ inline void Run(", arguments, ") {"),
+        *(f"  {line}".rstrip() for line in parts.run),
+        "}",
+        "",
+        f"}}  // namespace pto_{name}",
+        "",
+        f"#endif  // {guard}",
+    ]
     return "\n".join(out) + "\n"
 
 
@@ -300,8 +344,13 @@ def _entry(name: str, params: dict[int, SourceParam], kernel_type: str, workspac
     for p in params.values():
         if p.is_tile:
             i = p.identifier
-            arguments += [f"GM_ADDR {i}", f"int64_t {i}_row_stride", f"int64_t {i}_col_stride", f"uint32_t {i}_rows",
-                          f"uint32_t {i}_cols"]
+            arguments += [
+                f"GM_ADDR {i}",
+                f"int64_t {i}_row_stride",
+                f"int64_t {i}_col_stride",
+                f"uint32_t {i}_rows",
+                f"uint32_t {i}_cols",
+            ]
             calls.append(f"GmTile{{{i}, {i}_row_stride, {i}_col_stride, {i}_rows, {i}_cols}}")
     for p in params.values():
         if not p.is_tile:
@@ -310,10 +359,16 @@ def _entry(name: str, params: dict[int, SourceParam], kernel_type: str, workspac
     if workspace:
         arguments.append("GM_ADDR workspace")
         calls.append("workspace")
-    return "\n".join([
-        _signature(f'extern "C" __global__ __aicore__ void {name}(', arguments, ") {"),
-        f"  KERNEL_TASK_TYPE_DEFAULT({kernel_type});", "  AscendC::TPipe pipe;",
-        _signature(f"  pto_{name}::Run(", calls, ");"), "}", ""])
+    return "\n".join(
+        [
+            _signature(f'extern "C" __global__ __aicore__ void {name}(', arguments, ") {"),
+            f"  KERNEL_TASK_TYPE_DEFAULT({kernel_type});",
+            "  AscendC::TPipe pipe;",
+            _signature(f"  pto_{name}::Run(", calls, ");"),
+            "}",
+            "",
+        ]
+    )
 
 
 # ---- vector kernels ------------------------------------------------------------------------------------------------
@@ -343,8 +398,13 @@ class VectorKernel:
     """A kernel of one vector core: tiles arrive, are computed on and leave, a strip of rows at a time where rows do not
     depend on each other, so that the copies of one strip overlap the work on another."""
 
-    def __init__(self, graph: KernelGraph, params: dict[int, SourceParam],
-                 extent: Callable[[Node, int], str] | None = None, shared: bool = False) -> None:
+    def __init__(
+        self,
+        graph: KernelGraph,
+        params: dict[int, SourceParam],
+        extent: Callable[[Node, int], str] | None = None,
+        shared: bool = False,
+    ) -> None:
         """extent   C++ expression of a valid extent, when the graph is a part of another
         shared   two vector cores run it, as `part` 0 and 1
         """
@@ -365,11 +425,21 @@ class VectorKernel:
         """Elements that rows are padded to: whole blocks in the smallest dtype that any step may use."""
         smallest = min((n.tile.dtype.itemsize for n in self.tiles), default=4)
         masks = {id(n.operands[0]) for n in self.graph.nodes if n.op.name == "select"}
-        only_bits = all(n.tile.dtype.itemsize > 1 or id(n) in masks and n.op.name in ("lt", "le", "gt", "ge", "eq", "ne")
-                        and all(u.op.name == "select" and u.operands[0] is n and u.tile.shape == n.tile.shape
-                                for u in self.graph.nodes if n in u.operands) for n in self.tiles)
+        only_bits = all(
+            n.tile.dtype.itemsize > 1
+            or id(n) in masks
+            and n.op.name in ("lt", "le", "gt", "ge", "eq", "ne")
+            and all(
+                u.op.name == "select" and u.operands[0] is n and u.tile.shape == n.tile.shape
+                for u in self.graph.nodes
+                if n in u.operands
+            )
+            for n in self.tiles
+        )
         if only_bits:
-            smallest = min((n.tile.dtype.itemsize for n in self.tiles if n.tile.dtype.itemsize > 1), default=4)
+            smallest = min(
+                (n.tile.dtype.itemsize for n in self.tiles if n.tile.dtype.itemsize > 1), default=4
+            )
         turned = any(n.op.name == "transpose" and min(n.tile.shape) > 1 for n in self.tiles)
         return max(BLOCK // min(smallest, 4), 16 if turned else 1)
 
@@ -377,10 +447,17 @@ class VectorKernel:
         if self.rows == 1:
             return False
         texts = {self._text(n, 0) for n in self.tiles if n.tile.rows == self.rows}
-        return (all(n.tile.rows in (1, self.rows) for n in self.tiles)
-                and not any(n.op.name in WHOLE_TILE and not self._cuts(n) and max(n.tile.rows, n.operands[0].tile.rows) > 1
-                            for n in self.tiles)
-                and len(texts) == 1 and all(s.operands[1].tile.rows == self.rows for s in self.graph.stores))
+        return (
+            all(n.tile.rows in (1, self.rows) for n in self.tiles)
+            and not any(
+                n.op.name in WHOLE_TILE
+                and not self._cuts(n)
+                and max(n.tile.rows, n.operands[0].tile.rows) > 1
+                for n in self.tiles
+            )
+            and len(texts) == 1
+            and all(s.operands[1].tile.rows == self.rows for s in self.graph.stores)
+        )
 
     def _cuts(self, node: Node) -> bool:
         """One row turned into a column of all rows: each strip takes its piece of it."""
@@ -403,14 +480,22 @@ class VectorKernel:
     # ---- steps
 
     def write(self) -> Parts:
-        scalars = {id(p.node): Scalar(self.params[id(p.node)].identifier, p.type.dtype) for p in self.graph.scalar_params}
+        scalars = {
+            id(p.node): Scalar(self.params[id(p.node)].identifier, p.type.dtype)
+            for p in self.graph.scalar_params
+        }
         self.writer = w = Writer(self.graph, self.shape_of, self.once, self.unit, self.names, scalars)
         self.loads: list[tuple[Node, Buffer]] = []
         for node in self.graph.nodes:
             if node.op.name == "load":
                 kind = "once" if self.once(node) else "in"
-                value = w.tile(self.params[id(node.operands[0])].identifier, node.tile.dtype, self.shape_of(node),
-                               self.once(node), kind)
+                value = w.tile(
+                    self.params[id(node.operands[0])].identifier,
+                    node.tile.dtype,
+                    self.shape_of(node),
+                    self.once(node),
+                    kind,
+                )
                 w.values[id(node)] = value
                 self.loads.append((node, value.buffer))
         for node in self.graph.nodes:
@@ -430,7 +515,8 @@ class VectorKernel:
         buffer = value.buffer
         free = buffer.kind == "temp" and not value.once and buffer.dtype.itemsize == value.dtype.itemsize
         made_here = any(buffer in s.writes for s in w.phase.body) and not any(
-            buffer in s.writes and s.pipe == "S" for s in w.phase.body)         # queues order vector work only
+            buffer in s.writes and s.pipe == "S" for s in w.phase.body
+        )  # queues order vector work only
         size = w.tile("out", value.dtype, self.shape_of(dst), False).buffer
         w.phase.buffers.remove(size)
         if free and made_here:
@@ -442,8 +528,12 @@ class VectorKernel:
         copy = w.tile(self.params[id(dst)].identifier, dst.tile.dtype, self.shape_of(dst), False, "out")
         pieces = ceil_to(1, BLOCK // dst.tile.dtype.itemsize)
         w.helpers.add("CeilTo")
-        w.step(f"DataCopy({copy.text}, {w.seen_as(value, dst.tile.dtype).text}, CeilTo({w.count(copy.shape)}, {pieces}));",
-               [value], [copy], False)
+        w.step(
+            f"DataCopy({copy.text}, {w.seen_as(value, dst.tile.dtype).text}, CeilTo({w.count(copy.shape)}, {pieces}));",
+            [value],
+            [copy],
+            False,
+        )
         return copy.buffer
 
     def _drop_unread(self) -> None:
@@ -456,7 +546,7 @@ class VectorKernel:
                 if step.writes and not any(id(b) in needed for b in step.writes):
                     steps.remove(step)
                     continue
-                if not step.writes:                             # a scalar constant
+                if not step.writes:  # a scalar constant
                     name = re.match(r"const \w+ (\w+) =", step.lines[0])
                     if name and not any(re.search(rf"\b{name[1]}\b", t) for t in texts):
                         steps.remove(step)
@@ -469,12 +559,16 @@ class VectorKernel:
         """Buffers per position are few: beyond that a kernel would need its tiles packed."""
         arriving, leaving = len(self.loads), len(self.stores)
         if max(arriving, leaving) > MOST_QUEUES:
-            raise CompileError(f"kernel {self.graph.name}: {max(arriving, leaving)} tiles "
-                               f"{'arrive' if arriving > leaving else 'leave'}; a vector core has queue events for "
-                               f"{MOST_QUEUES}. Split the kernel.")
+            raise CompileError(
+                f"kernel {self.graph.name}: {max(arriving, leaving)} tiles "
+                f"{'arrive' if arriving > leaving else 'leave'}; a vector core has queue events for "
+                f"{MOST_QUEUES}. Split the kernel."
+            )
 
     def queued(self, number: int) -> list[tuple[Buffer, int]]:
-        return [(b, number if b.kind == "in" else 1) for _, b in self.loads] + [(b, number) for _, b in self.stores]
+        return [(b, number if b.kind == "in" else 1) for _, b in self.loads] + [
+            (b, number) for _, b in self.stores
+        ]
 
     def _fit(self) -> tuple[int, int, Layout]:
         """Rows of a strip, buffers per queue, and the plan."""
@@ -491,17 +585,19 @@ class VectorKernel:
             if strip % self._granule() and strip < self.rows:
                 continue
             for number in (2, 1) if doubled and strip < self.rows else (1,):
-                layout = placement.place(phase.before, phase.body, self.queued(number), strip, strip < self.rows)
+                layout = placement.place(
+                    phase.before, phase.body, self.queued(number), strip, strip < self.rows
+                )
                 if layout.total <= UB_BYTES and (strip < self.rows or whole):
                     return strip, number, layout
         raise self._overflow(1, 1)
 
     def _strip_sizes(self) -> list[int]:
-        """Candidates, best first: whole groups of 8 rows of about STRIP_BYTES, or the tile when it is smaller than two."""
+        """Candidates, best first: groups of 8 rows of about STRIP_BYTES, or the tile when it is smaller than two."""
         widest = max(n.tile.cols * n.tile.dtype.itemsize for n in self.tiles)
         wanted = max(8, STRIP_BYTES // widest // 8 * 8)
         best = min(wanted, ROWS_AT_ONCE)
-        if self.shared:                                         # half of the rows each, at least
+        if self.shared:  # half of the rows each, at least
             best = min(best, ceil_to(-(-self.rows // 2), 8))
         elif self.rows < 2 * best and self.rows <= ROWS_AT_ONCE:
             best = self.rows
@@ -519,9 +615,11 @@ class VectorKernel:
         names = {id(b): b.hint for b in phase.buffers}
         table = placement.table(self._rows(names))
         line = max(self.tiles, key=lambda n: n.tile.size * n.tile.dtype.itemsize).line
-        error = CompileError(f"kernel {self.graph.name} needs {layout.total} bytes of UB"
-                             f"{' for a single row' if self.strips else ''}; a vector core has {UB_BYTES}. "
-                             f"Tiles of about {fits} would fit.\n{table}")
+        error = CompileError(
+            f"kernel {self.graph.name} needs {layout.total} bytes of UB"
+            f"{' for a single row' if self.strips else ''}; a vector core has {UB_BYTES}. "
+            f"Tiles of about {fits} would fit.\n{table}"
+        )
         return error if line is None else error.at(line)
 
     def _rows(self, names: dict[int, str]) -> list[Row]:
@@ -529,17 +627,37 @@ class VectorKernel:
         rows = []
         for buffer, number in self.queued(self.number):
             times = f"{number} x {buffer.bytes}" if number > 1 else f"{buffer.bytes}"
-            rows.append(Row(names[id(buffer)], "UB", buffer.offset, number * buffer.bytes, f"0-{steps}",
-                            f"{buffer.shape.replace('strip', str(self.strip))}, queue of {times}"))
-        used = {id(b): b for s in (*self.writer.phase.before, *self.writer.phase.body) for b in (*s.reads, *s.writes)}
+            rows.append(
+                Row(
+                    names[id(buffer)],
+                    "UB",
+                    buffer.offset,
+                    number * buffer.bytes,
+                    f"0-{steps}",
+                    f"{buffer.shape.replace('strip', str(self.strip))}, queue of {times}",
+                )
+            )
+        used = {
+            id(b): b
+            for s in (*self.writer.phase.before, *self.writer.phase.body)
+            for b in (*s.reads, *s.writes)
+        }
         spans: dict[str, tuple[Buffer, int, int]] = {}
         for buffer in used.values():
             if buffer.kind == "temp":
                 _, first, last = spans.get(names[id(buffer)], (buffer, buffer.first, buffer.last))
                 spans[names[id(buffer)]] = buffer, min(first, buffer.first), max(last, buffer.last)
         for name, (buffer, first, last) in spans.items():
-            rows.append(Row(name, "UB", self.layout.queues + buffer.offset, buffer.bytes, f"{first}-{last}",
-                            buffer.shape.replace("strip", str(self.strip))))
+            rows.append(
+                Row(
+                    name,
+                    "UB",
+                    self.layout.queues + buffer.offset,
+                    buffer.bytes,
+                    f"{first}-{last}",
+                    buffer.shape.replace("strip", str(self.strip)),
+                )
+            )
         return sorted(rows, key=lambda r: r.offset)
 
     # ---- text
@@ -549,22 +667,32 @@ class VectorKernel:
         used = list({id(b): b for s in (*phase.before, *phase.body) for b in (*s.reads, *s.writes)}.values())
         used += [b for _, b in self.loads if b not in used]
         names = self._named(used)
-        orders = sync.orders(phase.before, phase.body, [b for _, b in self.loads if b.kind == "once"],
-                             [b for _, b in self.loads if b.kind == "in"], looped)
+        orders = sync.orders(
+            phase.before,
+            phase.body,
+            [b for _, b in self.loads if b.kind == "once"],
+            [b for _, b in self.loads if b.kind == "in"],
+            looped,
+        )
         self.helpers |= w.helpers & set(HELPERS)
         out = self._queues(names)
         temps = [b for b in used if b.kind == "temp"]
         if temps:
             out += ["TBuf<TPosition::VECCALC> arena;", f"pipe->InitBuffer(arena, {self.layout.arena});"]
             declared = {names[id(b)]: b for b in temps}
-            out += [f"LocalTensor<{C_TYPES[b.dtype]}> {name} = arena.GetWithOffset<{C_TYPES[b.dtype]}>("
-                    f"{b.bytes // b.dtype.itemsize}, {b.offset});" for name, b in declared.items()]
+            out += [
+                f"LocalTensor<{C_TYPES[b.dtype]}> {name} = arena.GetWithOffset<{C_TYPES[b.dtype]}>("
+                f"{b.bytes // b.dtype.itemsize}, {b.offset});"
+                for name, b in declared.items()
+            ]
         for node, buffer in self.loads:
             if buffer.kind == "once":
                 out += self._arrive(node, buffer, names[id(buffer)])
         number = len(phase.before)
         out += self._steps(phase.before, orders[:number], names, {})
-        last: dict[int, int] = {id(b): s for s, step in enumerate(phase.body) for b in step.reads if b.kind == "in"}
+        last: dict[int, int] = {
+            id(b): s for s, step in enumerate(phase.body) for b in step.reads if b.kind == "in"
+        }
         body = []
         for node, buffer in self.loads:
             if buffer.kind == "in":
@@ -576,14 +704,26 @@ class VectorKernel:
         if looped:
             self.helpers.add("Least")
             rows = self._text(next(n for n in self.tiles if n.tile.rows == self.rows), 0)
-            start, step = ("0", f"{self.strip}") if not self.shared else (f"part * {self.strip}", f"{2 * self.strip}")
-            out += [f"for (uint32_t first = {start}; first < {rows}; first += {step}) {{",
-                    f"  const uint32_t n = Least({rows} - first, {self.strip});", *(f"  {line}" for line in body), "}"]
+            start, step = (
+                ("0", f"{self.strip}") if not self.shared else (f"part * {self.strip}", f"{2 * self.strip}")
+            )
+            out += [
+                f"for (uint32_t first = {start}; first < {rows}; first += {step}) {{",
+                f"  const uint32_t n = Least({rows} - first, {self.strip});",
+                *(f"  {line}" for line in body),
+                "}",
+            ]
         else:
             if self.strips:
                 rows = self._text(next(n for n in self.tiles if n.tile.rows == self.rows), 0)
-                out += [f"const uint32_t n = {rows};"] if any(re.search(r"\bn\b", line) for line in body) else []
-                out += ["const uint32_t first = 0;"] if any(re.search(r"\[first\]", line) for line in body) else []
+                out += (
+                    [f"const uint32_t n = {rows};"] if any(re.search(r"\bn\b", line) for line in body) else []
+                )
+                out += (
+                    ["const uint32_t first = 0;"]
+                    if any(re.search(r"\[first\]", line) for line in body)
+                    else []
+                )
             out += body
         out += [f"{names[id(b)]}_in.FreeTensor({names[id(b)]});" for _, b in self.loads if b.kind == "once"]
         if self.shared and not looped:
@@ -607,18 +747,28 @@ class VectorKernel:
         for buffer, number in self.queued(self.number):
             name = names[id(buffer)]
             position, queue = ("VECOUT", f"{name}_out") if buffer.kind == "out" else ("VECIN", f"{name}_in")
-            out += [f"TQue<TPosition::{position}, 1> {queue};", f"pipe->InitBuffer({queue}, {number}, {buffer.bytes});"]
+            out += [
+                f"TQue<TPosition::{position}, 1> {queue};",
+                f"pipe->InitBuffer({queue}, {number}, {buffer.bytes});",
+            ]
         return out
 
     def _arrive(self, node: Node, buffer: Buffer, name: str) -> list[str]:
-        shape, gm, c_type = self.shape_of(node), self.params[id(node.operands[0])].identifier + "_gm", C_TYPES[buffer.dtype]
+        shape, gm, c_type = (
+            self.shape_of(node),
+            self.params[id(node.operands[0])].identifier + "_gm",
+            C_TYPES[buffer.dtype],
+        )
         helper = "LoadColumn" if shape.packed else "LoadRows"
         self.helpers.add(helper)
         first = "first" if shape.most_rows is None and self.strip < self.rows else "0"
         pitch = "" if shape.packed else f", {shape.pitch}"
-        return [f"LocalTensor<{c_type}> {name} = {name}_in.AllocTensor<{c_type}>();",
-                f"{helper}({name}, {gm}, {first}, {shape.rows}{pitch});", f"{name}_in.EnQue({name});",
-                f"{name} = {name}_in.DeQue<{c_type}>();"]
+        return [
+            f"LocalTensor<{c_type}> {name} = {name}_in.AllocTensor<{c_type}>();",
+            f"{helper}({name}, {gm}, {first}, {shape.rows}{pitch});",
+            f"{name}_in.EnQue({name});",
+            f"{name} = {name}_in.DeQue<{c_type}>();",
+        ]
 
     def _leave(self, store: Node, buffer: Buffer, name: str) -> list[str]:
         dst = store.operands[0]
@@ -627,12 +777,24 @@ class VectorKernel:
         self.helpers.add(helper)
         first = "first" if shape.most_rows is None and self.strip < self.rows else "0"
         pitch = "" if shape.packed else f", {shape.pitch}"
-        text = name if buffer.dtype is dst.tile.dtype else f"{name}.ReinterpretCast<{C_TYPES[dst.tile.dtype]}>()"
-        return [f"{name}_out.EnQue({name});", f"{name} = {name}_out.DeQue<{c_type}>();",
-                f"{helper}({gm}, {text}, {first}, {shape.rows}{pitch});", f"{name}_out.FreeTensor({name});"]
+        text = (
+            name if buffer.dtype is dst.tile.dtype else f"{name}.ReinterpretCast<{C_TYPES[dst.tile.dtype]}>()"
+        )
+        return [
+            f"{name}_out.EnQue({name});",
+            f"{name} = {name}_out.DeQue<{c_type}>();",
+            f"{helper}({gm}, {text}, {first}, {shape.rows}{pitch});",
+            f"{name}_out.FreeTensor({name});",
+        ]
 
-    def _steps(self, steps: Sequence[Step], orders: Sequence[Sequence[str]], names: dict[int, str],
-               last: dict[int, int], looped: bool = False) -> list[str]:
+    def _steps(
+        self,
+        steps: Sequence[Step],
+        orders: Sequence[Sequence[str]],
+        names: dict[int, str],
+        last: dict[int, int],
+        looped: bool = False,
+    ) -> list[str]:
         """Steps as lines: a comment where an op begins, what orders them, allocation and release of queue tiles."""
         out: list[str] = []
         about = ""
@@ -649,7 +811,9 @@ class VectorKernel:
                 if buffer.kind == "out" and id(buffer) not in allocated:
                     allocated.add(id(buffer))
                     c_type = C_TYPES[buffer.dtype]
-                    out.append(f"LocalTensor<{c_type}> {names[id(buffer)]} = {names[id(buffer)]}_out.AllocTensor<{c_type}>();")
+                    out.append(
+                        f"LocalTensor<{c_type}> {names[id(buffer)]} = {names[id(buffer)]}_out.AllocTensor<{c_type}>();"
+                    )
             out += [named(line, names) for line in step.lines]
             freed = {id(b): b for b in step.reads if b.kind == "in" and last.get(id(b)) == at}
             if looped and any(b in s.reads for s in steps if s.pipe == "S" for b in freed.values()):
@@ -662,8 +826,11 @@ class VectorKernel:
 # ---- kernels with products -----------------------------------------------------------------------------------------
 
 HELPERS.update(cube.HELPERS)
-NEEDS = {"MatMul": ("LoadNz", "Least", "CeilTo"), "Transpose": ("LoadRows", "StoreRows", "TurnRound", "Least", "CeilTo")}
-FLAGS = tuple(range(11))                        # of cross-core events; SyncAll has 11 to 14
+NEEDS = {
+    "MatMul": ("LoadNz", "Least", "CeilTo"),
+    "Transpose": ("LoadRows", "StoreRows", "TurnRound", "Least", "CeilTo"),
+}
+FLAGS = tuple(range(11))  # of cross-core events; SyncAll has 11 to 14
 
 
 class MixKernel:
@@ -671,7 +838,10 @@ class MixKernel:
 
     def __init__(self, graph: KernelGraph, params: dict[int, SourceParam]) -> None:
         self.graph = graph
-        self.params = {id(p.node): params[id(q)] for p, q in zip(graph.params, [p.node for p in graph.params], strict=True)}
+        self.params = {
+            id(p.node): params[id(q)]
+            for p, q in zip(graph.params, [p.node for p in graph.params], strict=True)
+        }
         self.plan = mix.cut(graph)
         self.extent = Extent(graph, self.params)
         names = Names()
@@ -700,7 +870,9 @@ class MixKernel:
                 mine += self._product(item) if isinstance(item, mix.Product) else self._vector(item)
             if vector:
                 if flag >= len(FLAGS):
-                    raise CompileError(f"kernel {self.graph.name} goes between cube and vector cores too often. Split it.")
+                    raise CompileError(
+                        f"kernel {self.graph.name} goes between cube and vector cores too often. Split it."
+                    )
                 mine.append(f"CrossCoreSetFlag<0x2, PIPE_{'FIX' if kind == 'cube' else 'MTE3'}>({flag});")
                 if number == len(self.plan.phases) - 1:
                     other.append(f"CrossCoreWaitFlag<0x2>({flag});  // the workspace is free again")
@@ -709,8 +881,14 @@ class MixKernel:
         if vector:
             parted = ["const uint32_t part = static_cast<uint32_t>(GetSubBlockIdx());"]
             parted = parted if any(re.search(r"\bpart\b", line) for line in vector_lines) else []
-            out += ["if ASCEND_IS_AIC {", *(f"  {line}" for line in cube_lines), "}", "if ASCEND_IS_AIV {",
-                    *(f"  {line}" for line in [*parted, *vector_lines]), "}"]
+            out += [
+                "if ASCEND_IS_AIC {",
+                *(f"  {line}" for line in cube_lines),
+                "}",
+                "if ASCEND_IS_AIV {",
+                *(f"  {line}" for line in [*parted, *vector_lines]),
+                "}",
+            ]
         else:
             out += cube_lines
         for name, more in NEEDS.items():
@@ -719,15 +897,31 @@ class MixKernel:
         workspace = self.plan.bytes
         for slot in self.plan.slots:
             t = slot.node.tile
-            self.rows.append(Row(self.slots[id(slot)], "GM", slot.offset, t.size * t.dtype.itemsize, "task",
-                                 f"{t.rows}x{t.cols} {t.dtype}, workspace"))
-        return Parts(sorted(self.helpers), self.functions, _wrapped(out), placement.table(self.rows),
-                     "MIX" if vector else "AIC", workspace)
+            self.rows.append(
+                Row(
+                    self.slots[id(slot)],
+                    "GM",
+                    slot.offset,
+                    t.size * t.dtype.itemsize,
+                    "task",
+                    f"{t.rows}x{t.cols} {t.dtype}, workspace",
+                )
+            )
+        return Parts(
+            sorted(self.helpers),
+            self.functions,
+            _wrapped(out),
+            placement.table(self.rows),
+            "MIX" if vector else "AIC",
+            workspace,
+        )
 
     def _slot(self, slot: mix.Slot) -> list[str]:
         t = slot.node.tile
         rows, cols = self.extent.text(slot.node, 0), self.extent.text(slot.node, 1)
-        return [f"const GmTile {self.slots[id(slot)]}_gm{{workspace + {slot.offset}, {t.cols}, 1, {rows}, {cols}}};"]
+        return [
+            f"const GmTile {self.slots[id(slot)]}_gm{{workspace + {slot.offset}, {t.cols}, 1, {rows}, {cols}}};"
+        ]
 
     def _product(self, product: mix.Product) -> list[str]:
         node, dtype = product.node, product.node.operands[0].tile.dtype
@@ -735,8 +929,15 @@ class MixKernel:
         blocks = cube.Blocks.of(a.tile.rows, b.tile.cols, a.tile.cols, dtype)
         self.helpers.add("MatMul")
         self.rows += blocks.rows(self.slots.get(id(product.out), node.op.name), dtype)
-        line = cube.call(self.gm(product.a), self.gm(product.b), self.gm(product.out), blocks, dtype, product.out_dtype,
-                         product.transposed)
+        line = cube.call(
+            self.gm(product.a),
+            self.gm(product.b),
+            self.gm(product.out),
+            blocks,
+            dtype,
+            product.out_dtype,
+            product.transposed,
+        )
         lines = [_comment(node), line]
         if product.adds:
             acc = C_TYPES[product.out_dtype]
@@ -752,10 +953,15 @@ class MixKernel:
             self.helpers.add("Transpose")
             name = self.slots[id(item.out)]
             size = 2 * rows * cols * dtype.itemsize
-            self.rows += [Row(f"{name}.in", "UB", 0, size, "loop", f"{rows}x{cols} {dtype}, 2 of them"),
-                          Row(f"{name}.out", "UB", size, size, "loop", f"{cols}x{rows} {dtype}, 2 of them")]
-            return [_comment(item.node), f"Transpose<{C_TYPES[dtype]}, {rows}, {cols}>(pipe, {self.gm(item.source)}, "
-                                         f"{self.gm(item.out)}, part, 2);"]
+            self.rows += [
+                Row(f"{name}.in", "UB", 0, size, "loop", f"{rows}x{cols} {dtype}, 2 of them"),
+                Row(f"{name}.out", "UB", size, size, "loop", f"{cols}x{rows} {dtype}, 2 of them"),
+            ]
+            return [
+                _comment(item.node),
+                f"Transpose<{C_TYPES[dtype]}, {rows}, {cols}>(pipe, {self.gm(item.source)}, "
+                f"{self.gm(item.out)}, part, 2);",
+            ]
         return self._part(item)
 
     def _part(self, part: mix.VectorPart) -> list[str]:
@@ -765,7 +971,9 @@ class MixKernel:
             if p.is_tile:
                 gm = self.gm(part.tiles[id(p.node)])
                 t = p.node.tile
-                params[id(p.node)] = SourceParam(p.name, gm[:-3], p.direction, t.dtype, C_TYPES[t.dtype], t.rows, t.cols)
+                params[id(p.node)] = SourceParam(
+                    p.name, gm[:-3], p.direction, t.dtype, C_TYPES[t.dtype], t.rows, t.cols
+                )
             else:
                 params[id(p.node)] = next(q for q in self.params.values() if q.name == p.name)
         extra: dict[str, str] = {}
@@ -778,16 +986,26 @@ class MixKernel:
         tiles += [gm for gm in extra if gm not in tiles]
         scalars = [p for p in params.values() if not p.is_tile and re.search(rf"\b{p.identifier}\b", body)]
         tiles = [gm for gm in tiles if re.search(rf"\b{gm}\b", body)]
-        head = _signature(f"__aicore__ inline void {name}(", [
-            "TPipe *pipe", *(f"const GmTile &{gm}" for gm in tiles), *(f"{p.c_type} {p.identifier}" for p in scalars),
-            "uint32_t part"], ") {")
+        head = _signature(
+            f"__aicore__ inline void {name}(",
+            [
+                "TPipe *pipe",
+                *(f"const GmTile &{gm}" for gm in tiles),
+                *(f"{p.c_type} {p.identifier}" for p in scalars),
+                "uint32_t part",
+            ],
+            ") {",
+        )
         self.functions.append("\n".join([head, *(f"  {line}".rstrip() for line in made.run), "}", ""]))
-        self.rows += [Row(f"{name}.{r.name}", r.memory, r.offset, r.bytes, r.live, r.what) for r in kernel.rows_of_table]
+        self.rows += [
+            Row(f"{name}.{r.name}", r.memory, r.offset, r.bytes, r.live, r.what) for r in kernel.rows_of_table
+        ]
         call = ", ".join(["pipe", *tiles, *(p.identifier for p in scalars), "part"])
         return [f"{name}({call});"]
 
-    def _extent_in(self, part: mix.VectorPart, params: Mapping[int, SourceParam],
-                   extra: dict[str, str]) -> Callable[[Node, int], str]:
+    def _extent_in(
+        self, part: mix.VectorPart, params: Mapping[int, SourceParam], extra: dict[str, str]
+    ) -> Callable[[Node, int], str]:
         """Extents within a phase: those of a tile it has anyway where there is one."""
         extents = self.extent.extents
         known: dict[object, str] = {}
@@ -795,7 +1013,9 @@ class MixKernel:
             for axis in (0, 1):
                 sources = extents.of(part.origin[id(p.node)], axis).sources
                 if sources:
-                    known.setdefault(sources, f"{params[id(p.node)].identifier}_gm.{'cols' if axis else 'rows'}")
+                    known.setdefault(
+                        sources, f"{params[id(p.node)].identifier}_gm.{'cols' if axis else 'rows'}"
+                    )
 
         def text(node: Node, axis: int) -> str:
             original = part.origin[id(node)]
@@ -824,7 +1044,7 @@ def _counted(lines: list[str]) -> list[str]:
         for product in re.findall(r"\b(?:n|\w+_gm\.rows) \* \d+\b(?! [*/])", line):
             found[product] = found.get(product, 0) + 1
     often = [product for product, times in found.items() if times > 1]
-    head = []
+    head: list[str] = []
     for product in often:
         name = "count" if len(often) == 1 else f"count_{product.rsplit(' ', 1)[1]}"
         if any(f" {name} =" in h for h in head):
@@ -845,7 +1065,7 @@ def _wrapped(lines: list[str], width: int = WIDTH - 2) -> list[str]:
         if opening < 0:
             out.append(line)
             continue
-        head, pieces = line[:opening + 1], _arguments(line[opening + 1:])
+        head, pieces = line[: opening + 1], _arguments(line[opening + 1 :])
         if max(len(p) for p in pieces) + opening + 1 > width:
             out.append(head)
             indent = len(line) - len(line.lstrip()) + 4
@@ -866,7 +1086,7 @@ def _opening(line: str) -> int:
     depth = 0
     for at, c in enumerate(line):
         if c == "(" and not line[:at].rstrip().endswith(("for", "if", "while")):
-            inner = _arguments(line[at + 1:])
+            inner = _arguments(line[at + 1 :])
             if len(inner) > 1 and depth == 0:
                 return at
     return -1
@@ -883,9 +1103,9 @@ def _arguments(text: str) -> list[str]:
             if depth < 0:
                 break
         elif c == "," and depth == 0:
-            pieces.append(text[start:at + 1])
+            pieces.append(text[start : at + 1])
             start = at + 2
     return [*pieces, text[start:]]
 
 
-__all__ = ["KernelSource", "Param", "SourceParam", "Value", "emit_kernel"]
+__all__ = ["KernelSource", "SourceParam", "emit_kernel"]

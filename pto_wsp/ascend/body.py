@@ -13,12 +13,23 @@ from dataclasses import dataclass, field
 from pto_wsp.trace.graph import Node
 from pto_wsp.types import DType
 
-C_TYPES = {DType.F16: "half", DType.BF16: "bfloat16_t", DType.F32: "float", DType.F64: "double", DType.I8: "int8_t",
-           DType.I16: "int16_t", DType.I32: "int32_t", DType.I64: "int64_t", DType.U8: "uint8_t",
-           DType.U16: "uint16_t", DType.U32: "uint32_t", DType.U64: "uint64_t"}
+C_TYPES = {
+    DType.F16: "half",
+    DType.BF16: "bfloat16_t",
+    DType.F32: "float",
+    DType.F64: "double",
+    DType.I8: "int8_t",
+    DType.I16: "int16_t",
+    DType.I32: "int32_t",
+    DType.I64: "int64_t",
+    DType.U8: "uint8_t",
+    DType.U16: "uint16_t",
+    DType.U32: "uint32_t",
+    DType.U64: "uint64_t",
+}
 
-BLOCK = 32                                      # bytes: every address in UB, every row of a tile
-REPEAT = 256                                    # bytes that one repeat of a vector instruction covers
+BLOCK = 32  # bytes: every address in UB, every row of a tile
+REPEAT = 256  # bytes that one repeat of a vector instruction covers
 
 
 def ceil_to(n: int, unit: int) -> int:
@@ -35,16 +46,16 @@ class Buffer:
            "temp"  lives in the arena
     """
 
-    hint: str                                   # what its name should be like
+    hint: str  # what its name should be like
     dtype: DType
     kind: str
-    bytes_for: Callable[[int], int]             # size for a strip of so many rows
-    shape: str                                  # for the table: "16x128 f32"
-    inherits: Buffer | None = None              # the last reader of that buffer makes this one, in place
+    bytes_for: Callable[[int], int]  # size for a strip of so many rows
+    shape: str  # for the table: "16x128 f32"
+    inherits: Buffer | None = None  # the last reader of that buffer makes this one, in place
     # set by placement
     bytes: int = 0
     offset: int = 0
-    first: int = -1                             # positions of the first and last step that touch it
+    first: int = -1  # positions of the first and last step that touch it
     last: int = -1
     home: str = "UB"
 
@@ -66,12 +77,12 @@ def named(text: str, names: Mapping[int, str]) -> str:
 class Step:
     """One or a few instructions of one pipe, as C++ lines. Loops inside order themselves."""
 
-    pipe: str                                   # "V" or "S"
+    pipe: str  # "V" or "S"
     lines: list[str]
     reads: tuple[Buffer, ...]
     writes: tuple[Buffer, ...]
-    in_place: bool = False                      # may the result lie where an operand lay?
-    node: Node | None = None                    # the op it belongs to
+    in_place: bool = False  # may the result lie where an operand lay?
+    node: Node | None = None  # the op it belongs to
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,7 @@ class Value:
     buffer: Buffer
     dtype: DType
     shape: Shape
-    once: bool                                  # the same for every strip
+    once: bool  # the same for every strip
 
     @property
     def text(self) -> str:

@@ -1,8 +1,8 @@
 """Matmul on the cube core: tile sizes, what lies in L1 and L0, and the function that does it.
 
 ND tiles in GM arrive in L1 as Nz fractals, go to L0A and L0B, are multiplied into L0C and leave through Fixpipe, which
-also converts. B is read as K x N (2-byte types, transposed on the way into L0B) or, given transposed, as N x K. Float has no
-transposing load, so its K x N operands are turned round on the vector cores first (`mix.py`).
+also converts. B is read as K x N (2-byte types, transposed on the way into L0B) or, given transposed, as N x K. Float
+has no transposing load, so its K x N operands are turned round on the vector cores first (`mix.py`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from pto_wsp.ascend.placement import Row
 from pto_wsp.trace.graph import Node
 from pto_wsp.types import DType
 
-L0_BYTES = 64 * 1024            # L0A, L0B each
+L0_BYTES = 64 * 1024  # L0A, L0B each
 L0C_BYTES = 128 * 1024
-EDGE = 16                       # rows of a fractal; its columns fill 32 bytes
+EDGE = 16  # rows of a fractal; its columns fill 32 bytes
 INPUTS = (DType.F16, DType.BF16, DType.F32, DType.I8)
 
-QUANT = {(DType.F32, DType.F32): "NoQuant", (DType.I32, DType.I32): "NoQuant", (DType.F32, DType.F16): "F322F16",
-         (DType.F32, DType.BF16): "F322BF16"}
+QUANT = {
+    (DType.F32, DType.F32): "NoQuant",
+    (DType.I32, DType.I32): "NoQuant",
+    (DType.F32, DType.F16): "F322F16",
+    (DType.F32, DType.BF16): "F322BF16",
+}
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,20 @@ class Blocks:
         """Lines of the placement table; both of a double buffer together."""
         size = dtype.itemsize
         a, b, c = 2 * self.m * self.k * size, 2 * self.k * self.n * size, self.m * self.n * 4
-        return [Row(f"{name}.a_l1", "L1", 0, a, "loop", f"{self.m}x{self.k} {dtype} Nz, 2 of them"),
-                Row(f"{name}.b_l1", "L1", a, b, "loop", f"{self.k}x{self.n} {dtype} Nz, 2 of them"),
-                Row(f"{name}.a_l0", "L0A", 0, a, "loop", f"{self.m}x{self.k} {dtype} Zz, 2 of them"),
-                Row(f"{name}.b_l0", "L0B", 0, b, "loop", f"{self.k}x{self.n} {dtype} Zn, 2 of them"),
-                Row(f"{name}.c_l0", "L0C", 0, c, "loop", f"{self.m}x{self.n} {'i32' if dtype is DType.I8 else 'f32'} Nz")]
+        return [
+            Row(f"{name}.a_l1", "L1", 0, a, "loop", f"{self.m}x{self.k} {dtype} Nz, 2 of them"),
+            Row(f"{name}.b_l1", "L1", a, b, "loop", f"{self.k}x{self.n} {dtype} Nz, 2 of them"),
+            Row(f"{name}.a_l0", "L0A", 0, a, "loop", f"{self.m}x{self.k} {dtype} Zz, 2 of them"),
+            Row(f"{name}.b_l0", "L0B", 0, b, "loop", f"{self.k}x{self.n} {dtype} Zn, 2 of them"),
+            Row(
+                f"{name}.c_l0",
+                "L0C",
+                0,
+                c,
+                "loop",
+                f"{self.m}x{self.n} {'i32' if dtype is DType.I8 else 'f32'} Nz",
+            ),
+        ]
 
 
 def call(a: str, b: str, c: str, blocks: Blocks, dtype: DType, out: DType, transposed: bool) -> str:

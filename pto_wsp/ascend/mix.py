@@ -1,8 +1,9 @@
 """A kernel with matmuls, cut into phases: what the cube core does, what the vector cores do, and who waits for whom.
 
-Phases alternate: vector work that some product needs, products, vector work on their results, and so on. L0C has no way to
-UB on 2201, so what crosses from one phase to another lies in a GM workspace; each boundary is one cross-core flag. Vector
-phases are kernel graphs of their own, and `aicore.VectorKernel` writes them like any other. Start reading at `cut`.
+Phases alternate: vector work that some product needs, products, vector work on their results, and so on. L0C has no way
+to UB on 2201, so what crosses from one phase to another lies in a GM workspace; each boundary is one cross-core flag.
+Vector phases are kernel graphs of their own, and `aicore.VectorKernel` writes them like any other. Start reading at
+`cut`.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from pto_wsp.trace.graph import KernelGraph, Node, Param, build
 from pto_wsp.trace.ops import OPS
 from pto_wsp.types import DType, TileType
 
-ALIGN = 512                                     # of tiles in the workspace
+ALIGN = 512  # of tiles in the workspace
 
 
 @dataclass(eq=False)
 class Slot:
     """A tile in the workspace."""
 
-    node: Node                                  # the value it holds
+    node: Node  # the value it holds
     offset: int
     hint: str
 
@@ -40,8 +41,8 @@ class Product:
     b: Node | Slot
     out: Node | Slot
     out_dtype: DType
-    transposed: bool                            # b is given as N x K
-    adds: bool = False                          # onto what is there
+    transposed: bool  # b is given as N x K
+    adds: bool = False  # onto what is there
 
 
 @dataclass(eq=False)
@@ -55,10 +56,10 @@ class Turn:
 
 @dataclass(eq=False)
 class VectorPart:
-    """A vector phase: a kernel over parameters and workspace tiles; `origin` finds a node's counterpart in the whole."""
+    """A vector phase: a kernel over parameters and slots; `origin` finds a node's counterpart in the whole."""
 
     graph: KernelGraph
-    tiles: dict[int, Node | Slot]               # id of a param node of `graph` -> where it lies
+    tiles: dict[int, Node | Slot]  # id of a param node of `graph` -> where it lies
     origin: dict[int, Node]
 
 
@@ -72,7 +73,7 @@ class Plan:
 
 
 def legal(graph: KernelGraph) -> KernelGraph:
-    """Accumulators become additions unless they can be added where they lie; float operands get the shape that they need."""
+    """Accumulators become additions unless they are added onto where they lie; float operands get the shape needed."""
     new: dict[int, Node] = {}
     nodes: list[Node] = []
     users = _users(graph)
@@ -83,8 +84,11 @@ def legal(graph: KernelGraph) -> KernelGraph:
             a, b = operands[:2]
             dtype = a.tile.dtype
             if dtype not in cube.INPUTS:
-                raise refuse(node, f"matmul of {dtype}: the cube core multiplies f16, bf16, f32 and i8. "
-                                   "Convert with pto.cast(x, DType.F32).")
+                raise refuse(
+                    node,
+                    f"matmul of {dtype}: the cube core multiplies f16, bf16, f32 and i8. "
+                    "Convert with pto.cast(x, DType.F32).",
+                )
             if b.op.name != "transpose" and dtype.itemsize != 2:
                 turned = build(OPS["transpose"], (b,), {}, node.line)[-1]
                 again = build(OPS["transpose"], (turned,), {}, node.line)[-1]
@@ -114,8 +118,13 @@ def _users(graph: KernelGraph) -> dict[int, list[Node]]:
 def _in_place(node: Node, users: Mapping[int, list[Node]]) -> bool:
     """store(c, matmul(a, b, acc=c)): Fixpipe adds onto c, if c is in nobody else's way."""
     acc = node.operands[2]
-    return (acc.op.name == "load" and len(users[id(acc)]) == 1 and len(users[id(node)]) == 1
-            and users[id(node)][0].op.name == "store" and users[id(node)][0].operands[0] is acc.operands[0])
+    return (
+        acc.op.name == "load"
+        and len(users[id(acc)]) == 1
+        and len(users[id(node)]) == 1
+        and users[id(node)][0].op.name == "store"
+        and users[id(node)][0].operands[0] is acc.operands[0]
+    )
 
 
 def is_cube(node: Node) -> bool:
@@ -126,9 +135,9 @@ class _Cutter:
     def __init__(self, graph: KernelGraph) -> None:
         self.graph = graph
         self.users = _users(graph)
-        self.phase: dict[int, int] = {}         # even: vector, odd: cube
-        self.cheap: set[int] = set()            # made again in every phase that uses them
-        self.folded: set[int] = set()           # transposes that the cube core reads as they lie
+        self.phase: dict[int, int] = {}  # even: vector, odd: cube
+        self.cheap: set[int] = set()  # made again in every phase that uses them
+        self.folded: set[int] = set()  # transposes that the cube core reads as they lie
         self.slots: dict[int, Slot] = {}
         self.bytes = 0
 
@@ -140,12 +149,22 @@ class _Cutter:
                 self.phase[id(node)] = 0
             elif is_cube(node):
                 self.phase[id(node)] = max(self._after(o, 1) for o in node.operands[:2])
-            elif not node.is_tile and node.op.name != "store" or node.op.name in ("iota_u32", "alloc") or (
-                    node.operands and node.op.name != "store" and all(id(o) in self.cheap for o in node.operands)):
+            elif (
+                not node.is_tile
+                and node.op.name != "store"
+                or node.op.name in ("iota_u32", "alloc")
+                or (
+                    node.operands
+                    and node.op.name != "store"
+                    and all(id(o) in self.cheap for o in node.operands)
+                )
+            ):
                 self.cheap.add(id(node))
                 self.phase[id(node)] = 0
             else:
-                self.phase[id(node)] = max((self._after(o, 0) for o in node.operands if o.op.name != "param"), default=0)
+                self.phase[id(node)] = max(
+                    (self._after(o, 0) for o in node.operands if o.op.name != "param"), default=0
+                )
         for node in self.graph.nodes:
             if node.op.name == "matmul" and node.operands[1].op.name == "transpose":
                 b = node.operands[1]
@@ -208,19 +227,26 @@ def _product(c: _Cutter, node: Node, direct: dict[int, Product]) -> Product:
     transposed = id(b) in c.folded
     b_at = c.place_of(b.operands[0] if transposed else b)
     if b.op.name == "transpose" and not transposed and a.tile.dtype.itemsize != 2:
-        b_at = c.place_of(b.operands[0])                        # also used elsewhere; the product still reads N x K
+        b_at = c.place_of(b.operands[0])  # also used elsewhere; the product still reads N x K
         transposed = True
     users = c.users[id(node)]
     acc = DType.I32 if a.tile.dtype is DType.I8 else DType.F32
     store = users[0] if len(users) == 1 else None
-    if store is not None and store.op.name == "cast" and (acc, store.tile.dtype) in cube.QUANT and \
-            len(c.users[id(store)]) == 1 and len(node.operands) == 2:
+    if (
+        store is not None
+        and store.op.name == "cast"
+        and (acc, store.tile.dtype) in cube.QUANT
+        and len(c.users[id(store)]) == 1
+        and len(node.operands) == 2
+    ):
         store = c.users[id(store)][0]
     if store is not None and store.op.name == "store":
         dst = store.operands[0]
         loaded = [n for n in c.graph.nodes if n.op.name == "load" and n.operands[0] is dst]
         if not any(u is not node for load in loaded for u in c.users[id(load)]):
-            made = Product(node, c.place_of(a), b_at, dst, dst.tile.dtype, transposed, len(node.operands) == 3)
+            made = Product(
+                node, c.place_of(a), b_at, dst, dst.tile.dtype, transposed, len(node.operands) == 3
+            )
             direct[id(store)] = made
             direct[id(store.operands[1])] = made
             return made
@@ -228,16 +254,30 @@ def _product(c: _Cutter, node: Node, direct: dict[int, Product]) -> Product:
 
 
 def _vector_parts(c: _Cutter, number: int, direct: Mapping[int, Product]) -> list[Turn | VectorPart]:
-    mine = [n for n in c.graph.nodes if c.phase.get(id(n)) == number and not is_cube(n) and id(n) not in c.cheap
-            and n.op.name != "load" and id(n) not in direct and id(n) not in c.folded]
+    mine = [
+        n
+        for n in c.graph.nodes
+        if c.phase.get(id(n)) == number
+        and not is_cube(n)
+        and id(n) not in c.cheap
+        and n.op.name != "load"
+        and id(n) not in direct
+        and id(n) not in c.folded
+    ]
     parts: list[Turn | VectorPart] = []
     work: list[Node] = []
     for node in mine:
-        if node.op.name == "transpose" and all(is_cube(u) or id(u) in c.folded for u in c.users[id(node)]) and \
-                node.tile.dtype.itemsize > 1 and min(node.tile.shape) > 1 and (node.operands[0].op.name == "load" or
-                                                            c.phase[id(node.operands[0])] < number):
+        if (
+            node.op.name == "transpose"
+            and all(is_cube(u) or id(u) in c.folded for u in c.users[id(node)])
+            and node.tile.dtype.itemsize > 1
+            and min(node.tile.shape) > 1
+            and (node.operands[0].op.name == "load" or c.phase[id(node.operands[0])] < number)
+        ):
             source = node.operands[0]
-            parts.append(Turn(node, source.operands[0] if source.op.name == "load" else c.slot(source), c.slot(node)))
+            parts.append(
+                Turn(node, source.operands[0] if source.op.name == "load" else c.slot(source), c.slot(node))
+            )
         else:
             work.append(node)
     if work:
@@ -305,4 +345,6 @@ def _sub_graph(c: _Cutter, number: int, work: list[Node]) -> VectorPart:
             plain = TileType(node.tile.rows, node.tile.cols, node.tile.dtype)
             stores.append(Node(OPS["store"], (handle(c.slot(node), plain, "out"), made), None, {}, node.line))
     heads = [p.node for p in params]
-    return VectorPart(KernelGraph(c.graph.name, tuple(params), (*heads, *loads, *nodes, *stores)), tiles, origin)
+    return VectorPart(
+        KernelGraph(c.graph.name, tuple(params), (*heads, *loads, *nodes, *stores)), tiles, origin
+    )

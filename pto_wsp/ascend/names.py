@@ -14,18 +14,21 @@ import textwrap
 from pto_wsp.errors import SourceLine
 from pto_wsp.trace.graph import Node
 
-_CPP = """alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t class compl
-concept const consteval constexpr constinit const_cast continue co_await co_return co_yield decltype default delete do
-double dynamic_cast else enum explicit export extern false float for friend goto if inline int long mutable namespace new
-noexcept not not_eq nullptr operator or or_eq private protected public register reinterpret_cast requires return short
-signed sizeof static static_assert static_cast struct switch template this thread_local throw true try typedef typeid
-typename union unsigned using virtual void volatile wchar_t while xor xor_eq main std linux unix i386 near far errno assert
-printf signbit min max abs exp log sin cos tan tanh sqrt pow floor ceil round trunc erf index y0 y1 yn j0 j1 jn stdin stdout
-stderr half bfloat16_t float16_t bfloat16 int4b_t int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t size_t
-ptrdiff_t""".split()
+_CPP = """
+alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t
+char32_t class compl concept const consteval constexpr constinit const_cast continue co_await
+co_return co_yield decltype default delete do double dynamic_cast else enum explicit export extern
+false float for friend goto if inline int long mutable namespace new noexcept not not_eq nullptr
+operator or or_eq private protected public register reinterpret_cast requires return short signed
+sizeof static static_assert static_cast struct switch template this thread_local throw true try
+typedef typeid typename union unsigned using virtual void volatile wchar_t while xor xor_eq main std
+linux unix i386 near far errno assert printf signbit min max abs exp log sin cos tan tanh sqrt pow
+floor ceil round trunc erf index y0 y1 yn j0 j1 jn stdin stdout stderr half bfloat16_t float16_t
+bfloat16 int4b_t int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t size_t ptrdiff_t
+""".split()
 _OWN = "pipe workspace first n r c count arena cube_slot vector_part worker plan".split()
-RESERVED = frozenset(_CPP + _OWN)               # inside a function
-RESERVED_OUTSIDE = frozenset([*_CPP, "pipe", "workspace"])      # for parameters, which get a suffix inside
+RESERVED = frozenset(_CPP + _OWN)  # inside a function
+RESERVED_OUTSIDE = frozenset([*_CPP, "pipe", "workspace"])  # for parameters, which get a suffix inside
 
 MOST_NAME = 48
 MOST_COMMENT = 80
@@ -65,7 +68,7 @@ def comment(text: str, most: int = MOST_COMMENT) -> str:
     line = " ".join(text.split())
     line = "".join(c if " " <= c <= "~" else "?" for c in line)
     line = line.replace("\\", "/").replace("??", "? ?").replace("??", "? ?")
-    return line if len(line) <= most else line[:most - 3] + "..."
+    return line if len(line) <= most else line[: most - 3] + "..."
 
 
 def place_of(line: SourceLine | None) -> str:
@@ -89,6 +92,10 @@ def assigned_name(node: Node) -> str | None:
         statement = ast.parse(textwrap.dedent(text)).body[0]
     except (SyntaxError, ValueError, IndexError, RecursionError, MemoryError):
         return None
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
+    if (
+        isinstance(statement, ast.Assign)
+        and len(statement.targets) == 1
+        and isinstance(statement.targets[0], ast.Name)
+    ):
         return statement.targets[0].id
     return None

@@ -1,8 +1,8 @@
 """Where every tile lies in UB: offsets, bytes and live ranges; memory of dead tiles is used again.
 
-Queue buffers come first, in the order in which the kernel initialises them (that is the address order of TPipe), then one
-arena for everything that stays on chip. A result takes its operand's place where the call allows it and nobody needs
-the operand any more. Start reading at `place`.
+Queue buffers come first, in the order in which the kernel initialises them (that is the address order of TPipe), then
+one arena for everything that stays on chip. A result takes its operand's place where the call allows it and nobody
+needs the operand any more. Start reading at `place`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pto_wsp.ascend.body import BLOCK, Buffer, Step, ceil_to
 
-UB_BYTES = 184 * 1024 - 256                     # the rest belongs to Select, Power and the cross-core messages
+UB_BYTES = 184 * 1024 - 256  # the rest belongs to Select, Power and the cross-core messages
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Row:
     """One line of the table."""
 
     name: str
-    memory: str                                 # UB, L1, L0A, L0B, L0C, GM
+    memory: str  # UB, L1, L0A, L0B, L0C, GM
     offset: int
     bytes: int
     live: str
@@ -61,8 +61,13 @@ def join_in_place(before: Sequence[Step], body: Sequence[Step]) -> None:
         if result.kind != "temp" or result.first != at:
             continue
         for operand in step.reads:
-            if operand.kind == "temp" and operand.last == at and operand.first != at and operand is not result \
-                    and operand.bytes == result.bytes:
+            if (
+                operand.kind == "temp"
+                and operand.last == at
+                and operand.first != at
+                and operand is not result
+                and operand.bytes == result.bytes
+            ):
                 result.inherits = operand
                 break
 
@@ -73,8 +78,13 @@ def root(buffer: Buffer) -> Buffer:
     return buffer
 
 
-def place(before: Sequence[Step], body: Sequence[Step], queued: Sequence[tuple[Buffer, int]], strip: int,
-          looped: bool) -> Layout:
+def place(
+    before: Sequence[Step],
+    body: Sequence[Step],
+    queued: Sequence[tuple[Buffer, int]],
+    strip: int,
+    looped: bool,
+) -> Layout:
     """Give every buffer its offset for strips of `strip` rows.
 
     queued    (buffer, how many) of the tiles that cross GM, in the order of their InitBuffer
@@ -97,10 +107,10 @@ def place(before: Sequence[Step], body: Sequence[Step], queued: Sequence[tuple[B
             _, first, last = spans.get(id(head), (head, buffer.first, buffer.last))
             spans[id(head)] = (head, min(first, buffer.first), max(last, buffer.last))
     arena = 0
-    placed: list[tuple[int, int, int, int]] = []                # offset, end, first, last
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, first, last
     for head, first, last in sorted(spans.values(), key=lambda s: (s[1], -s[0].bytes)):
         at = 0
-        for start, end in sorted((o, e) for o, e, f, l in placed if not (l < first or last < f)):
+        for start, end in sorted((o, e) for o, e, born, dead in placed if not (dead < first or last < born)):
             if at + head.bytes <= start:
                 break
             at = max(at, end)
@@ -130,6 +140,9 @@ def table(rows: Sequence[Row]) -> str:
     widths = [max(len(c[i]) for c in cells) for i in range(len(head))]
     lines = []
     for cell in cells:
-        columns = [c.rjust(w) if i in (2, 3) else c.ljust(w) for i, (c, w) in enumerate(zip(cell, widths, strict=True))]
+        columns = [
+            c.rjust(w) if i in (2, 3) else c.ljust(w)
+            for i, (c, w) in enumerate(zip(cell, widths, strict=True))
+        ]
         lines.append("  ".join(columns).rstrip())
     return "\n".join(lines)

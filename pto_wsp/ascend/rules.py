@@ -1,8 +1,8 @@
 """How the device spells each op: one rule per row of the op table.
 
-A rule is data where it can be: the AscendC call, the dtypes that 2201 implements it for, the temporary it needs. Ops the
-hardware lacks are composed from others over the algebra `k` (`vector.Writer`), or refused with a reason. Element types
-that a call does not take are converted on the way in and back on the way out (`vector.compute_dtype`).
+A rule is data where it can be: the AscendC call, the dtypes that 2201 implements it for, the temporary it needs. Ops
+the hardware lacks are composed from others over the algebra `k` (`vector.Writer`), or refused with a reason. Element
+types that a call does not take are converted on the way in and back on the way out (`vector.compute_dtype`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Union
 from pto_wsp.types import DType
 
 F16, F32, I16, I32 = DType.F16, DType.F32, DType.I16, DType.I32
-ARITHMETIC = (F16, F32, I16, I32)               # of Add, Sub, Mul, Max, Min and their scalar forms
+ARITHMETIC = (F16, F32, I16, I32)  # of Add, Sub, Mul, Max, Min and their scalar forms
 FLOAT = (F16, F32)
 
 
@@ -83,7 +83,7 @@ class Convert:
 
 @dataclass(frozen=True)
 class Compare:
-    mode: str                                   # of CMPMODE
+    mode: str  # of CMPMODE
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Select:
 class RowReduce:
     """One value per row."""
 
-    kind: str                                   # "Sum", "Max", "Min"
+    kind: str  # "Sum", "Max", "Min"
     mean: bool = False
 
 
@@ -117,8 +117,22 @@ class Cube:
     """Runs on the cube core."""
 
 
-Rule = Union[Memory, Nothing, Binary, Unary, Library, Rounding, Compose, Convert, Compare, Select, RowReduce, ColReduce,
-             Shaping, Cube]
+Rule = Union[  # noqa: UP007 - 3.10 evaluates it
+    Memory,
+    Nothing,
+    Binary,
+    Unary,
+    Library,
+    Rounding,
+    Compose,
+    Convert,
+    Compare,
+    Select,
+    RowReduce,
+    ColReduce,
+    Shaping,
+    Cube,
+]
 
 _ADD = Binary("Add", "Adds", ARITHMETIC)
 _MUL = Binary("Mul", "Muls", ARITHMETIC)
@@ -131,7 +145,6 @@ RULES: dict[str, Rule] = {
     "constant": Memory(),
     "alloc": Shaping(),
     "add_cycles": Nothing(),
-
     "add": _ADD,
     "sub": Binary("Sub", None, ARITHMETIC, commutes=False),
     "mul": _MUL,
@@ -139,7 +152,6 @@ RULES: dict[str, Rule] = {
     "maximum": Binary("Max", "Maxs", ARITHMETIC),
     "minimum": Binary("Min", "Mins", ARITHMETIC),
     "fma": Compose(lambda k, x, y, z: k.binary(_ADD, k.binary(_MUL, x, y), z), (F32,)),
-
     "lt": Compare("LT"),
     "le": Compare("LE"),
     "gt": Compare("GT"),
@@ -147,10 +159,15 @@ RULES: dict[str, Rule] = {
     "eq": Compare("EQ"),
     "ne": Compare("NE"),
     "select": Select(),
-
     "neg": Compose(lambda k, x: k.by_scalar("Muls", x, -1), ARITHMETIC),
-    "abs": Compose(lambda k, x: k.unary("Abs", x) if x.dtype.is_float else
-                   k.binary(RULES["maximum"], x, k.by_scalar("Muls", x, -1)), ARITHMETIC),
+    "abs": Compose(
+        lambda k, x: (
+            k.unary("Abs", x)
+            if x.dtype.is_float
+            else k.binary(RULES["maximum"], x, k.by_scalar("Muls", x, -1))
+        ),
+        ARITHMETIC,
+    ),
     "sqrt": Unary("Sqrt"),
     "rsqrt": Compose(lambda k, x: k.over(1, k.unary("Sqrt", x))),
     "reciprocal": Compose(lambda k, x: k.over(1, x)),
@@ -163,12 +180,13 @@ RULES: dict[str, Rule] = {
     "sigmoid": Library("Sigmoid", (2, 4), (256, 256)),
     "gelu": Library("Gelu", (12, 12), (768, 768)),
     "silu": Library("Silu"),
-    "relu": Compose(lambda k, x: k.by_scalar("Maxs", x, 0) if x.dtype is I16 else k.unary("Relu", x), ARITHMETIC),
+    "relu": Compose(
+        lambda k, x: k.by_scalar("Maxs", x, 0) if x.dtype is I16 else k.unary("Relu", x), ARITHMETIC
+    ),
     "floor": Rounding("FLOOR"),
     "ceil": Rounding("CEIL"),
     "round": Rounding("RINT"),
     "cast": Convert(),
-
     "rowsum": RowReduce("Sum"),
     "rowmax": RowReduce("Max"),
     "rowmin": RowReduce("Min"),
@@ -181,7 +199,6 @@ RULES: dict[str, Rule] = {
     "rowadd": _ADD,
     "colmul": _MUL,
     "coladd": _ADD,
-
     "broadcast": Shaping(),
     "slice_even": Shaping(),
     "slice_odd": Shaping(),

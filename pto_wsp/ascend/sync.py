@@ -23,8 +23,9 @@ class Pending:
 
     def conflicts(self, step: Step) -> bool:
         """Would `step` read what was written here, or write what was read or written?"""
-        return any(overlap(a, b) for a in step.reads for b in self.writes) or \
-            any(overlap(a, b) for a in step.writes for b in (*self.writes, *self.reads))
+        return any(overlap(a, b) for a in step.reads for b in self.writes) or any(
+            overlap(a, b) for a in step.writes for b in (*self.writes, *self.reads)
+        )
 
     def add(self, step: Step) -> None:
         self.reads.extend(b for b in step.reads if b not in self.reads)
@@ -39,17 +40,21 @@ class State:
     """What has not been ordered: vector against vector, and across to and from the scalar unit."""
 
     v_v: Pending = field(default_factory=Pending)
-    v_s: Pending = field(default_factory=Pending)       # vector work that the scalar unit has not waited for
+    v_s: Pending = field(default_factory=Pending)  # vector work that the scalar unit has not waited for
     s_v: Pending = field(default_factory=Pending)
-    loaded: Pending = field(default_factory=Pending)    # arrived by MTE2, not yet awaited by the scalar unit
+    loaded: Pending = field(default_factory=Pending)  # arrived by MTE2, not yet awaited by the scalar unit
 
     def copy(self) -> State:
         return State(self.v_v.copy(), self.v_s.copy(), self.s_v.copy(), self.loaded.copy())
 
     def join(self, other: State) -> State:
         joined = self.copy()
-        for mine, theirs in ((joined.v_v, other.v_v), (joined.v_s, other.v_s), (joined.s_v, other.s_v),
-                             (joined.loaded, other.loaded)):
+        for mine, theirs in (
+            (joined.v_v, other.v_v),
+            (joined.v_s, other.v_s),
+            (joined.s_v, other.s_v),
+            (joined.loaded, other.loaded),
+        ):
             mine.reads.extend(b for b in theirs.reads if b not in mine.reads)
             mine.writes.extend(b for b in theirs.writes if b not in mine.writes)
         return joined
@@ -85,8 +90,13 @@ class State:
         return needed
 
 
-def orders(before: Sequence[Step], body: Sequence[Step], once: Sequence[Buffer], arriving: Sequence[Buffer],
-           looped: bool) -> list[list[str]]:
+def orders(
+    before: Sequence[Step],
+    body: Sequence[Step],
+    once: Sequence[Buffer],
+    arriving: Sequence[Buffer],
+    looped: bool,
+) -> list[list[str]]:
     """For each step, what has to stand in front of it: "V" (a barrier), "V_S", "S_V" or "MTE2_S" (events).
 
     once, arriving    buffers that MTE2 fills before the first step, and at the head of every round of the loop
@@ -97,7 +107,7 @@ def orders(before: Sequence[Step], body: Sequence[Step], once: Sequence[Buffer],
     state.loaded.writes.extend(arriving)
     entry = state.copy()
     rounds = [state.through(step) for step in body]
-    if looped:                                              # the head of the loop also follows its end
+    if looped:  # the head of the loop also follows its end
         state = state.without_queues()
         state.loaded.writes.extend(arriving)
         state = entry.join(state)
@@ -105,5 +115,10 @@ def orders(before: Sequence[Step], body: Sequence[Step], once: Sequence[Buffer],
     return needed + rounds
 
 
-TEXT = {"V": "PipeBarrier<PIPE_V>();", "V_S": "Order<HardEvent::V_S>(pipe);", "S_V": "Order<HardEvent::S_V>(pipe);",
-        "MTE2_S": "Order<HardEvent::MTE2_S>(pipe);", "S_MTE2": "Order<HardEvent::S_MTE2>(pipe);"}
+TEXT = {
+    "V": "PipeBarrier<PIPE_V>();",
+    "V_S": "Order<HardEvent::V_S>(pipe);",
+    "S_V": "Order<HardEvent::S_V>(pipe);",
+    "MTE2_S": "Order<HardEvent::MTE2_S>(pipe);",
+    "S_MTE2": "Order<HardEvent::S_MTE2>(pipe);",
+}

@@ -15,9 +15,9 @@ Step = Callable[[KernelGraph], KernelGraph]
 
 
 def forward_stores(graph: KernelGraph) -> KernelGraph:
-    """One load per parameter, at entry; later loads are what was stored. One store per parameter, the last, at the end."""
+    """One load per parameter, at entry: later ones are what was stored. One store per parameter, the last."""
     new: dict[int, Node] = {}
-    content: dict[int, Node] = {}               # id of a handle -> what the parameter holds by now
+    content: dict[int, Node] = {}  # id of a handle -> what the parameter holds by now
     entry: dict[int, Node] = {}
     stores: dict[int, Node] = {}
     nodes: list[Node] = []
@@ -28,7 +28,9 @@ def forward_stores(graph: KernelGraph) -> KernelGraph:
             if handle not in entry and (node.attrs["at"] == "entry" or handle not in content):
                 entry[handle] = replace(node, operands=operands)
                 nodes.append(entry[handle])
-            new[id(node)] = entry[handle] if node.attrs["at"] == "entry" else content.get(handle) or entry[handle]
+            new[id(node)] = (
+                entry[handle] if node.attrs["at"] == "entry" else content.get(handle) or entry[handle]
+            )
             continue
         current = node if operands == node.operands else replace(node, operands=operands)
         new[id(node)] = current
@@ -60,7 +62,9 @@ def share(graph: KernelGraph) -> KernelGraph:
                 known[key] = current
                 nodes.append(current)
             new[id(node)] = known[key]
-    return replace(graph, nodes=tuple(nodes), params=tuple(replace(p, node=new[id(p.node)]) for p in graph.params))
+    return replace(
+        graph, nodes=tuple(nodes), params=tuple(replace(p, node=new[id(p.node)]) for p in graph.params)
+    )
 
 
 def drop_unused(graph: KernelGraph) -> KernelGraph:
@@ -74,7 +78,9 @@ def drop_unused(graph: KernelGraph) -> KernelGraph:
             live.add(id(node))
         if id(node) in live:
             live.update(id(o) for o in node.operands)
-    return replace(graph, nodes=tuple(n for n in graph.nodes if id(n) in live or n.op.name in ("param", "scalar_param")))
+    return replace(
+        graph, nodes=tuple(n for n in graph.nodes if id(n) in live or n.op.name in ("param", "scalar_param"))
+    )
 
 
 STEPS: tuple[Step, ...] = (forward_stores, share, drop_unused)

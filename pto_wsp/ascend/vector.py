@@ -1,8 +1,8 @@
 """Tile ops as steps of a vector core: which AscendC calls, over which buffers, in which order.
 
-Tiles in UB are row-major with a pitch of whole 32-byte blocks, the same number of elements for every dtype of a kernel,
-so that element-wise calls and casts run over the padding in count form. A single column is packed. `Writer.emit` takes a
-node to its rule; what a rule needs of the device is a method of Writer.
+Tiles in UB are row-major with a pitch of whole 32-byte blocks, the same number of elements for every dtype of a
+kernel, so that element-wise calls and casts run over the padding in count form. A single column is packed.
+`Writer.emit` takes a node to its rule; what a rule needs of the device is a method of Writer.
 """
 
 from __future__ import annotations
@@ -14,30 +14,68 @@ from typing import Any
 import numpy as np
 
 from pto_wsp.ascend import rules
-from pto_wsp.ascend.body import BLOCK, C_TYPES, REPEAT, Bits, Buffer, Phase, Scalar, Shape, Step, Value, ceil_to
+from pto_wsp.ascend.body import (
+    BLOCK,
+    C_TYPES,
+    REPEAT,
+    Bits,
+    Buffer,
+    Phase,
+    Scalar,
+    Shape,
+    Step,
+    Value,
+    ceil_to,
+)
 from pto_wsp.ascend.names import Names, assigned_name
 from pto_wsp.ascend.rules import RULES
 from pto_wsp.errors import CompileError
 from pto_wsp.trace.graph import KernelGraph, Node
 from pto_wsp.types import DType, ScalarType
 
-F16, BF16, F32, I8, I16, I32, I64 = (DType.F16, DType.BF16, DType.F32, DType.I8, DType.I16, DType.I32, DType.I64)
+F16, BF16, F32, I8, I16, I32, I64 = (
+    DType.F16,
+    DType.BF16,
+    DType.F32,
+    DType.I8,
+    DType.I16,
+    DType.I32,
+    DType.I64,
+)
 U8, U16, U32 = DType.U8, DType.U16, DType.U32
 
 MOST_REPEATS = 255
-MOST_BLOCKS = 255                               # of a repeat stride
-ROWS_AT_ONCE = 248                              # rows of one strided instruction: at most 255, whole groups of 8
+MOST_BLOCKS = 255  # of a repeat stride
+ROWS_AT_ONCE = 248  # rows of one strided instruction: at most 255, whole groups of 8
 
-REFUSED = {DType.F64: "A2/A3 vector cores have no 64-bit floats", DType.U64: "A2/A3 has no unsigned 64-bit arithmetic",
-           DType.I64: "A2/A3 vector cores have no 64-bit integer arithmetic"}
+REFUSED = {
+    DType.F64: "A2/A3 vector cores have no 64-bit floats",
+    DType.U64: "A2/A3 has no unsigned 64-bit arithmetic",
+    DType.I64: "A2/A3 vector cores have no 64-bit integer arithmetic",
+}
 
 # Conversions the unit has, and its rounding mode for each; int32 to half would need SetDeqScale, so it goes by float.
 CASTS: dict[tuple[DType, DType], str] = {
-    (F16, F32): "NONE", (F32, F16): "RINT", (F32, BF16): "RINT", (BF16, F32): "NONE",
-    (F16, I8): "TRUNC", (F16, U8): "TRUNC", (I8, F16): "NONE", (U8, F16): "NONE",
-    (F16, I16): "TRUNC", (F16, I32): "TRUNC", (F32, I16): "TRUNC", (F32, I32): "TRUNC", (F32, I64): "TRUNC",
-    (I16, F16): "RINT", (I16, F32): "NONE", (I32, F32): "RINT", (I32, I16): "NONE", (I32, I64): "NONE",
-    (I64, I32): "NONE", (I64, F32): "RINT",
+    (F16, F32): "NONE",
+    (F32, F16): "RINT",
+    (F32, BF16): "RINT",
+    (BF16, F32): "NONE",
+    (F16, I8): "TRUNC",
+    (F16, U8): "TRUNC",
+    (I8, F16): "NONE",
+    (U8, F16): "NONE",
+    (F16, I16): "TRUNC",
+    (F16, I32): "TRUNC",
+    (F32, I16): "TRUNC",
+    (F32, I32): "TRUNC",
+    (F32, I64): "TRUNC",
+    (I16, F16): "RINT",
+    (I16, F32): "NONE",
+    (I32, F32): "RINT",
+    (I32, I16): "NONE",
+    (I32, I64): "NONE",
+    (I64, I32): "NONE",
+    (I64, F32): "RINT",
 }
 WIDE_SIGNED = {U8: I8, U16: I16, U32: I32}
 
@@ -70,26 +108,38 @@ def literal(value: Any, dtype: DType) -> str:
 class Writer:
     """Steps of one vector phase under construction."""
 
-    def __init__(self, graph: KernelGraph, shape_of: Callable[[Node], Shape], once: Callable[[Node], bool], unit: int,
-                 names: Names, scalars: dict[int, Scalar]) -> None:
+    def __init__(
+        self,
+        graph: KernelGraph,
+        shape_of: Callable[[Node], Shape],
+        once: Callable[[Node], bool],
+        unit: int,
+        names: Names,
+        scalars: dict[int, Scalar],
+    ) -> None:
         self.graph = graph
-        self.shape_of = shape_of                # extents of a node's tile in this phase
-        self.once = once                        # is it the same for every strip?
-        self.unit = unit                        # elements that row pitches are multiples of
+        self.shape_of = shape_of  # extents of a node's tile in this phase
+        self.once = once  # is it the same for every strip?
+        self.unit = unit  # elements that row pitches are multiples of
         self.names = names
         self.scalars = scalars
         self.phase = Phase()
         self.values: dict[int, Value | Bits] = {}
         self.node: Node | None = None
-        self._known: dict[tuple[Any, ...], Any] = {}
-        self.helpers: set[str] = set()          # helper functions that the steps call
-        last = {(n.line.file, n.line.line): n for n in graph.nodes if n.line is not None and n.type is not None}
+        self._known: dict[tuple[Any, ...], Value] = {}          # tiles made once: conversions, constants
+        self._read: dict[tuple[Any, ...], Scalar] = {}          # tiles of one element, read by the scalar unit
+        self.helpers: set[str] = set()  # helper functions that the steps call
+        last = {
+            (n.line.file, n.line.line): n for n in graph.nodes if n.line is not None and n.type is not None
+        }
         self._assigned = {id(n): assigned_name(n) for n in last.values()}
-        self._small: set[int] = set()           # buffers of u32 known to be below 2**31
+        self._small: set[int] = set()  # buffers of u32 known to be below 2**31
 
     # ---- buffers and steps --------------------------------------------------------------------------------------
 
-    def buffer(self, name: str, dtype: DType, bytes_for: Callable[[int], int], shape: str, kind: str = "temp") -> Buffer:
+    def buffer(
+        self, name: str, dtype: DType, bytes_for: Callable[[int], int], shape: str, kind: str = "temp"
+    ) -> Buffer:
         made = Buffer(name, dtype, kind, lambda strip: max(BLOCK, ceil_to(bytes_for(strip), BLOCK)), shape)
         self.phase.buffers.append(made)
         return made
@@ -109,15 +159,34 @@ class Writer:
 
     @property
     def _compares(self) -> bool:
-        return any(isinstance(RULES[n.op.name], (rules.Compare, rules.Select))
-                   or n.op.name in ("div", "cast") and n.type is not None and n.type.dtype.is_int for n in self.graph.nodes)
+        return any(
+            isinstance(RULES[n.op.name], (rules.Compare, rules.Select))
+            or n.op.name in ("div", "cast")
+            and n.type is not None
+            and n.type.dtype.is_int
+            for n in self.graph.nodes
+        )
 
-    def step(self, lines: list[str] | str, reads: Any, writes: Any, once: bool, pipe: str = "V",
-             in_place: bool = False) -> None:
+    def step(
+        self,
+        lines: list[str] | str,
+        reads: Any,
+        writes: Any,
+        once: bool,
+        pipe: str = "V",
+        in_place: bool = False,
+    ) -> None:
         def buffers(things: Any) -> tuple[Buffer, ...]:
             return tuple(t if isinstance(t, Buffer) else t.buffer for t in things)
 
-        made = Step(pipe, [lines] if isinstance(lines, str) else lines, buffers(reads), buffers(writes), in_place, self.node)
+        made = Step(
+            pipe,
+            [lines] if isinstance(lines, str) else lines,
+            buffers(reads),
+            buffers(writes),
+            in_place,
+            self.node,
+        )
         (self.phase.before if once else self.phase.body).append(made)
 
     def count(self, shape: Shape) -> str:
@@ -159,8 +228,11 @@ class Writer:
         assert node.type is not None
         for thing in (node, *node.operands):
             if thing.type is not None and thing.type.dtype in REFUSED and node.op.name != "cast":
-                raise refuse(node, f"{node.op.name} of {thing.type.dtype}: {REFUSED[thing.type.dtype]}. "
-                                   "Convert with pto.cast(x, DType.F32).")
+                raise refuse(
+                    node,
+                    f"{node.op.name} of {thing.type.dtype}: {REFUSED[thing.type.dtype]}. "
+                    "Convert with pto.cast(x, DType.F32).",
+                )
         number = len(self.phase.buffers)
         made = self.values[id(node)] = EMIT[type(rule)](self, node, rule)
         if made.buffer in self.phase.buffers[number:]:
@@ -178,7 +250,7 @@ class Writer:
         return found
 
     def operand(self, node: Node, dtype: DType) -> Value | Scalar:
-        """An operand of a computation in `dtype`; a tile of one element becomes a scalar unless the result is one too."""
+        """An operand of a computation in `dtype`; a scalar as it is."""
         if isinstance(node.type, ScalarType):
             return self.scalars[id(node)]
         return self.converted(self.value(node), dtype)
@@ -186,7 +258,7 @@ class Writer:
     def as_scalar(self, value: Value) -> Scalar:
         """The one element of a tile, read by the scalar unit."""
         key = ("scalar", id(value.buffer), value.dtype)
-        if key not in self._known:
+        if key not in self._read:
             if value.dtype is BF16:
                 value = self.converted(value, F32)
             name = self.names.new(f"{value.buffer.hint}_value")
@@ -195,13 +267,15 @@ class Writer:
             if value.dtype is F16:
                 read = f"static_cast<float>({read})"
             self.step(f"const {c_type} {name} = {read};", [value], [], value.once, "S")
-            self._known[key] = Scalar(name, value.dtype)
-        return self._known[key]
+            self._read[key] = Scalar(name, value.dtype)
+        return self._read[key]
 
     def as_element(self, scalar: Scalar, dtype: DType) -> str:
         """A scalar as an argument of exactly the element type."""
         held = F32 if scalar.dtype in (F16, BF16) else scalar.dtype
-        plain = dtype in (F32, I32, U32) or not scalar.text.lstrip("-")[:1].isdigit()       # literals are int or float
+        plain = (
+            dtype in (F32, I32, U32) or not scalar.text.lstrip("-")[:1].isdigit()
+        )  # literals are int or float
         if held is dtype and plain or (dtype is F32 and scalar.text.endswith("f") and held is F32):
             return scalar.text
         return f"static_cast<{C_TYPES[dtype]}>({scalar.text})"
@@ -210,8 +284,13 @@ class Writer:
 
     def cast(self, x: Value, dtype: DType, mode: str, name: str = "") -> Value:
         result = self.tile(name or f"{x.buffer.hint}_{dtype}", dtype, x.shape, x.once)
-        self.step(f"Cast({result.text}, {x.text}, RoundMode::CAST_{mode}, {self.count(x.shape)});", [x], [result], x.once,
-                  in_place=dtype.itemsize == x.dtype.itemsize)
+        self.step(
+            f"Cast({result.text}, {x.text}, RoundMode::CAST_{mode}, {self.count(x.shape)});",
+            [x],
+            [result],
+            x.once,
+            in_place=dtype.itemsize == x.dtype.itemsize,
+        )
         return result
 
     def seen_as(self, x: Value, dtype: DType) -> Value:
@@ -233,7 +312,11 @@ class Writer:
         if source in (DType.F64, DType.U64) or dtype in (DType.F64, DType.U64):
             bad = source if source in REFUSED else dtype
             raise refuse(self.node, f"cast from {source} to {dtype}: {REFUSED[bad]}.")
-        if (source, dtype) in CASTS and not (source is I32 and dtype is I16) and not (source is I64 and dtype is I32):
+        if (
+            (source, dtype) in CASTS
+            and not (source is I32 and dtype is I16)
+            and not (source is I64 and dtype is I32)
+        ):
             return self.cast(x, dtype, CASTS[source, dtype], name)
         if I64 in (source, dtype):
             if source is I64 and dtype in (F16, BF16):
@@ -249,16 +332,25 @@ class Writer:
             return self._float_to_int(x, dtype, name)
         if source.is_int and dtype.is_float:
             return self._int_to_float(x, dtype, name)
-        if source.is_float:                                     # half <-> bf16
+        if source.is_float:  # half <-> bf16
             return self.converted(self.converted(x, F32), dtype)
         return self._int_to_int(x, dtype, name)
 
     def _low_words(self, x: Value) -> Value:
         """The low halves of 64-bit integers: every second word."""
         result = self.tile(f"{x.buffer.hint}_low", I32, x.shape, x.once)
-        self.step(["{", "  uint64_t kept = 0;  // GatherMask counts into it",
-                   f"  GatherMask({result.text}, {self.seen_as(x, I32).text}, 1, true, {self.count(x.shape)} * 2, "
-                   "{1, 1, 8, 0}, kept);", "}"], [x], [result], x.once)
+        self.step(
+            [
+                "{",
+                "  uint64_t kept = 0;  // GatherMask counts into it",
+                f"  GatherMask({result.text}, {self.seen_as(x, I32).text}, 1, true, {self.count(x.shape)} * 2, "
+                "{1, 1, 8, 0}, kept);",
+                "}",
+            ],
+            [x],
+            [result],
+            x.once,
+        )
         return result
 
     def _float_to_int(self, x: Value, dtype: DType, name: str) -> Value:
@@ -266,7 +358,7 @@ class Writer:
             return self.converted(self.converted(x, F32), dtype)
         low = 0 if not dtype.is_signed else -(1 << (dtype.bits - 1))
         high = low + (1 << dtype.bits) - 1
-        if dtype in (I8, U8):                                   # whole numbers within +-2048 are exact in half
+        if dtype in (I8, U8):  # whole numbers within +-2048 are exact in half
             whole = self.cast(x, F32, "TRUNC")
             held = self.by_scalar("Mins", self.by_scalar("Maxs", whole, low), high)
             return self.cast(self.cast(held, F16, "RINT"), dtype, "TRUNC", name)
@@ -276,9 +368,22 @@ class Writer:
         below = self.by_scalar("Mins", self.by_scalar("Maxs", x, 0), 4294967040.0)
         folded = self.by_scalar("Adds", below, -2147483648.0)
         upper = self.compare("GE", below, Scalar("2147483648.0f", F32))
-        return self.seen_as(self.by_scalar("Adds", self.choose_int(
-            upper, self.cast(folded, I32, "TRUNC"), self.by_scalar("Adds", self.cast(
-                self.by_scalar("Mins", below, 2147483520.0), I32, "TRUNC"), -(1 << 31))), -(1 << 31)), U32)
+        return self.seen_as(
+            self.by_scalar(
+                "Adds",
+                self.choose_int(
+                    upper,
+                    self.cast(folded, I32, "TRUNC"),
+                    self.by_scalar(
+                        "Adds",
+                        self.cast(self.by_scalar("Mins", below, 2147483520.0), I32, "TRUNC"),
+                        -(1 << 31),
+                    ),
+                ),
+                -(1 << 31),
+            ),
+            U32,
+        )
 
     def choose_int(self, bits: Bits, x: Value, y: Value) -> Value:
         return self.seen_as(self.select(bits, self.seen_as(x, F32), self.seen_as(y, F32)), I32)
@@ -295,7 +400,9 @@ class Writer:
         if id(x.buffer) in self._small:
             return self.cast(self.seen_as(x, I32), F32, "RINT", name)
         high = self.shift("ShiftRight", x, 16)
-        low = self.binary(RULES["sub"], self.seen_as(x, I32), self.seen_as(self.shift("ShiftLeft", high, 16), I32))
+        low = self.binary(
+            RULES["sub"], self.seen_as(x, I32), self.seen_as(self.shift("ShiftLeft", high, 16), I32)
+        )
         above = self.by_scalar("Muls", self.cast(self.seen_as(high, I32), F32, "RINT"), 65536.0)
         return self.binary(RULES["add"], above, self.cast(low, F32, "RINT"))
 
@@ -303,7 +410,7 @@ class Writer:
         source = x.dtype
         if source.itemsize == dtype.itemsize and source.itemsize > 1:
             return self.seen_as(x, dtype)
-        if source.itemsize < dtype.itemsize:                    # widening is exact
+        if source.itemsize < dtype.itemsize:  # widening is exact
             if source in (I8, U8):
                 half = self.converted(x, F16)
                 wide = self.cast(half, I16 if dtype.itemsize == 2 else I32, "TRUNC")
@@ -317,15 +424,19 @@ class Writer:
         return self._narrowed(x, dtype)
 
     def _narrowed(self, x: Value, dtype: DType) -> Value:
-        """The low bits of wider integers, sign- or zero-extended in the wide type, then cast, which is exact by then."""
-        if x.dtype.itemsize == 1:                               # i8 <-> u8
+        """The low bits of wider integers, extended in the wide type, then cast, which is exact by then."""
+        if x.dtype.itemsize == 1:  # i8 <-> u8
             x = self.converted(x, I16)
         bits = x.dtype.bits - dtype.bits
         as_signed = I32 if x.dtype.itemsize == 4 else I16
         if dtype.itemsize == 2:
             return self.seen_as(self.cast(self._extended(x, bits, as_signed, True), I16, "NONE"), dtype)
         whole = self._extended(x, bits, as_signed, dtype.is_signed)
-        half = self.cast(self.cast(whole, F32, "RINT"), F16, "RINT") if as_signed is I32 else self.cast(whole, F16, "RINT")
+        half = (
+            self.cast(self.cast(whole, F32, "RINT"), F16, "RINT")
+            if as_signed is I32
+            else self.cast(whole, F16, "RINT")
+        )
         return self.cast(half, dtype, "TRUNC")
 
     def _extended(self, x: Value, bits: int, as_signed: DType, signed: bool) -> Value:
@@ -335,15 +446,22 @@ class Writer:
 
     def shift(self, call: str, x: Value, bits: int) -> Value:
         result = self.tile(f"{x.buffer.hint}_shifted", x.dtype, x.shape, x.once)
-        self.step(f"{call}({result.text}, {x.text}, static_cast<{C_TYPES[x.dtype]}>({bits}), {self.count(x.shape)});", [x],
-                  [result], x.once, in_place=True)
+        self.step(
+            f"{call}({result.text}, {x.text}, static_cast<{C_TYPES[x.dtype]}>({bits}), {self.count(x.shape)});",
+            [x],
+            [result],
+            x.once,
+            in_place=True,
+        )
         return result
 
     # ---- calls --------------------------------------------------------------------------------------------------
 
     def unary(self, call: str, x: Value, name: str = "") -> Value:
         result = self.tile(name or self._temporary(call), x.dtype, x.shape, x.once)
-        self.step(f"{call}({result.text}, {x.text}, {self.count(x.shape)});", [x], [result], x.once, in_place=True)
+        self.step(
+            f"{call}({result.text}, {x.text}, {self.count(x.shape)});", [x], [result], x.once, in_place=True
+        )
         return result
 
     def by_scalar(self, call: str, x: Value, scalar: Any, name: str = "") -> Value:
@@ -351,8 +469,13 @@ class Writer:
         if not isinstance(scalar, Scalar):
             scalar = Scalar(literal(scalar, x.dtype), x.dtype)
         result = self.tile(name or self._temporary(call), x.dtype, x.shape, x.once)
-        self.step(f"{call}({result.text}, {x.text}, {self.as_element(scalar, x.dtype)}, {self.count(x.shape)});", [x],
-                  [result], x.once, in_place=True)
+        self.step(
+            f"{call}({result.text}, {x.text}, {self.as_element(scalar, x.dtype)}, {self.count(x.shape)});",
+            [x],
+            [result],
+            x.once,
+            in_place=True,
+        )
         return result
 
     def full(self, scalar: Scalar, dtype: DType, shape: Shape, once: bool, name: str = "") -> Value:
@@ -363,7 +486,12 @@ class Writer:
         key = ("full", scalar.text, dtype, shape, once)
         if key not in self._known:
             result = self.tile(name or self._temporary("full"), dtype, shape, once)
-            self.step(f"Duplicate({result.text}, {self.as_element(scalar, dtype)}, {self.count(shape)});", [], [result], once)
+            self.step(
+                f"Duplicate({result.text}, {self.as_element(scalar, dtype)}, {self.count(shape)});",
+                [],
+                [result],
+                once,
+            )
             self._known[key] = result
         return self._known[key]
 
@@ -372,7 +500,9 @@ class Writer:
 
     def over(self, number: float, x: Value, name: str = "") -> Value:
         """number / x"""
-        ones = self.full(Scalar(literal(number, x.dtype), x.dtype), x.dtype, x.shape, x.once, "ones" if number == 1 else "")
+        ones = self.full(
+            Scalar(literal(number, x.dtype), x.dtype), x.dtype, x.shape, x.once, "ones" if number == 1 else ""
+        )
         return self.binary(RULES["div"], ones, x, name)
 
     def _temporary(self, call: str) -> str:
@@ -392,8 +522,12 @@ class Writer:
         shape, once = self.result_shape(x, y)
 
         def single(v: Value | Scalar) -> Value | Scalar:
-            if isinstance(v, Value) and v.shape.most_rows == 1 and v.shape.most_cols == 1 and \
-                    (shape.most_rows, shape.most_cols) != (1, 1):
+            if (
+                isinstance(v, Value)
+                and v.shape.most_rows == 1
+                and v.shape.most_cols == 1
+                and (shape.most_rows, shape.most_cols) != (1, 1)
+            ):
                 return self.as_scalar(v)
             return v
 
@@ -403,8 +537,13 @@ class Writer:
         name = name or self._temporary(rule.call)
         result = self.tile(name, x.dtype, shape, once)
         if x.shape == y.shape:
-            self.step(f"{rule.call}({result.text}, {x.text}, {y.text}, {self.count(shape)});", [x, y], [result], once,
-                      in_place=True)
+            self.step(
+                f"{rule.call}({result.text}, {x.text}, {y.text}, {self.count(shape)});",
+                [x, y],
+                [result],
+                once,
+                in_place=True,
+            )
             return result
         self._strided(rule.call, result, x, y)
         return result
@@ -434,8 +573,12 @@ class Writer:
             shape = column.shape
             lanes = BLOCK // column.dtype.itemsize
             wide = Shape(shape.rows, str(lanes), shape.most_rows, lanes, lanes)
-            buffer = self.buffer(f"{column.buffer.hint}_blocks", column.dtype,
-                                 lambda strip: ceil_to(shape.elements(strip), 8) * BLOCK, wide.text(column.dtype))
+            buffer = self.buffer(
+                f"{column.buffer.hint}_blocks",
+                column.dtype,
+                lambda strip: ceil_to(shape.elements(strip), 8) * BLOCK,
+                wide.text(column.dtype),
+            )
             made = Value(buffer, column.dtype, wide, column.once)
             groups = str(-(-int(shape.rows) // 8)) if shape.rows.isdigit() else f"({shape.rows} + 7) / 8"
             self.step(f"Brcb({made.text}, {column.text}, {groups}, {{1, 8}});", [column], [made], column.once)
@@ -447,9 +590,13 @@ class Writer:
         shape, size = result.shape, result.dtype.itemsize
         assert not shape.packed
         lanes, blocks = REPEAT // size, shape.pitch * size // BLOCK
-        kinds = ["column" if o.shape.packed else "row" if o.shape.single_row and not shape.single_row else "full"
-                 for o in operands]
-        sources = [self.blocks_of(o) if kind == "column" else o for o, kind in zip(operands, kinds, strict=True)]
+        kinds = [
+            "column" if o.shape.packed else "row" if o.shape.single_row and not shape.single_row else "full"
+            for o in operands
+        ]
+        sources = [
+            self.blocks_of(o) if kind == "column" else o for o, kind in zip(operands, kinds, strict=True)
+        ]
         reads = list(sources)
         few = shape.most_rows is None or shape.most_rows <= MOST_REPEATS
         if few and blocks <= MOST_BLOCKS:
@@ -458,8 +605,14 @@ class Writer:
             strides = [(0, 1) if k == "column" else (1, 0) if k == "row" else (1, blocks) for k in kinds]
             params = self._repeat_params(call, [(1, blocks), *strides])
             mask = self._mask(shape.pitch, lanes)
-            line = f"{call}({result.at(at)}, {', '.join(texts)}, {mask}, {self._repeats(shape.rows)}, {params});"
-            lines = [line] if not at else [f"for (uint32_t c = 0; c < {shape.pitch}; c += {lanes}) {{", f"  {line}", "}"]
+            line = (
+                f"{call}({result.at(at)}, {', '.join(texts)}, {mask}, {self._repeats(shape.rows)}, {params});"
+            )
+            lines = (
+                [line]
+                if not at
+                else [f"for (uint32_t c = 0; c < {shape.pitch}; c += {lanes}) {{", f"  {line}", "}"]
+            )
             self.step(lines, reads, [result], result.once)
             return
         lines = [f"for (uint32_t r = 0; r < {shape.rows}; ++r) {{"]
@@ -472,11 +625,15 @@ class Writer:
             params = self._repeat_params(call, [(1, 8), *strides])
             full, rest, done = shape.pitch // lanes, shape.pitch % lanes, 0
             while done < full or rest:
-                repeats, mask = (min(full - done, MOST_REPEATS), lanes) if done < full else (1, rest)
+                repeats, width = (min(full - done, MOST_REPEATS), lanes) if done < full else (1, rest)
                 tail = f" + {done * lanes}" if done else ""
-                texts = [s.at(f"r * {BLOCK // size}" if k == "column" else (row if k == "full" else "0") + tail)
-                         for s, k in zip(sources, kinds, strict=True)]
-                lines.append(f"  {call}({result.at(row + tail)}, {', '.join(texts)}, {mask}, {repeats}, {params});")
+                texts = [
+                    s.at(f"r * {BLOCK // size}" if k == "column" else (row if k == "full" else "0") + tail)
+                    for s, k in zip(sources, kinds, strict=True)
+                ]
+                lines.append(
+                    f"  {call}({result.at(row + tail)}, {', '.join(texts)}, {width}, {repeats}, {params});"
+                )
                 if done >= full:
                     break
                 done += repeats
@@ -500,7 +657,10 @@ class Writer:
 
     def spread(self, x: Value | Scalar, shape: Shape, dtype: DType, once: bool, name: str = "") -> Value:
         """x repeated to a shape."""
-        if isinstance(x, Value) and (x.shape.most_rows, x.shape.most_cols) == (shape.most_rows, shape.most_cols):
+        if isinstance(x, Value) and (x.shape.most_rows, x.shape.most_cols) == (
+            shape.most_rows,
+            shape.most_cols,
+        ):
             return x
         if isinstance(x, Value) and x.shape.most_rows == 1 and x.shape.most_cols == 1:
             x = self.as_scalar(x)
@@ -515,27 +675,46 @@ class Writer:
     # ---- comparison and choice ----------------------------------------------------------------------------------
 
     def bits_like(self, shape: Shape, once: bool, name: str) -> Bits:
-        buffer = self.buffer(name, U8, lambda strip: ceil_to(ceil_to(shape.elements(strip), self.unit) , 128) // 8,
-                             shape.text(U8).replace("u8", "bits"))
+        buffer = self.buffer(
+            name,
+            U8,
+            lambda strip: ceil_to(ceil_to(shape.elements(strip), self.unit), 128) // 8,
+            shape.text(U8).replace("u8", "bits"),
+        )
         return Bits(buffer, shape, once)
 
     def compare(self, mode: str, x: Value, y: Value | Scalar, name: str = "") -> Bits:
         bits = self.bits_like(x.shape, x.once, name or f"{self._temporary('where')}_bits")
         count = self.compare_count(x.shape, x.dtype)
         if isinstance(y, Scalar):
-            self.step(f"CompareScalar({bits.buffer.name}, {x.text}, {self.as_element(y, x.dtype)}, CMPMODE::{mode}, {count});",
-                      [x], [bits.buffer], x.once)
+            self.step(
+                f"CompareScalar({bits.buffer.name}, {x.text}, {self.as_element(y, x.dtype)}, CMPMODE::{mode}, "
+                f"{count});",
+                [x],
+                [bits.buffer],
+                x.once,
+            )
         else:
-            self.step(f"Compare({bits.buffer.name}, {x.text}, {y.text}, CMPMODE::{mode}, {count});", [x, y], [bits.buffer],
-                      x.once)
+            self.step(
+                f"Compare({bits.buffer.name}, {x.text}, {y.text}, CMPMODE::{mode}, {count});",
+                [x, y],
+                [bits.buffer],
+                x.once,
+            )
         return bits
 
     def negated(self, bits: Bits) -> Bits:
         result = self.bits_like(bits.shape, bits.once, f"{bits.buffer.hint}_not")
         elements = self.compare_count(bits.shape, F16)
         words = str(int(elements) // 16) if elements.isdigit() else f"({elements}) / 16"
-        self.step(f"Not({result.buffer.name}.ReinterpretCast<uint16_t>(), {bits.buffer.name}.ReinterpretCast<uint16_t>(), "
-                  f"{words});", [bits.buffer], [result.buffer], bits.once, in_place=True)
+        self.step(
+            f"Not({result.buffer.name}.ReinterpretCast<uint16_t>(), {bits.buffer.name}.ReinterpretCast<uint16_t>(), "
+            f"{words});",
+            [bits.buffer],
+            [result.buffer],
+            bits.once,
+            in_place=True,
+        )
         return result
 
     def select(self, bits: Bits, x: Value | Scalar, y: Value | Scalar, name: str = "") -> Value:
@@ -545,10 +724,18 @@ class Writer:
         if isinstance(x, Scalar):
             x = self.full(x, dtype, bits.shape, once)
         result = self.tile(name or self._temporary("chosen"), dtype, bits.shape, once)
-        second, mode, reads = ((self.as_element(y, dtype), "SCALAR", [x]) if isinstance(y, Scalar)
-                               else (y.text, "TENSOR", [x, y]))
-        self.step(f"Select({result.text}, {bits.buffer.name}, {x.text}, {second}, SELMODE::VSEL_TENSOR_{mode}_MODE, "
-                  f"{self.count(bits.shape)});", [bits.buffer, *reads], [result], once)
+        second, mode, reads = (
+            (self.as_element(y, dtype), "SCALAR", [x])
+            if isinstance(y, Scalar)
+            else (y.text, "TENSOR", [x, y])
+        )
+        self.step(
+            f"Select({result.text}, {bits.buffer.name}, {x.text}, {second}, SELMODE::VSEL_TENSOR_{mode}_MODE, "
+            f"{self.count(bits.shape)});",
+            [bits.buffer, *reads],
+            [result],
+            once,
+        )
         return result
 
     def bits_as_tile(self, bits: Bits) -> Value:
@@ -561,7 +748,10 @@ class Writer:
     def bits_of(self, node: Node, shape: Shape) -> Bits:
         """A u8 mask as bits of a shape; a comparison of that shape has them already."""
         found = self.values.get(id(node))
-        if isinstance(found, Bits) and (found.shape.most_rows, found.shape.most_cols) == (shape.most_rows, shape.most_cols):
+        if isinstance(found, Bits) and (found.shape.most_rows, found.shape.most_cols) == (
+            shape.most_rows,
+            shape.most_cols,
+        ):
             return found
         half = self.converted(self.value(node), F16)
         once = half.once and shape.most_rows is not None
@@ -573,18 +763,23 @@ class Writer:
         assert node.type is not None
         dtype, name = node.type.dtype, node.op.name
         if dtype in (DType.F64,):
-            raise refuse(node, f"{name} of f64: {REFUSED[DType.F64]}. Declare the scalar as Scalar[DType.F32].")
+            raise refuse(
+                node, f"{name} of f64: {REFUSED[DType.F64]}. Declare the scalar as Scalar[DType.F32]."
+            )
         if name == "constant":
             return Scalar(self._literal(node.attrs["value"], dtype), dtype)
         texts = [self.scalars[id(o)].text for o in node.operands]
         if name == "cast":
-            return self._scalar_cast(texts[0], node.operands[0].type.dtype, dtype)     # type: ignore[union-attr]
+            return self._scalar_cast(texts[0], node.operands[0].type.dtype, dtype)  # type: ignore[union-attr]
         if name in SCALAR_COMPARE:
             return self._named(f"static_cast<uint8_t>({texts[0]} {SCALAR_COMPARE[name]} {texts[1]})", U8)
         form = SCALAR_OPS.get(name)
         if form is None:
-            raise refuse(node, f"{name} of a scalar: the scalar unit has no such function. Compute it in a tile: "
-                               f"pto.{name}(pto.broadcast(s, (1, 8))).")
+            raise refuse(
+                node,
+                f"{name} of a scalar: the scalar unit has no such function. Compute it in a tile: "
+                f"pto.{name}(pto.broadcast(s, (1, 8))).",
+            )
         if dtype.is_int and name in ("add", "sub", "mul", "neg"):
             wide = "uint64_t" if dtype.itemsize == 8 else "uint32_t"
             texts = [f"static_cast<{wide}>({t})" for t in texts]
@@ -606,7 +801,9 @@ class Writer:
 
     def _scalar_cast(self, text: str, source: DType, dtype: DType) -> Scalar:
         if dtype in (F16, BF16):
-            return self._named(f"static_cast<float>(static_cast<{C_TYPES[dtype]}>({self._plain(text, source)}))", dtype)
+            return self._named(
+                f"static_cast<float>(static_cast<{C_TYPES[dtype]}>({self._plain(text, source)}))", dtype
+            )
         if dtype is F32 and source.is_float:
             return Scalar(text, F32)
         return self._named(f"static_cast<{C_TYPES[dtype]}>({text})", dtype)
@@ -623,12 +820,23 @@ class Writer:
 
 
 SCALAR_COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
-SCALAR_OPS = {"add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}", "neg": "0 - {0}",
-              "maximum": "({0} > {1} ? {0} : {1})", "minimum": "({0} < {1} ? {0} : {1})", "relu": "({0} > 0 ? {0} : 0)",
-              "abs": "({0} < 0 ? 0 - {0} : {0})", "reciprocal": "1.0f / {0}", "select": "({0} != 0 ? {1} : {2})"}
+SCALAR_OPS = {
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "neg": "0 - {0}",
+    "maximum": "({0} > {1} ? {0} : {1})",
+    "minimum": "({0} < {1} ? {0} : {1})",
+    "relu": "({0} > 0 ? {0} : 0)",
+    "abs": "({0} < 0 ? 0 - {0} : {0})",
+    "reciprocal": "1.0f / {0}",
+    "select": "({0} != 0 ? {1} : {2})",
+}
 
 
 # ---- rules to steps ------------------------------------------------------------------------------------------------
+
 
 def compute_dtype(dtype: DType, allowed: tuple[DType, ...]) -> DType:
     """The dtype in which a call is made for elements of `dtype`."""
@@ -703,13 +911,21 @@ def emit_unary(w: Writer, node: Node, rule: rules.Unary) -> Value:
 def emit_library(w: Writer, node: Node, rule: rules.Library) -> Value:
     x = w.operand(node.operands[0], compute_dtype(node.tile.dtype, rules.FLOAT))
     assert isinstance(x, Value)
-    which = x.dtype.itemsize // 4                       # 0 for half, 1 for float
+    which = x.dtype.itemsize // 4  # 0 for half, 1 for float
     result = w.tile(w.name_for(node), x.dtype, x.shape, x.once)
     scratch = []
     if rule.scratch[which]:
         shape = x.shape
-        scratch = [w.buffer(f"{rule.call.lower()}_tmp", U8, lambda strip: max(
-            rule.least[which], rule.scratch[which] * ceil_to(shape.elements(strip), w.unit)), "scratch")]
+        scratch = [
+            w.buffer(
+                f"{rule.call.lower()}_tmp",
+                U8,
+                lambda strip: max(
+                    rule.least[which], rule.scratch[which] * ceil_to(shape.elements(strip), w.unit)
+                ),
+                "scratch",
+            )
+        ]
     arguments = ", ".join([result.text, x.text, *(s.name for s in scratch), w.count(x.shape)])
     w.step(f"{rule.call}({arguments});", [x, *scratch], [result, *scratch], x.once)
     return _back(w, node, result)
@@ -738,7 +954,7 @@ def emit_convert(w: Writer, node: Node, rule: rules.Convert) -> Value:
 
 
 def emit_compare(w: Writer, node: Node, rule: rules.Compare) -> Bits:
-    dtype = node.operands[0].type.dtype                 # type: ignore[union-attr]
+    dtype = node.operands[0].type.dtype  # type: ignore[union-attr]
     shape, once = w.shape_of(node), w.once(node)
     if dtype.is_float or dtype.itemsize <= 2:
         compute = dtype if dtype in rules.FLOAT else F16 if dtype.itemsize == 1 else F32
@@ -747,9 +963,14 @@ def emit_compare(w: Writer, node: Node, rule: rules.Compare) -> Bits:
     if dtype is U32:
         small = [not o.is_tile or id(w.value(o).buffer) in w._small for o in node.operands]
         both = [w.operand(o, U32) for o in node.operands]
-        if all(s and isinstance(o, Value) for s, o in zip(small, both, strict=True)) or rule.mode in ("EQ", "NE"):
-            x, y = (w.seen_as(o, I32) if isinstance(o, Value) else Scalar(f"static_cast<int32_t>({o.text})", I32)
-                    for o in both)
+        if all(s and isinstance(o, Value) for s, o in zip(small, both, strict=True)) or rule.mode in (
+            "EQ",
+            "NE",
+        ):
+            x, y = (
+                w.seen_as(o, I32) if isinstance(o, Value) else Scalar(f"static_cast<int32_t>({o.text})", I32)
+                for o in both
+            )
         else:
             x, y = (_flipped(w, o) for o in both)
     else:
@@ -762,7 +983,11 @@ SWAPPED = {"LT": "GT", "GT": "LT", "LE": "GE", "GE": "LE", "EQ": "EQ", "NE": "NE
 
 def _compared(w: Writer, mode: str, x: Any, y: Any, shape: Shape, dtype: DType, once: bool) -> Bits:
     def plain(v: Any) -> Any:
-        if isinstance(v, Value) and v.shape.most_rows == v.shape.most_cols == 1 and (shape.most_rows, shape.most_cols) != (1, 1):
+        if (
+            isinstance(v, Value)
+            and v.shape.most_rows == v.shape.most_cols == 1
+            and (shape.most_rows, shape.most_cols) != (1, 1)
+        ):
             return w.as_scalar(v)
         if isinstance(v, Scalar) and v.dtype.is_int:
             return Scalar(f"static_cast<float>({v.text})", F32)
@@ -813,18 +1038,19 @@ def emit_select(w: Writer, node: Node, rule: rules.Select) -> Value:
     else:
         bits = w.bits_of(mask, shape)
     if all(isinstance(o, Scalar) for o in operands):
-        operands[0] = w.full(operands[0], moved, shape, once)       # type: ignore[arg-type]
+        operands[0] = w.full(operands[0], moved, shape, once)  # type: ignore[arg-type]
     made = w.select(bits, operands[0], operands[1], w.name_for(node))
     return w.converted(made, dtype) if dtype.itemsize == 1 else w.seen_as(made, dtype)
 
 
 # ---- reductions ----------------------------------------------------------------------------------------------------
 
+
 def emit_row_reduce(w: Writer, node: Node, rule: rules.RowReduce) -> Value:
     x = w.value(node.operands[0])
     dtype = node.tile.dtype
     if x.shape.packed and not x.shape.single_row:
-        return w.converted(x, dtype)                    # one column: its own sum
+        return w.converted(x, dtype)  # one column: its own sum
     if dtype.is_int:
         return _integer_rows(w, node, rule, x)
     inner = rule.kind == "Sum" or x.dtype is BF16
@@ -865,9 +1091,17 @@ def _reduced_rows(w: Writer, kind: str, x: Value, name: str) -> Value:
         w.step(line, [x], [result], x.once)
     else:
         w.helpers.add("Least")
-        w.step([f"for (uint32_t r = 0; r < {shape.rows}; r += {ROWS_AT_ONCE}) {{",
+        w.step(
+            [
+                f"for (uint32_t r = 0; r < {shape.rows}; r += {ROWS_AT_ONCE}) {{",
                 f"  WholeReduce{kind}({result.at('r')}, {x.at(f'r * {x.shape.pitch}')}, {mask}, "
-                f"Least({shape.rows} - r, {ROWS_AT_ONCE}), 1, 1, {blocks}{order});", "}"], [x], [result], x.once)
+                f"Least({shape.rows} - r, {ROWS_AT_ONCE}), 1, 1, {blocks}{order});",
+                "}",
+            ],
+            [x],
+            [result],
+            x.once,
+        )
     return result
 
 
@@ -885,11 +1119,18 @@ def _folded(w: Writer, kind: str, x: Value, name: str) -> Value:
     mask = f"Least({shape.cols} - c, {lanes})"
     if shape.cols.isdigit() and int(shape.cols) % lanes == 0:
         mask = str(lanes)
-    w.step([f"Copy({fold.text}, {x.text}, {lanes}, {rows}, {{1, 1, 8, {blocks}}});",
+    w.step(
+        [
+            f"Copy({fold.text}, {x.text}, {lanes}, {rows}, {{1, 1, 8, {blocks}}});",
             f"for (uint32_t c = {lanes}; c < {shape.cols}; c += {lanes}) {{",
             "  PipeBarrier<PIPE_V>();",
             f"  {CALLS[kind]}({fold.text}, {fold.text}, {x.at('c')}, {mask}, {rows}, {{1, 1, 1, 8, 8, {blocks}}});",
-            "}"], [x], [fold], x.once)
+            "}",
+        ],
+        [x],
+        [fold],
+        x.once,
+    )
     return fold
 
 
@@ -900,27 +1141,41 @@ def _partial_rows(w: Writer, kind: str, x: Value, name: str) -> Value:
     order = "" if kind == "Sum" else ", ReduceOrder::ORDER_ONLY_VALUE"
     most = -(-shape.most_cols // lanes)
     pitch = ceil_to(most, w.unit)
-    cols = str(-(-int(shape.cols) // lanes)) if shape.cols.isdigit() else f"({shape.cols} + {lanes - 1}) / {lanes}"
+    cols = (
+        str(-(-int(shape.cols) // lanes))
+        if shape.cols.isdigit()
+        else f"({shape.cols} + {lanes - 1}) / {lanes}"
+    )
     part = w.tile(f"{name}_part", x.dtype, Shape(shape.rows, cols, shape.most_rows, most, pitch), x.once)
     row, static = f"r * {shape.pitch}", shape.cols.isdigit()
     lines = [f"for (uint32_t r = 0; r < {shape.rows}; ++r) {{"]
     if most <= MOST_REPEATS:
         full = str(int(shape.cols) // lanes) if static else f"{shape.cols} / {lanes}"
-        lines.append(f"  WholeReduce{kind}({part.at(f'r * {pitch}')}, {x.at(row)}, {lanes}, {full}, 1, 1, 8{order});")
+        lines.append(
+            f"  WholeReduce{kind}({part.at(f'r * {pitch}')}, {x.at(row)}, {lanes}, {full}, 1, 1, 8{order});"
+        )
     else:
         full = str(int(shape.cols) // lanes) if static else f"{shape.cols} / {lanes}"
         w.helpers.add("Least")
-        lines += [f"  for (uint32_t k = 0; k < {full}; k += {ROWS_AT_ONCE}) {{",
-                  f"    WholeReduce{kind}({part.at(f'r * {pitch} + k')}, {x.at(f'{row} + k * {lanes}')}, {lanes}, "
-                  f"Least({full} - k, {ROWS_AT_ONCE}), 1, 1, 8{order});", "  }"]
+        lines += [
+            f"  for (uint32_t k = 0; k < {full}; k += {ROWS_AT_ONCE}) {{",
+            f"    WholeReduce{kind}({part.at(f'r * {pitch} + k')}, {x.at(f'{row} + k * {lanes}')}, {lanes}, "
+            f"Least({full} - k, {ROWS_AT_ONCE}), 1, 1, 8{order});",
+            "  }",
+        ]
     if static and int(shape.cols) % lanes:
         at = int(shape.cols) // lanes
-        lines.append(f"  WholeReduce{kind}({part.at(f'r * {pitch} + {at}')}, {x.at(f'{row} + {at * lanes}')}, "
-                     f"{int(shape.cols) % lanes}, 1, 1, 1, 8{order});")
+        lines.append(
+            f"  WholeReduce{kind}({part.at(f'r * {pitch} + {at}')}, {x.at(f'{row} + {at * lanes}')}, "
+            f"{int(shape.cols) % lanes}, 1, 1, 1, 8{order});"
+        )
     elif not static:
-        lines += [f"  if ({shape.cols} % {lanes} != 0) {{",
-                  f"    WholeReduce{kind}({part.at(f'r * {pitch} + {shape.cols} / {lanes}')}, "
-                  f"{x.at(f'{row} + {shape.cols} / {lanes} * {lanes}')}, {shape.cols} % {lanes}, 1, 1, 1, 8{order});", "  }"]
+        lines += [
+            f"  if ({shape.cols} % {lanes} != 0) {{",
+            f"    WholeReduce{kind}({part.at(f'r * {pitch} + {shape.cols} / {lanes}')}, "
+            f"{x.at(f'{row} + {shape.cols} / {lanes} * {lanes}')}, {shape.cols} % {lanes}, 1, 1, 1, 8{order});",
+            "  }",
+        ]
     w.step([*lines, "}"], [x], [part], x.once)
     return part
 
@@ -932,14 +1187,23 @@ def _integer_rows(w: Writer, node: Node, rule: rules.RowReduce, x: Value) -> Val
     at = f"{x.text}.GetValue(r * {shape.pitch} + c)"
     wide = "uint64_t" if x.dtype.itemsize == 8 else "uint32_t"
     if rule.kind == "Sum":
-        lines = [f"  {wide} sum = 0;", f"  for (uint32_t c = 0; c < {shape.cols}; ++c) {{",
-                 f"    sum += static_cast<{wide}>({at});", "  }",
-                 f"  {result.text}.SetValue(r, static_cast<{c_type}>(sum));"]
+        lines = [
+            f"  {wide} sum = 0;",
+            f"  for (uint32_t c = 0; c < {shape.cols}; ++c) {{",
+            f"    sum += static_cast<{wide}>({at});",
+            "  }",
+            f"  {result.text}.SetValue(r, static_cast<{c_type}>(sum));",
+        ]
     else:
         sign = ">" if rule.kind == "Max" else "<"
-        lines = [f"  {c_type} best = {x.text}.GetValue(r * {shape.pitch});",
-                 f"  for (uint32_t c = 1; c < {shape.cols}; ++c) {{", f"    const {c_type} next = {at};",
-                 f"    best = next {sign} best ? next : best;", "  }", f"  {result.text}.SetValue(r, best);"]
+        lines = [
+            f"  {c_type} best = {x.text}.GetValue(r * {shape.pitch});",
+            f"  for (uint32_t c = 1; c < {shape.cols}; ++c) {{",
+            f"    const {c_type} next = {at};",
+            f"    best = next {sign} best ? next : best;",
+            "  }",
+            f"  {result.text}.SetValue(r, best);",
+        ]
     w.step([f"for (uint32_t r = 0; r < {shape.rows}; ++r) {{", *lines, "}"], [x], [result], x.once, "S")
     return result
 
@@ -949,22 +1213,30 @@ def emit_col_reduce(w: Writer, node: Node, rule: rules.ColReduce) -> Value:
     dtype, name = node.tile.dtype, w.name_for(node)
     if x.shape.single_row:
         return w.converted(x, dtype)
-    if x.shape.packed:                                  # one column: as one row, which it is in memory
+    if x.shape.packed:  # one column: as one row, which it is in memory
         n, most = x.shape.rows, x.shape.most_rows
         assert most is not None
         as_row = Value(x.buffer, x.dtype, Shape("1", n, 1, most, ceil_to(most, w.unit)), x.once)
         if dtype.is_int:
             return _integer_rows(w, node, rules.RowReduce(rule.kind), as_row)
         inner = rule.kind == "Sum" or x.dtype is BF16
-        total = w.converted(_reduced_rows(w, rule.kind, w.converted(as_row, F32) if inner else as_row, name), dtype)
+        total = w.converted(
+            _reduced_rows(w, rule.kind, w.converted(as_row, F32) if inner else as_row, name), dtype
+        )
     else:
-        compute = dtype if dtype in (F32, I32) or (dtype is F16 and rule.kind != "Sum") else F32 if dtype.is_float else I32
+        compute = (
+            dtype
+            if dtype in (F32, I32) or (dtype is F16 and rule.kind != "Sum")
+            else F32
+            if dtype.is_float
+            else I32
+        )
         if dtype is U32 and rule.kind != "Sum":
             flipped = _flipped(w, x)
             assert isinstance(flipped, Value)
             return w.seen_as(w.by_scalar("Adds", _reduced_cols(w, rule.kind, flipped, name), -(1 << 31)), U32)
         if x.dtype is F16 and rule.kind != "Sum":
-            compute = F16                               # accumulator(F16) is F32, but a choice needs no carrying
+            compute = F16  # accumulator(F16) is F32, but a choice needs no carrying
         total = w.converted(_reduced_cols(w, rule.kind, w.converted(x, compute), name), dtype)
     if rule.mean:
         total = w.by_scalar("Muls", total, _reciprocal(x.shape.rows), name)
@@ -982,26 +1254,40 @@ def _reduced_cols(w: Writer, kind: str, x: Value, name: str) -> Value:
         rest = str(int(shape.rows) - 1) if shape.rows.isdigit() else f"{shape.rows} - 1"
         at = "c" if pitch > lanes else ""
         start = f"{pitch} + c" if at else str(pitch)
-        line = (f"{CALLS[kind]}({result.at(at)}, {x.at(start)}, {result.at(at)}, {w._mask(pitch, lanes)}, {w._repeats(rest)}, "
-                f"{{1, 1, 1, 0, {blocks}, 0}});")
-        lines += [line] if not at else [f"for (uint32_t c = 0; c < {pitch}; c += {lanes}) {{", f"  {line}", "}"]
+        line = (
+            f"{CALLS[kind]}({result.at(at)}, {x.at(start)}, {result.at(at)}, {w._mask(pitch, lanes)}, "
+            f"{w._repeats(rest)}, "
+            f"{{1, 1, 1, 0, {blocks}, 0}});"
+        )
+        lines += (
+            [line] if not at else [f"for (uint32_t c = 0; c < {pitch}; c += {lanes}) {{", f"  {line}", "}"]
+        )
     else:
-        lines += [f"for (uint32_t r = 1; r < {shape.rows}; ++r) {{",
-                  f"  {CALLS[kind]}({result.text}, {result.text}, {x.at(f'r * {pitch}')}, {pitch});",
-                  "  PipeBarrier<PIPE_V>();", "}"]
+        lines += [
+            f"for (uint32_t r = 1; r < {shape.rows}; ++r) {{",
+            f"  {CALLS[kind]}({result.text}, {result.text}, {x.at(f'r * {pitch}')}, {pitch});",
+            "  PipeBarrier<PIPE_V>();",
+            "}",
+        ]
     w.step(lines, [x], [result], x.once)
     return result
 
 
 # ---- shapes --------------------------------------------------------------------------------------------------------
 
+
 def emit_shaping(w: Writer, node: Node, rule: rules.Shaping) -> Value:
     return SHAPING[node.op.name](w, node)
 
 
 def shape_alloc(w: Writer, node: Node) -> Value:
-    return w.full(Scalar("0.0f" if node.tile.dtype.is_float else "0", node.tile.dtype), node.tile.dtype, w.shape_of(node),
-                  w.once(node), w.name_for(node))
+    return w.full(
+        Scalar("0.0f" if node.tile.dtype.is_float else "0", node.tile.dtype),
+        node.tile.dtype,
+        w.shape_of(node),
+        w.once(node),
+        w.name_for(node),
+    )
 
 
 def shape_broadcast(w: Writer, node: Node) -> Value:
@@ -1012,7 +1298,12 @@ def shape_broadcast(w: Writer, node: Node) -> Value:
 
 def shape_iota(w: Writer, node: Node) -> Value:
     made = w.tile(w.name_for(node), U32, w.shape_of(node), w.once(node))
-    w.step(f"CreateVecIndex({w.seen_as(made, I32).text}, static_cast<int32_t>(0), {w.count(made.shape)});", [], [made], made.once)
+    w.step(
+        f"CreateVecIndex({w.seen_as(made, I32).text}, static_cast<int32_t>(0), {w.count(made.shape)});",
+        [],
+        [made],
+        made.once,
+    )
     w._small.add(id(made.buffer))
     return made
 
@@ -1020,7 +1311,7 @@ def shape_iota(w: Writer, node: Node) -> Value:
 def shape_transpose(w: Writer, node: Node) -> Value:
     x = w.value(node.operands[0])
     shape = w.shape_of(node)
-    if x.once and shape.most_rows is None:              # a strip takes its piece of the row
+    if x.once and shape.most_rows is None:  # a strip takes its piece of the row
         made = w.tile(w.name_for(node), x.dtype, shape, False)
         unit = BLOCK // x.dtype.itemsize
         w.helpers.add("CeilTo")
@@ -1028,7 +1319,7 @@ def shape_transpose(w: Writer, node: Node) -> Value:
         if id(x.buffer) in w._small:
             w._small.add(id(made.buffer))
         return made
-    if x.shape.single_row or x.shape.packed:            # a row and a packed column are the same bytes
+    if x.shape.single_row or x.shape.packed:  # a row and a packed column are the same bytes
         return Value(x.buffer, x.dtype, shape, x.once)
     if x.dtype.itemsize == 1:
         return w.converted(_turned(w, node, w.converted(x, F16), shape), x.dtype)
@@ -1041,8 +1332,15 @@ def _turned(w: Writer, node: Node, x: Value, shape: Shape) -> Value:
     w.helpers.update(("TurnRound", "CeilTo"))
     moved = w.seen_as(x, F16) if x.dtype.itemsize == 2 else w.seen_as(x, F32)
     to = w.seen_as(made, moved.dtype)
-    rows, cols = (str(ceil_to(int(e), 16)) if e.isdigit() else f"CeilTo({e}, 16)" for e in (x.shape.rows, x.shape.cols))
-    w.step(f"TurnRound({to.text}, {moved.text}, {rows}, {cols}, {x.shape.pitch}, {shape.pitch});", [x], [made], x.once)
+    rows, cols = (
+        str(ceil_to(int(e), 16)) if e.isdigit() else f"CeilTo({e}, 16)" for e in (x.shape.rows, x.shape.cols)
+    )
+    w.step(
+        f"TurnRound({to.text}, {moved.text}, {rows}, {cols}, {x.shape.pitch}, {shape.pitch});",
+        [x],
+        [made],
+        x.once,
+    )
     return made
 
 
@@ -1053,6 +1351,7 @@ def _sliced(first: int) -> Callable[[Writer, Node], Value]:
             half = w.converted(x, F16)
             return w.converted(_picked(w, half, shape, first, w.name_for(node)), x.dtype)
         return _picked(w, x, shape, first, w.name_for(node))
+
     return shape_slice
 
 
@@ -1063,13 +1362,22 @@ def _picked(w: Writer, x: Value, shape: Shape, first: int, name: str) -> Value:
         size = x.dtype.itemsize
         rows = Shape(shape.rows, "1", shape.most_rows, 1, 1)
         offsets = w.tile("offsets", I32, rows, x.once)
-        w.step(f"CreateVecIndex({offsets.text}, static_cast<int32_t>(0), {shape.rows});", [], [offsets], x.once)
+        w.step(
+            f"CreateVecIndex({offsets.text}, static_cast<int32_t>(0), {shape.rows});", [], [offsets], x.once
+        )
         offsets = w.by_scalar("Muls", offsets, x.shape.pitch * size)
-        w.step(f"Gather({made.text}, {x.text}, {w.seen_as(offsets, U32).text}, {first * size}, {shape.rows});",
-               [x, offsets], [made], x.once)
+        w.step(
+            f"Gather({made.text}, {x.text}, {w.seen_as(offsets, U32).text}, {first * size}, {shape.rows});",
+            [x, offsets],
+            [made],
+            x.once,
+        )
         return made
     cols = str(int(x.shape.cols) // 2 * 2) if x.shape.cols.isdigit() else f"{x.shape.cols} / 2 * 2"
-    pick = "uint64_t kept = 0;  // GatherMask counts into it", "GatherMask({0}, {1}, {2}, true, {3}, {{1, 1, 8, 0}}, kept);"
+    pick = (
+        "uint64_t kept = 0;  // GatherMask counts into it",
+        "GatherMask({0}, {1}, {2}, true, {3}, {{1, 1, 8, 0}}, kept);",
+    )
     if shape.single_row:
         lines = ["{", f"  {pick[0]}", f"  {pick[1].format(made.text, x.text, first + 1, cols)}", "}"]
     else:
@@ -1093,7 +1401,7 @@ def _interleaved(w: Writer, x: Value, y: Value, shape: Shape, name: str) -> Valu
     size, dtype = x.dtype.itemsize, x.dtype
     made = w.tile(name, dtype, shape, x.once)
     single = Shape("1", str(shape.pitch), 1, shape.pitch, shape.pitch)
-    if x.shape.packed and not x.shape.single_row:               # two columns: all of x, then all of y
+    if x.shape.packed and not x.shape.single_row:  # two columns: all of x, then all of y
         return _interleaved_columns(w, x, y, made)
     pitch = x.shape.pitch
     key = ("turns", pitch, size, shape.pitch)
@@ -1103,16 +1411,28 @@ def _interleaved(w: Writer, x: Value, y: Value, shape: Shape, name: str) -> Valu
         pair = w.by_scalar("Muls", w.shift("ShiftRight", at, 1), size - 2 * pitch * size)
         w._known[key] = w.binary(RULES["add"], w.by_scalar("Muls", at, pitch * size), pair)
     offsets = w._known[key]
-    pairs = w.tile(f"{name}_pairs", dtype, Shape(shape.rows, str(2 * pitch), shape.most_rows, 2 * pitch, 2 * pitch), x.once)
+    pairs = w.tile(
+        f"{name}_pairs",
+        dtype,
+        Shape(shape.rows, str(2 * pitch), shape.most_rows, 2 * pitch, 2 * pitch),
+        x.once,
+    )
     blocks = pitch * size // BLOCK
     rows = shape.rows if shape.rows.isdigit() else f"static_cast<uint16_t>({shape.rows})"
     for half, operand in ((0, x), (pitch, y)):
-        w.step(f"DataCopy({pairs.at(str(half))}, {operand.text}, DataCopyParams{{{rows}, {blocks}, 0, {blocks}}});",
-               [operand], [pairs], x.once)
+        w.step(
+            f"DataCopy({pairs.at(str(half))}, {operand.text}, DataCopyParams{{{rows}, {blocks}, 0, {blocks}}});",
+            [operand],
+            [pairs],
+            x.once,
+        )
     count = shape.cols
-    lines = [f"for (uint32_t r = 0; r < {shape.rows}; ++r) {{",
-             f"  Gather({made.at(f'r * {shape.pitch}')}, {pairs.text}, {w.seen_as(offsets, U32).text}, "
-             f"r * {2 * pitch * size}, {count});", "}"]
+    lines = [
+        f"for (uint32_t r = 0; r < {shape.rows}; ++r) {{",
+        f"  Gather({made.at(f'r * {shape.pitch}')}, {pairs.text}, {w.seen_as(offsets, U32).text}, "
+        f"r * {2 * pitch * size}, {count});",
+        "}",
+    ]
     if shape.single_row:
         lines = [f"Gather({made.text}, {pairs.text}, {w.seen_as(offsets, U32).text}, 0, {count});"]
     w.step(lines, [pairs, offsets], [made], x.once)
@@ -1121,9 +1441,18 @@ def _interleaved(w: Writer, x: Value, y: Value, shape: Shape, name: str) -> Valu
 
 def _interleaved_columns(w: Writer, x: Value, y: Value, made: Value) -> Value:
     """Two packed columns into [rows, 2]: the scalar unit places the elements."""
-    w.step([f"for (uint32_t r = 0; r < {made.shape.rows}; ++r) {{",
+    w.step(
+        [
+            f"for (uint32_t r = 0; r < {made.shape.rows}; ++r) {{",
             f"  {made.text}.SetValue(r * {made.shape.pitch}, {x.text}.GetValue(r));",
-            f"  {made.text}.SetValue(r * {made.shape.pitch} + 1, {y.text}.GetValue(r));", "}"], [x, y], [made], x.once, "S")
+            f"  {made.text}.SetValue(r * {made.shape.pitch} + 1, {y.text}.GetValue(r));",
+            "}",
+        ],
+        [x, y],
+        [made],
+        x.once,
+        "S",
+    )
     return made
 
 
@@ -1131,32 +1460,77 @@ def shape_sort(w: Writer, node: Node) -> Value:
     """Sort32 orders 32 (key, index) records; missing keys are -inf. The indices come back as floats."""
     scores, idx = (w.value(o) for o in node.operands)
     row = Shape("1", "32", 1, 32, ceil_to(32, w.unit))
-    filled = []
-    for x, fill in ((scores, Scalar(w._literal(float("-inf"), F32), F32)), (idx, Scalar("0", I32))):
-        whole = w.tile(f"{x.buffer.hint}_32", fill.dtype, row, x.once)
-        w.step(f"Duplicate({whole.text}, {w.as_element(fill, fill.dtype)}, 32);", [], [whole], x.once)
-        w.step(f"Copy({whole.text}, {w.seen_as(x, fill.dtype).text}, {x.shape.cols}, 1, {{1, 1, 8, 8}});", [x, whole], [whole],
-               x.once)
-        filled.append(whole)
+    filled = [
+        _filled(w, scores, Scalar(w._literal(float("-inf"), F32), F32), 32),
+        _filled(w, w.seen_as(idx, I32), Scalar("0", I32), 32),
+    ]
+    if id(filled[1].buffer) not in w._small:            # indices that may be in any order, not an iota
+        filled = _by_index(w, filled[0], filled[1], row)
     wide = Shape("1", "64", 1, 64, ceil_to(64, w.unit))
     records = w.tile("records", F32, wide, scores.once)
-    w.step(f"Sort32({records.text}, {filled[0].text}, {w.seen_as(filled[1], U32).text}, 1);", filled, [records], scores.once)
+    w.step(
+        f"Sort32({records.text}, {filled[0].text}, {w.seen_as(filled[1], U32).text}, 1);",
+        filled,
+        [records],
+        scores.once,
+    )
     keys = _picked(w, records, row, 0, "keys")
     numbers = w.cast(w.seen_as(_picked(w, records, row, 1, "numbers"), I32), F32, "RINT")
     return _interleaved(w, keys, numbers, wide, w.name_for(node))
 
 
+def _by_index(w: Writer, scores: Value, idx: Value, row: Shape) -> list[Value]:
+    """Scores and indices (below 2**24) by ascending index: Sort32 keeps the order of equal keys."""
+    keys = w.by_scalar("Muls", w.cast(idx, F32, "RINT"), -1)
+    places = w.tile("places", I32, row, scores.once)
+    w.step(f"CreateVecIndex({places.text}, static_cast<int32_t>(0), 32);", [], [places], scores.once)
+    records = w.tile("records", F32, Shape("1", "64", 1, 64, ceil_to(64, w.unit)), scores.once)
+    line = f"Sort32({records.text}, {keys.text}, {w.seen_as(places, U32).text}, 1);"
+    w.step(line, [keys, places], [records], scores.once)
+    order = w.seen_as(w.shift("ShiftLeft", w.seen_as(_picked(w, records, row, 1, "order"), I32), 2), U32)
+    found = []
+    for x in (scores, idx):
+        made = w.tile(f"{x.buffer.hint}_ordered", x.dtype, row, scores.once)
+        w.step(f"Gather({made.text}, {x.text}, {order.text}, 0, 32);", [x, order], [made], scores.once)
+        found.append(made)
+    return found
+
+
+def _filled(w: Writer, x: Value, fill: Scalar, cols: int) -> Value:
+    """One row of at most one repeat, whole: what a partial tile lacks is `fill`."""
+    if x.shape.cols == str(cols):
+        return x
+    whole = w.tile(
+        f"{x.buffer.hint}_{cols}", fill.dtype, Shape("1", str(cols), 1, cols, ceil_to(cols, w.unit)), x.once
+    )
+    w.step(f"Duplicate({whole.text}, {w.as_element(fill, fill.dtype)}, {cols});", [], [whole], x.once)
+    w.step(f"Copy({whole.text}, {x.text}, {x.shape.cols}, 1, {{1, 1, 8, 8}});", [x, whole], [whole], x.once)
+    return whole
+
+
 def shape_top(w: Writer, node: Node) -> Value:
-    pairs, shape = w.value(node.operands[0]), w.shape_of(node)
+    shape = w.shape_of(node)
+    pairs = _filled(w, w.value(node.operands[0]), Scalar("0.0f", F32), 64)
     numbers = _picked(w, pairs, Shape("1", "32", 1, 32, ceil_to(32, w.unit)), 1, "numbers")
     made = w.tile(w.name_for(node), I32, shape, pairs.once)
-    w.step(f"Cast({made.text}, {numbers.text}, RoundMode::CAST_TRUNC, {shape.cols});", [numbers], [made], pairs.once)
+    w.step(
+        f"Cast({made.text}, {numbers.text}, RoundMode::CAST_TRUNC, {shape.cols});",
+        [numbers],
+        [made],
+        pairs.once,
+    )
     return made
 
 
 SHAPING: dict[str, Callable[[Writer, Node], Value]] = {
-    "alloc": shape_alloc, "broadcast": shape_broadcast, "iota_u32": shape_iota, "transpose": shape_transpose,
-    "slice_even": _sliced(0), "slice_odd": _sliced(1), "interleave": shape_interleave, "tsort32": shape_sort,
+    "alloc": shape_alloc,
+    "broadcast": shape_broadcast,
+    "iota_u32": shape_iota,
+    "transpose": shape_transpose,
+    "slice_even": _sliced(0),
+    "slice_odd": _sliced(1),
+    "interleave": shape_interleave,
+    "tsort32": shape_sort,
     "extract_topk_indices": shape_top,
 }
 
@@ -1166,7 +1540,16 @@ def emit_cube(w: Writer, node: Node, rule: rules.Cube) -> Value:
 
 
 EMIT: dict[type, Callable[[Writer, Node, Any], Value | Bits]] = {
-    rules.Binary: emit_binary, rules.Unary: emit_unary, rules.Library: emit_library, rules.Rounding: emit_rounding,
-    rules.Compose: emit_compose, rules.Convert: emit_convert, rules.Compare: emit_compare, rules.Select: emit_select,
-    rules.RowReduce: emit_row_reduce, rules.ColReduce: emit_col_reduce, rules.Shaping: emit_shaping, rules.Cube: emit_cube,
+    rules.Binary: emit_binary,
+    rules.Unary: emit_unary,
+    rules.Library: emit_library,
+    rules.Rounding: emit_rounding,
+    rules.Compose: emit_compose,
+    rules.Convert: emit_convert,
+    rules.Compare: emit_compare,
+    rules.Select: emit_select,
+    rules.RowReduce: emit_row_reduce,
+    rules.ColReduce: emit_col_reduce,
+    rules.Shaping: emit_shaping,
+    rules.Cube: emit_cube,
 }

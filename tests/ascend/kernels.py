@@ -1,7 +1,7 @@
 """Emitted kernels on the host shim: many graphs in one program, each held against the interpreter.
 
-    one_op(op, dtype, ...)    graphs that load, compute one op and store
-    Batch                     emits, compiles and runs a list of graphs; `check` compares a run with trace/interpret.py
+one_op(op, dtype, ...)    graphs that load, compute one op and store
+Batch                     emits, compiles and runs a list of graphs; `check` compares a run with trace/interpret.py
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import strategies
 
 from pto_wsp.ascend.aicore import KernelSource, emit_kernel
 from pto_wsp.ascend.build import HostProgram, Out, Workspace, build
@@ -20,6 +19,7 @@ from pto_wsp.trace.interpret import interpret
 from pto_wsp.trace.ops import OPS, matmul_result
 from pto_wsp.trace.tile import pto
 from pto_wsp.types import DType
+from tests import strategies
 
 RELATIVE = {DType.F16: 2e-3, DType.BF16: 1.6e-2, DType.F32: 2e-5}
 
@@ -47,13 +47,19 @@ class Batch:
     def __init__(self, graphs: Sequence[KernelGraph]) -> None:
         self.graphs = list(graphs)
         self.sources = [emit_kernel(graph, f"k{i}_{graph.name}") for i, graph in enumerate(self.graphs)]
-        self.program: HostProgram = build({"kernels.cpp": "\n".join(s.text for s in self.sources)}, optimise="-O0")
+        self.program: HostProgram = build(
+            {"kernels.cpp": "\n".join(s.text for s in self.sources)}, optimise="-O0"
+        )
 
-    def run(self, index: int, arrays: Sequence[np.ndarray], scalars: Sequence[Any] = (), seed: int = 0xA7) -> None:
+    def run(
+        self, index: int, arrays: Sequence[np.ndarray], scalars: Sequence[Any] = (), seed: int = 0xA7
+    ) -> None:
         source = self.sources[index]
         self.program.run(source.entry, *arguments(source, arrays, scalars), seed=seed)
 
-    def check(self, index: int, arrays: Sequence[np.ndarray], scalars: Sequence[Any] = (), slack: float = 1.0) -> None:
+    def check(
+        self, index: int, arrays: Sequence[np.ndarray], scalars: Sequence[Any] = (), slack: float = 1.0
+    ) -> None:
         """Run on copies and compare with the interpreter."""
         graph = self.graphs[index]
         want, have = [a.copy() for a in arrays], [placed(a) for a in arrays]
@@ -66,27 +72,36 @@ class Batch:
 def placed(array: np.ndarray, room: int = 0) -> np.ndarray:
     """A copy whose rows lie `room` elements further apart than they are long."""
     home = np.zeros((array.shape[0], array.shape[1] + room), array.dtype)
-    view = home[:, :array.shape[1]]
+    view = home[:, : array.shape[1]]
     view[...] = array
     return view
 
 
-def compare(graph: KernelGraph, name: str, dtype: DType, have: np.ndarray, want: np.ndarray, slack: float = 1.0) -> None:
+def compare(
+    graph: KernelGraph, name: str, dtype: DType, have: np.ndarray, want: np.ndarray, slack: float = 1.0
+) -> None:
     if dtype.is_int:
         wrong = have != want
     else:
         h, w = have.astype(np.float64), want.astype(np.float64)
         limit = slack * RELATIVE[dtype]
         with np.errstate(all="ignore"):
-            wrong = ~(np.abs(h - w) <= limit * (np.abs(w) + np.minimum(1, np.abs(w).max(initial=0, where=np.isfinite(w)))))
+            wrong = ~(
+                np.abs(h - w)
+                <= limit * (np.abs(w) + np.minimum(1, np.abs(w).max(initial=0, where=np.isfinite(w))))
+            )
             wrong &= ~((h == w) | (np.isnan(h) & np.isnan(w)))
     if wrong.any():
         at = tuple(int(i[0]) for i in np.nonzero(wrong))
-        raise AssertionError(f"{name}{list(at)} is {have[at]!r}, expected {want[at]!r}; {int(wrong.sum())} of {wrong.size} "
-                             f"differ\n{graph}")
+        raise AssertionError(
+            f"{name}{list(at)} is {have[at]!r}, expected {want[at]!r}; {int(wrong.sum())} of {wrong.size} "
+            f"differ\n{graph}"
+        )
 
 
-def tame(dtype: DType, shape: tuple[int, int], rng: np.random.Generator, positive: bool = False) -> np.ndarray:
+def tame(
+    dtype: DType, shape: tuple[int, int], rng: np.random.Generator, positive: bool = False
+) -> np.ndarray:
     """Numbers whose results are finite, and small enough for the device's detours through float."""
     if dtype.is_int:
         low, high = (-11 if dtype.is_signed else 0), 12
@@ -96,8 +111,12 @@ def tame(dtype: DType, shape: tuple[int, int], rng: np.random.Generator, positiv
 
 
 SHAPES = ((16, 128), (16, 64), (5, 30), (33, 17), (1, 40), (24, 1), (1, 1))
-ELEMENTWISE = tuple(n for n, op in OPS.items() if op.infer.__name__ in (
-    "broadcast_type", "float_broadcast_type", "mask_type", "same_type", "float_type") and n not in ("load",))
+ELEMENTWISE = tuple(
+    n
+    for n, op in OPS.items()
+    if op.infer.__name__ in ("broadcast_type", "float_broadcast_type", "mask_type", "same_type", "float_type")
+    and n not in ("load",)
+)
 
 
 def one_op(name: str, dtype: DType, rows: int, cols: int, kind: str = "full") -> KernelGraph:
@@ -124,8 +143,11 @@ def one_op(name: str, dtype: DType, rows: int, cols: int, kind: str = "full") ->
         result["type"] = made.type if hasattr(made, "type") else made
         return made
 
-    shape = {"rowsum": (rows, 1), "colsum": (1, cols)}.get(name[:3] + "sum", (rows, cols)) if name[:3] in ("row", "col") \
-        and not op.promotes else (rows, cols)
+    shape = (
+        {"rowsum": (rows, 1), "colsum": (1, cols)}.get(name[:3] + "sum", (rows, cols))
+        if name[:3] in ("row", "col") and not op.promotes
+        else (rows, cols)
+    )
     out = dtype
     if op.infer.__name__ == "mask_type":
         out = DType.U8
@@ -139,7 +161,9 @@ def one_op(name: str, dtype: DType, rows: int, cols: int, kind: str = "full") ->
         shape = (rows, 2 * cols)
     elif name == "transpose":
         shape = (cols, rows)
-    return strategies.traced(body, *parameters, out=(*shape, out), name=f"{name}_{dtype}_{rows}x{cols}_{kind}")
+    return strategies.traced(
+        body, *parameters, out=(*shape, out), name=f"{name}_{dtype}_{rows}x{cols}_{kind}"
+    )
 
 
 def supported(graphs: Iterator[KernelGraph]) -> tuple[list[KernelGraph], dict[str, str]]:
@@ -160,14 +184,20 @@ def kernels_of(path: Any) -> dict[str, Any]:
     import linecache
 
     def plain(node: ast.AST) -> bool:
-        return all(isinstance(n, (ast.Constant, ast.Name, ast.Attribute, ast.BinOp, ast.Tuple, ast.operator, ast.expr_context))
-                   for n in ast.walk(node))
+        return all(
+            isinstance(
+                n,
+                (ast.Constant, ast.Name, ast.Attribute, ast.BinOp, ast.Tuple, ast.operator, ast.expr_context),
+            )
+            for n in ast.walk(node)
+        )
 
     def keep(node: ast.stmt) -> bool:
         if isinstance(node, ast.FunctionDef):
             return not any("workload" in ast.dump(d) for d in node.decorator_list)
         return isinstance(node, (ast.Import, ast.ImportFrom)) or (
-            isinstance(node, ast.Assign) and plain(node.value) and "program" not in ast.dump(node.value))
+            isinstance(node, ast.Assign) and plain(node.value) and "program" not in ast.dump(node.value)
+        )
 
     text = path.read_text()
     tree = ast.parse(text)
