@@ -259,7 +259,9 @@ class Loops:
         def done(body: Workload) -> None:
             made = Workload("cond", **{**last.fields, "else_workload": body})
             made.line = last.line
-            frame.nodes[-1], frame.choice = made, None
+            frame.nodes.pop()  # `made` takes the place of `last`
+            recorder.add(made)
+            frame.choice = None
 
         return _Choice("P.otherwise", recorder, done)
 
