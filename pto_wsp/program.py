@@ -36,12 +36,13 @@ from pto_wsp.lower.expand import Expansion, Host, Inputs, Stopped, expand
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.schedule import Schedule
 from pto_wsp.sim import regions
+from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.decisions import Log, Recording, Replaying
 from pto_wsp.sim.execute import Executor
 from pto_wsp.sim.inorder import InOrderEngine, Starts
 from pto_wsp.sim.interpreted import Interpreter
 from pto_wsp.sim.progress import Progress, someone_watches
-from pto_wsp.sim.settings import Settings, settle
+from pto_wsp.sim.settings import Settings, check_explicit_edges, settle
 from pto_wsp.sim.stats import ExecutionTrace, ProgramStats, TraceEvent, TraceLevel
 from pto_wsp.sim.timeline import Recorder, Timeline
 from pto_wsp.trace.tree import Loop, WorkloadTree, walk
@@ -109,6 +110,7 @@ class Program:
         self.schedule: Settings = settle(self.workload.schedule.with_(task_graph=self.workload.task_graph_config))
         self._tree: WorkloadTree = self.workload.tree()
         self._expansion = expand(self._tree, self.schedule.key)
+        check_explicit_edges(self.schedule, self._expansion.calls)
         self._executor = _executor(TARGETS[self.target], self._expansion, self._threads())
         self.set_axis_sizes(self.options.get("axis_sizes") or {})
 
@@ -208,10 +210,11 @@ class Program:
             settings = settle(schedule)
         if settings.key is not None and settings.key is not self.schedule.key:
             expansion = expand(self._tree, settings.key)
+        check_explicit_edges(settings, expansion.calls)
         _, inputs = self._bind(expansion)
         log = self._recorded()
         begin = time.perf_counter_ns()
-        engine = _engine(settings)
+        engine = _engine(settings, expansion)
         _expand(expansion, inputs, log, lambda table: _play(engine, table))
         end = time.perf_counter_ns()
         self._note(TraceLevel.SUMMARY, TraceEvent(f"simulate {self.name}", "simulate", begin, end))
@@ -401,16 +404,15 @@ class _Replay:
     log: Log | None
 
     def timeline(self) -> Timeline:
-        engine, recorder = _engine(self.settings), Recorder()
+        engine, recorder = _engine(self.settings, self.expansion, record=True), Recorder()
 
         def record(table: TaskTable) -> None:
-            starts = _play(engine, table, record=True)
-            assert starts is not None
-            recorder.add(table, starts)
+            recorder.add(table, _play(engine, table, record=True))
 
         _expand(self.expansion, self.inputs, self.log, record)
         calls = tuple((call.name, len(call.task.axes)) for call in self.expansion.calls)
-        return recorder.timeline(self.name, self.settings.workers, calls)
+        starts = engine.starts()[0] if isinstance(engine, DataflowEngine) else None
+        return recorder.timeline(self.name, self.settings.workers, calls, starts)
 
 
 class _Run:
@@ -464,7 +466,7 @@ class _Run:
     def _work(self) -> None:
         program, begin = self.program, time.perf_counter_ns()
         table, chunks = program._expansion.table(), 0
-        engine = _engine(program.schedule)
+        engine = _engine(program.schedule, program._expansion)
 
         def tick(table: TaskTable) -> None:
             nonlocal chunks
@@ -549,11 +551,17 @@ def _stop_all() -> None:
 # ---- the pieces of a run
 
 
-def _engine(settings: Settings) -> InOrderEngine:
+def _engine(settings: Settings, expansion: Expansion, record: bool = False) -> InOrderEngine | DataflowEngine:
+    if settings.engine == "dataflow":
+        return DataflowEngine(settings, expansion.calls, record)
     return InOrderEngine(settings.workers, settings.window, keyed=settings.key is not None)
 
 
-def _play(engine: InOrderEngine, table: TaskTable, record: bool = False) -> Starts | None:
+def _play(engine: InOrderEngine | DataflowEngine, table: TaskTable, record: bool = False) -> Starts | None:
+    """One chunk; the starts of its tasks if they are wanted and known by now."""
+    if isinstance(engine, DataflowEngine):
+        engine.play(table)
+        return None
     rows = slice(0, table.count)
     return engine.play(table.kernel[rows], table.cycles[rows], table.key[rows], record)
 

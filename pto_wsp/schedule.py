@@ -161,9 +161,9 @@ class DispatchPolicy(_Policy):
         return DispatchPolicy("dispatch_by", num_aicpus, fn)
 
     @staticmethod
-    def work_steal() -> DispatchPolicy:
-        """Any free worker."""
-        return DispatchPolicy("work_steal")
+    def work_steal(num_aicpus: int = 0) -> DispatchPolicy:
+        """Any free worker of `num_aicpus`."""
+        return DispatchPolicy("work_steal", num_aicpus)
 
 
 # ---------------------------------------------------------------------------------------------- when

@@ -595,7 +595,6 @@ def test_symbols_in_dispatch_keys() -> None:
 
 
 LATER = {
-    "work_steal": lambda w: w.dispatch(DispatchPolicy.work_steal()),
     "streams": lambda w: w.streams(3),
     "streams beside a count": lambda w: w.dispatch(DispatchPolicy.round_robin(2)).streams(3),
     "stream_by": lambda w: w.stream_by(lambda t: t.get("b")),
@@ -603,9 +602,10 @@ LATER = {
     "interleaved": lambda w: w.timing(TimingPolicy.interleaved(2)),
     "rate_limit": lambda w: w.timing(TimingPolicy.rate_limit(100)),
     "spatial_map": lambda w: w.spatial_map((4, 4)),
-    "deps": lambda w: w.task_graph(deps=Deps.infer_bytes_overlap()),
-    "pools": lambda w: w.task_graph(pools=Pools.by_exec_unit()),
-    "ready": lambda w: w.task_graph(ready=ReadyPolicy.fifo()),
+    "infer_bytes_overlap": lambda w: w.task_graph(deps=Deps.infer_bytes_overlap()),
+    "infer_tensor_map_exact": lambda w: w.task_graph(ready=ReadyPolicy.fifo()),
+    "by_exec_unit": lambda w: w.task_graph(pools=Pools.by_exec_unit()),
+    "priority": lambda w: w.task_graph(ready=ReadyPolicy.priority(lambda t: t.get("b"))),
     "start": lambda w: w.task_graph(start=StartPolicy.threshold(3)),
     "trace": lambda w: w.task_graph(trace=TracePolicy.cycles(lambda t: 5)),
     "bytes": lambda w: w.task_graph(window=TaskWindow(64, "bytes")),
@@ -668,7 +668,7 @@ def test_simulate_other_schedules_without_running_again() -> None:
     short = Schedule(DispatchPolicy.round_robin(3), TaskWindow(1, "tasks", WindowMode.STALL))  # type: ignore[arg-type]
     assert short == one_by_one
     with pytest.raises(ScheduleError):
-        program.simulate(Schedule(DispatchPolicy.work_steal()))
+        program.simulate(Schedule(timing=TimingPolicy.batched(2)))
     with pytest.raises(UsageError, match="Schedule"):
         program.simulate(DispatchPolicy.round_robin(3))  # type: ignore[arg-type]
 

@@ -1,8 +1,8 @@
 """Python loops over arrays -> machine code, by numba, kept in the same cache on disk as the code of kernels.
 
-In: a function of ints and arrays that returns an int and calls nothing.  Out: a function that takes the same arguments
-and releases the GIL. Importing numba and compiling takes seconds; so numba is asked once, and later processes load
-the machine code without importing it. Start reading at `compiled`.
+In: a function of ints and arrays that returns an int and calls only functions of that kind. Out: a function that takes
+the same arguments and releases the GIL. Importing numba and compiling takes seconds; so numba is asked once, and later
+processes load the machine code without importing it. Start reading at `compiled`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -80,9 +81,35 @@ def _words(argument: Any, name: str) -> tuple[int, ...]:
 
 def _identity(function: Callable[..., int], types: Sequence[str]) -> str:
     """Text that determines the machine code: the source, and the constants that it names."""
-    known = function.__globals__
-    constants = [(name, known[name]) for name in function.__code__.co_names if isinstance(known.get(name), int)]
-    return f"{inspect.getsource(function)}\n{constants}\n{list(types)}"
+    texts = []
+    for part in _with_helpers(function):
+        known = part.__globals__
+        constants = [(name, known[name]) for name in part.__code__.co_names if isinstance(known.get(name), int)]
+        texts.append(f"{inspect.getsource(part)}\n{constants}\n")
+    return f"{''.join(texts)}{list(types)}"
+
+
+def _with_helpers(function: Callable[..., int]) -> list[Any]:
+    """The function and those that it calls, directly or through others."""
+    found: list[Any] = [function]
+    for part in found:
+        found += [helper for helper in _called(part).values() if helper not in found]
+    return found
+
+
+def _called(function: Any) -> dict[str, Any]:
+    """The Python functions that a function calls, by name."""
+    known = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    return {name: value for name, value in known.items() if isinstance(value, FunctionType)}
+
+
+def _jitted(numba: Any, function: Any, made: dict[Any, Any], **options: Any) -> Any:
+    """numba's dispatcher for a function; what it calls is compiled into it."""
+    if function not in made:
+        helpers = {name: _jitted(numba, helper, made) for name, helper in _called(function).items()}
+        linked = FunctionType(function.__code__, {**function.__globals__, **helpers}, function.__name__)
+        made[function] = numba.njit(**(options or {"inline": "always"}))(linked)
+    return made[function]
 
 
 def _llvm(function: Callable[..., int], types: Sequence[str]) -> str:
@@ -90,7 +117,9 @@ def _llvm(function: Callable[..., int], types: Sequence[str]) -> str:
     import numba
 
     arguments = [_numba_type(numba, name) for name in types]
-    made = numba.njit(numba.int64(*arguments), nogil=True, error_model="numpy")(function)
+    made = _jitted(numba, function, {}, nogil=True, error_model="numpy")
+    signature = numba.int64(*arguments)
+    made.compile(signature)
     return _body(str(made.inspect_llvm(made.signatures[0]))) + _entry(types)
 
 

@@ -269,8 +269,6 @@ class Emitter:
     def task(self, node: tree.TaskCall, scope: Scope) -> Piece:
         """One row. Where are the tiles, do they lie inside, how much of each is there, what does it cost; write."""
         scope = replace(scope, line=node.line)
-        if node.after:
-            raise CompileError("explicit edges (after=...) are not supported yet on cpu_sim.").at(node.line)
         graph = graph_of(node)
         use, given = self._kernel(graph), dict(node.args)
         tiles = tuple(self._bind(param, given[param.name], node) for param in graph.tile_params)

@@ -221,6 +221,12 @@ class Counters:
     dependency_stalls: int
     dependency_stalled_cycles: int
     """How often, and for how many cycles in all, issue waited for the predecessors of the next task."""
+    busy_stalls: int = 0
+    busy_stalled_cycles: int = 0
+    """Dataflow engine: how many ready tasks waited for a worker, and for how many cycles in all."""
+    most_in_window: int = 0
+    most_ready: int = 0
+    """Dataflow engine: most tasks that were in the window, and that were ready, at one time."""
 
 
 @dataclass(frozen=True)

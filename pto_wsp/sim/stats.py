@@ -19,12 +19,14 @@ __all__ = ["ExecutionTrace", "ProgramStats", "Stall", "TraceEvent", "TraceLevel"
 
 @dataclass(frozen=True)
 class Stall:
-    """One thing that held up the issue of tasks: how often, and for how many cycles in all."""
+    """One thing that held up tasks: how often, and for how many cycles in all."""
 
     reason: str
-    """`WINDOW_FULL` or `DEPENDENCY`."""
+    """`WINDOW_FULL`, `DEPENDENCY` or `WORKER_BUSY`."""
     count: int
     cycles: int
+    high_water: int = 0
+    """Most tasks at one time in what is limited: the window, the ready queues. 0 where it is not counted."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,8 +58,9 @@ class ProgramStats:
     def of(cls, counters: Counters, compile_ms: float = 0.0, execute_ms: float = 0.0) -> ProgramStats:
         """The stats of one simulated run."""
         stalls = (
-            Stall("WINDOW_FULL", counters.window_stalls, counters.window_stalled_cycles),
+            Stall("WINDOW_FULL", counters.window_stalls, counters.window_stalled_cycles, counters.most_in_window),
             Stall("DEPENDENCY", counters.dependency_stalls, counters.dependency_stalled_cycles),
+            Stall("WORKER_BUSY", counters.busy_stalls, counters.busy_stalled_cycles, counters.most_ready),
         )
         return cls(
             compile_time_ms=compile_ms,
@@ -111,7 +114,9 @@ class ProgramStats:
                 f"  each worker      {min(self.tasks_per_worker):,} to {max(self.tasks_per_worker):,} tasks, "
                 f"{min(self.busy_cycles):,} to {max(self.busy_cycles):,} cycles"
             )
-        lines += [f"  {s.reason:<17}{s.count:,} stalls, {s.cycles:,} cycles" for s in self.stalls]
+        for s in self.stalls:
+            most = f", at most {s.high_water:,} at a time" if s.high_water else ""
+            lines.append(f"  {s.reason:<17}{s.count:,} stalls, {s.cycles:,} cycles{most}")
         lines.append(
             f"  wall clock       compile {self.compile_time_ms:.1f} ms, run {self.execute_time_ms:.1f} ms"
         )

@@ -123,8 +123,8 @@ class Timeline:
         return idle
 
     def _lanes(self, workers: int | None = None) -> list[NDArray[np.int64]]:
-        """Per worker, its tasks in the order they ran, which is program order."""
-        order = np.argsort(self.worker, kind="stable")
+        """Per worker, its tasks in the order they ran."""
+        order = np.lexsort((self.end, self.start, self.worker))
         edges = np.searchsorted(self.worker[order], np.arange((workers or self.workers) + 1))
         return [order[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
@@ -253,17 +253,20 @@ class Recorder:
     def __init__(self) -> None:
         self._parts: list[tuple[NDArray[Any], ...]] = []
 
-    def add(self, table: TaskTable, starts: Starts) -> None:
-        """Keep the tasks of one chunk."""
+    def add(self, table: TaskTable, starts: Starts | None) -> None:
+        """Keep the tasks of one chunk; without `starts` they are given at the end."""
         rows = np.flatnonzero(table.kernel[: table.count] >= 0)
-        start = starts.start[rows]
-        end = start + table.cycles[rows]
-        self._parts.append(
-            (table.leaf[rows], table.axes[rows], starts.worker[rows], start, end, starts.wait[rows])
-        )
+        if starts is None:
+            none = np.zeros(len(rows), np.int64)
+            start, worker, wait = none, none.astype(np.int32), none.astype(np.uint8)
+        else:
+            start, worker, wait = starts.start[rows], starts.worker[rows], starts.wait[rows]
+        self._parts.append((table.leaf[rows], table.axes[rows], worker, start, start + table.cycles[rows], wait))
 
-    def timeline(self, name: str, workers: int, calls: tuple[tuple[str, int], ...]) -> Timeline:
-        """Everything added so far."""
+    def timeline(
+        self, name: str, workers: int, calls: tuple[tuple[str, int], ...], starts: Starts | None = None
+    ) -> Timeline:
+        """Everything added so far; `starts` says when each task started if that was not known while they passed by."""
         if not self._parts:
             none = np.zeros(0, np.int64)
             self._parts.append(
@@ -279,4 +282,6 @@ class Recorder:
         call, axes, worker, start, end, wait = (
             np.concatenate(part) for part in zip(*self._parts, strict=True)
         )
+        if starts is not None:
+            worker, start, end, wait = starts.worker, starts.start, end + starts.start, starts.wait
         return Timeline(name, workers, calls, call, axes, worker, start, end, wait)

@@ -1,0 +1,137 @@
+"""Edges between tasks, found while the tasks are generated: which task waits for which others?
+
+A node is a task between its generation and its completion, or a gate: a task of no duration that stands for the end of
+a block, so that a block of n tasks needs about 2 n edges and not n * n. Only live nodes exist: what has completed holds
+nothing up. Nodes, edges and frames are records in flat arrays of int64, linked by the position of their first word, so
+that numba can compile the functions over them. Start reading at `enter` and `leave`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pto_wsp.lower.tasks import ENTER_SEQUENTIAL
+
+__all__ = ["FRAME_SIZE", "NODE_SIZE", "add_edge", "enter", "follow", "join", "leave", "new_node"]
+
+# Words of a node.
+(NUMBER, SERIAL, MISSING, FIRST, LAST, STAMP, PATH, CYCLES, CAUSE, FROM, LEAF, POOL, QUEUE, RANK,
+ GENERATED, READY, END, LANE, NEXT, CHILD, SIBLING, WEIGHT, TILES, HELD, NODE_SIZE) = range(25)  # fmt: skip
+# NUMBER   of the task in program order; a gate has -1
+# SERIAL   grows when the node is freed, so that whoever remembers a node can tell whether it is still the same
+# MISSING  predecessors that have not completed
+# FIRST, LAST  its edges, in the order in which they were added
+# STAMP    the last task that got an edge from here
+# PATH     the longest chain of edges to its begin, in cycles
+# CAUSE    the task that completed last among its predecessors, -1; FROM: on which worker that was
+
+# Words of an edge.
+TARGET, FOLLOWING, EDGE_SIZE = range(3)
+
+# Words of a frame: an open block.
+SEQUENTIAL, BEFORE, BEFORE_SERIAL, PATH_BEFORE, PATH_DONE, GATE, OWNER, FRAME_SIZE = range(8)
+# BEFORE   the node that the next child waits for, -1 for none
+# GATE     collects the tasks of a parallel block; made when the first task needs it
+# OWNER    the frame whose gate collects the tasks of this parallel block, -1 when nobody waits for its end
+
+# Words of the state that belong to this file. dataflow.py counts on from there.
+FREE_NODE, FREE_NODES, NODES_TOP, FREE_EDGE, FREE_EDGES, EDGES_TOP, SEALED, DEPTH, EDGES_STATE = range(9)
+
+
+def new_node(nodes: Any, state: Any, number: int, cycles: int, path: int) -> int:
+    """A node without edges; there has to be room for it."""
+    node = state[FREE_NODE]
+    if node >= 0:
+        state[FREE_NODE] = nodes[node + NEXT]
+        state[FREE_NODES] -= 1
+    else:
+        node = state[NODES_TOP]
+        state[NODES_TOP] = node + NODE_SIZE
+    nodes[node + NUMBER], nodes[node + CYCLES], nodes[node + PATH] = number, cycles, path
+    nodes[node + MISSING], nodes[node + FIRST], nodes[node + LAST], nodes[node + STAMP] = 0, -1, -1, -1
+    nodes[node + CAUSE], nodes[node + FROM], nodes[node + NEXT], nodes[node + TILES] = -1, -1, -1, -1
+    nodes[node + CHILD], nodes[node + SIBLING] = -1, -1
+    return node  # type: ignore[no-any-return]
+
+
+def add_edge(nodes: Any, edges: Any, state: Any, earlier: int, later: int) -> int:
+    """`later` waits for `earlier`, a live node."""
+    edge = state[FREE_EDGE]
+    if edge >= 0:
+        state[FREE_EDGE] = edges[edge + FOLLOWING]
+        state[FREE_EDGES] -= 1
+    else:
+        edge = state[EDGES_TOP]
+        state[EDGES_TOP] = edge + EDGE_SIZE
+    edges[edge + TARGET], edges[edge + FOLLOWING] = later, -1
+    last = nodes[earlier + LAST]
+    if last < 0:
+        nodes[earlier + FIRST] = edge
+    else:
+        edges[last + FOLLOWING] = edge
+    nodes[earlier + LAST] = edge
+    nodes[later + MISSING] += 1
+    path = nodes[earlier + PATH] + nodes[earlier + CYCLES]
+    if nodes[later + PATH] < path:
+        nodes[later + PATH] = path
+    return 0
+
+
+def follow(nodes: Any, edges: Any, state: Any, earlier: int, serial: int, later: int) -> int:
+    """The task `later` waits for a node that somebody remembers, unless that has completed or it does so already."""
+    number = nodes[later + NUMBER]
+    if earlier >= 0 and nodes[earlier + SERIAL] == serial and nodes[earlier + STAMP] != number:
+        nodes[earlier + STAMP] = number
+        add_edge(nodes, edges, state, earlier, later)
+    return 0
+
+
+def join(nodes: Any, edges: Any, frames: Any, state: Any, frame: int, node: int) -> int:
+    """The end of a parallel block waits for a node, if something waits for that end. May make one node, one edge."""
+    owner = frames[frame + OWNER]
+    if owner >= 0:
+        gate = frames[owner + GATE]
+        if gate < 0:
+            gate = new_node(nodes, state, -1, 0, 0)
+            nodes[gate + MISSING] = 1  # it is still open
+            frames[owner + GATE] = gate
+        add_edge(nodes, edges, state, node, gate)
+    return 0
+
+
+def enter(what: int, frames: Any, state: Any) -> int:
+    """A block opens inside the innermost open one."""
+    outer = state[DEPTH]
+    inner = outer + FRAME_SIZE
+    state[DEPTH] = inner
+    frames[inner + SEQUENTIAL] = 1 if what == ENTER_SEQUENTIAL else 0
+    frames[inner + BEFORE], frames[inner + BEFORE_SERIAL] = frames[outer + BEFORE], frames[outer + BEFORE_SERIAL]
+    frames[inner + PATH_BEFORE] = frames[inner + PATH_DONE] = frames[outer + PATH_BEFORE]
+    frames[inner + GATE] = -1
+    frames[inner + OWNER] = inner if frames[outer + SEQUENTIAL] == 1 else frames[outer + OWNER]
+    return 0
+
+
+def leave(nodes: Any, edges: Any, frames: Any, state: Any) -> int:
+    """The innermost block closes. May make one node and one edge."""
+    inner = state[DEPTH]
+    outer = inner - FRAME_SIZE
+    state[DEPTH] = outer
+    before, serial, gate = frames[inner + BEFORE], frames[inner + BEFORE_SERIAL], frames[inner + GATE]
+    if gate >= 0:  # the block inside a sequential one
+        nodes[gate + MISSING] -= 1
+        if nodes[gate + MISSING] == 0:
+            nodes[gate + NEXT] = state[SEALED]
+            state[SEALED] = gate
+        before, serial = gate, nodes[gate + SERIAL]
+    done = frames[inner + PATH_BEFORE] if frames[inner + SEQUENTIAL] == 1 else frames[inner + PATH_DONE]
+    if frames[outer + SEQUENTIAL] == 1:
+        frames[outer + BEFORE], frames[outer + BEFORE_SERIAL] = before, serial
+        frames[outer + PATH_BEFORE] = done
+    else:
+        if frames[outer + PATH_DONE] < done:
+            frames[outer + PATH_DONE] = done
+        new = before != frames[outer + BEFORE] or serial != frames[outer + BEFORE_SERIAL]
+        if frames[inner + SEQUENTIAL] == 1 and new and nodes[before + SERIAL] == serial:
+            join(nodes, edges, frames, state, outer, before)
+    return 0
