@@ -39,9 +39,9 @@ from pto_wsp.ascend.body import BLOCK, C_TYPES, Buffer, Scalar, Shape, Step, cei
 from pto_wsp.ascend.names import RESERVED, RESERVED_OUTSIDE, Names, comment, identifier, place_of, source_of
 from pto_wsp.ascend.placement import UB_BYTES, Layout, Row
 from pto_wsp.ascend.vector import REFUSED, ROWS_AT_ONCE, Writer, refuse
-from pto_wsp.errors import CompileError
+from pto_wsp.errors import CompileError, OperandError
 from pto_wsp.trace.extents import Extents, extents_of
-from pto_wsp.trace.graph import KernelGraph, Node, check
+from pto_wsp.trace.graph import KernelGraph, Node, Param, check
 from pto_wsp.types import DType, ScalarType, TileType
 
 STRIP_BYTES = 16 * 1024  # of the largest tile of a strip: copies shorter than this waste bandwidth
@@ -394,6 +394,30 @@ class Extent:
         return text + (f" * {source.num}" if source.num > 1 else "")
 
 
+def resized(graph: KernelGraph, size: int, smaller: int, by_cols: bool) -> KernelGraph | None:
+    """The same kernel on tiles of `smaller` rows or columns instead of `size`; None when its shapes do not allow it."""
+    new: dict[int, Node] = {}
+
+    def shape(rows: int, cols: int) -> tuple[int, int]:
+        return (rows, smaller if cols == size else cols) if by_cols else (smaller if rows == size else rows, cols)
+
+    try:
+        for node in graph.nodes:
+            attrs = dict(node.attrs)
+            if isinstance(attrs.get("type"), TileType):
+                attrs["type"] = TileType(*shape(*attrs["type"].shape), attrs["type"].dtype)
+            if "shape" in attrs:
+                attrs["shape"] = shape(*attrs["shape"])
+            if by_cols and attrs.get("cols") == size:
+                attrs["cols"] = smaller
+            operands = tuple(new[id(o)] for o in node.operands)
+            new[id(node)] = Node(node.op, operands, node.op.infer(node.op, [o.type for o in operands], attrs), attrs)
+    except OperandError:
+        return None
+    params = tuple(Param(p.name, p.direction, new[id(p.node)]) for p in graph.params)
+    return KernelGraph(graph.name, params, tuple(new.values()))
+
+
 class VectorKernel:
     """A kernel of one vector core: tiles arrive, are computed on and leave, a strip of rows at a time where rows do not
     depend on each other, so that the copies of one strip overlap the work on another."""
@@ -606,11 +630,8 @@ class VectorKernel:
     def _overflow(self, strip: int, number: int) -> CompileError:
         phase = self.writer.phase
         layout = placement.place(phase.before, phase.body, self.queued(number), strip, self.strips)
-        cols = max(n.tile.cols for n in self.tiles)
-        if self.strips or self.rows == 1:
-            fits = f"{self.rows}x{max(1, cols * UB_BYTES // layout.total // self.unit * self.unit)}"
-        else:
-            fits = f"{max(1, self.rows * UB_BYTES // layout.total // 8 * 8)}x{cols}"
+        by_cols = self.strips or self.rows == 1
+        fits = self._largest_that_fits(by_cols, layout.total)
         self.strip, self.number, self.layout = strip, number, layout
         names = {id(b): b.hint for b in phase.buffers}
         table = placement.table(self._rows(names))
@@ -618,9 +639,27 @@ class VectorKernel:
         error = CompileError(
             f"kernel {self.graph.name} needs {layout.total} bytes of UB"
             f"{' for a single row' if self.strips else ''}; a vector core has {UB_BYTES}. "
-            f"Tiles of about {fits} would fit.\n{table}"
+            f"Tiles of {fits} would fit.\n{table}"
         )
         return error if line is None else error.at(line)
+
+    def _largest_that_fits(self, by_cols: bool, total: int) -> str:
+        """The tile shape to use instead: fewer columns where rows go by strips anyway, else fewer rows."""
+        cols = max(n.tile.cols for n in self.tiles)
+        size, unit = (cols, self.unit) if by_cols else (self.rows, 8)
+        low, high = 0, -(-size // unit)                         # in units; low fits, high does not
+        while high - low > 1:
+            middle = (low + high) // 2
+            smaller = None if self.shared else resized(self.graph, size, middle * unit, by_cols)
+            if smaller is None:                                 # shapes that are tied to each other: a guess
+                low = max(1, size * UB_BYTES // total // unit)
+                break
+            try:
+                VectorKernel(smaller, _params(smaller)).write()
+                low = middle
+            except CompileError:
+                high = middle
+        return f"{self.rows}x{low * unit}" if by_cols else f"{low * unit}x{cols}"
 
     def _rows(self, names: dict[int, str]) -> list[Row]:
         steps = len(self.writer.phase.before) + len(self.writer.phase.body)
