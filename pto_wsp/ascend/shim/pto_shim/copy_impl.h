@@ -64,7 +64,7 @@ PTO_SHIM_FN void CopyIn(const Call &call, const View &dst, const GmView &src, co
     for (int64_t i = 0; i < r.count; ++i) {
         int64_t from = i * (r.bytes + r.src_gap), to = i * (row + r.dst_gap);
         GmBlock &b = FindGm(call, src, "src", from, r.bytes);
-        CheckSpan(call, dst, "dst", to, row);
+        CheckSpan(call, dst, "dst", to, left + r.bytes + right);   // the fill ends with the block, which no tensor shares
         uint64_t gm = src.addr + static_cast<uint64_t>(from);
         uint32_t ub = dst.addr + static_cast<uint32_t>(to);
         TouchGm(in, b, gm, static_cast<uint64_t>(r.bytes), false, "src");

@@ -60,11 +60,13 @@ struct Touch {
     uint32_t bytes = 0, seq = 0, site = 0;
     uint16_t core = 0;
     uint8_t pipe = 0;
-    bool atomic = false;
 };
 struct Granule {
     Touch writer;
     Touch readers[4];
+};
+struct GmGranule : Granule {
+    Touch adders[4];                               // atomic accumulations, which need no order among themselves
 };
 struct Memory {
     std::vector<uint8_t> store, ready;             // ready: byte holds a value, not poison
@@ -138,7 +140,7 @@ struct GmBlock {
     uint64_t base = 0, bytes = 0;
     std::string name;
     std::vector<uint8_t> ready;
-    std::vector<std::unique_ptr<std::array<Granule, 64>>> shadow;   // pages of 2 KiB, made when touched
+    std::vector<std::unique_ptr<std::array<GmGranule, 64>>> shadow;   // pages of 2 KiB, made when touched
     std::map<uint64_t, int> lines;                 // 64-byte line -> core that scalar-wrote it in this launch
     void *owned = nullptr;
 };

@@ -194,54 +194,60 @@ PTO_SHIM_FN std::string Place(Mem mem, uint32_t addr)
 PTO_SHIM_FN int LowestBit(uint32_t bits) { return __builtin_ctz(bits); }
 
 // One access of `bytes` of a granule. Whoever meets an unordered conflicting access ends here.
+// adders: the granule's atomic accumulations (GM only); atomic: this write is one.
 PTO_SHIM_FN void TouchGranule(Instr &in, Granule &g, uint32_t bytes, bool write, const char *what, Mem mem, uint64_t base,
-                              bool atomic)
+                              Touch *adders = nullptr, bool atomic = false)
 {
     auto mine = [&](const Touch &t) {
         return t.seq == in.seq && t.pipe == in.pipe && t.core == static_cast<uint16_t>(in.core.number);
     };
     auto place = [&](uint32_t both) {
-        return mem == Mem::kNone ? "GM byte " + std::to_string(base + static_cast<uint32_t>(LowestBit(both)))
-                                 : Place(mem, static_cast<uint32_t>(base) + static_cast<uint32_t>(LowestBit(both)));
+        uint64_t at = base + static_cast<uint32_t>(LowestBit(both));
+        return mem == Mem::kNone ? "GM byte " + std::to_string(at) : Place(mem, static_cast<uint32_t>(at));
+    };
+    auto meet = [&](const Touch &t, bool wrote) {
+        if (t.seq != 0 && (t.bytes & bytes) != 0 && !mine(t) && !Known(in, t)) {
+            Unordered(in, t, wrote, write, what, place(t.bytes & bytes));
+        }
+    };
+    Touch now{bytes, in.seq, in.site, static_cast<uint16_t>(in.core.number), static_cast<uint8_t>(in.pipe)};
+    // One of four slots for an access of a pipe; an older one of the same pipe is joined, the oldest may be lost.
+    auto remember = [&](Touch *slots) {
+        Touch *slot = &slots[in.seq % 4];
+        for (int i = 3; i >= 0; --i) {
+            slot = slots[i].seq == 0 ? &slots[i] : slot;
+        }
+        for (int i = 0; i < 4; ++i) {
+            if (slots[i].seq != 0 && slots[i].core == now.core && slots[i].pipe == now.pipe) {
+                now.bytes |= slots[i].bytes;
+                slot = &slots[i];
+            }
+        }
+        *slot = now;
     };
     Touch &w = g.writer;
-    if (w.seq != 0 && (w.bytes & bytes) != 0 && !(write && atomic && w.atomic) && !mine(w) && !Known(in, w)) {
-        Unordered(in, w, true, write, what, place(w.bytes & bytes));
+    meet(w, true);
+    for (int i = 0; adders != nullptr && !atomic && i < 4; ++i) {
+        meet(adders[i], true);
     }
-    Touch now{bytes, in.seq, in.site, static_cast<uint16_t>(in.core.number), static_cast<uint8_t>(in.pipe), atomic};
-    if (write) {
-        for (Touch &r : g.readers) {
-            if (r.seq == 0 || mine(r)) {
-                continue;
-            }
-            if ((r.bytes & bytes) != 0 && !Known(in, r)) {
-                Unordered(in, r, false, true, what, place(r.bytes & bytes));
-            }
-            if ((r.bytes & ~bytes) == 0 || Known(in, r)) {
-                r.seq = 0;
-            }
-        }
-        if (w.seq != 0 && (mine(w) || (w.core == now.core && w.pipe == now.pipe && !Known(in, w)))) {
-            now.bytes |= w.bytes;   // neighbours written one by one by the same pipe
-        }
-        w = now;
+    if (!write) {
+        remember(g.readers);
         return;
     }
-    Touch *slot = nullptr;
     for (Touch &r : g.readers) {
-        if (r.seq != 0 && r.core == now.core && r.pipe == now.pipe) {
-            now.bytes |= r.bytes;
-            slot = &r;
-            break;
-        }
-        if (r.seq == 0 && slot == nullptr) {
-            slot = &r;
+        meet(r, false);
+        if (!mine(r) && ((r.bytes & ~bytes) == 0 || Known(in, r))) {
+            r.seq = 0;
         }
     }
-    if (slot == nullptr) {
-        slot = &g.readers[in.seq % 4];
+    if (atomic) {
+        remember(adders);
+        return;
     }
-    *slot = now;
+    if (w.seq != 0 && (mine(w) || (w.core == now.core && w.pipe == now.pipe && !Known(in, w)))) {
+        now.bytes |= w.bytes;   // neighbours written one by one by the same pipe
+    }
+    w = now;
 }
 PTO_SHIM_FN uint32_t ByteMask(uint32_t from, uint32_t bytes)
 {
@@ -254,7 +260,7 @@ PTO_SHIM_FN void TouchLocal(Instr &in, Mem mem, uint32_t addr, uint32_t bytes, b
     while (addr < end) {
         uint32_t in_granule = addr % kGranule, n = kGranule - in_granule;
         n = n < end - addr ? n : end - addr;
-        TouchGranule(in, m.shadow[addr / kGranule], ByteMask(in_granule, n), write, what, mem, addr - in_granule, false);
+        TouchGranule(in, m.shadow[addr / kGranule], ByteMask(in_granule, n), write, what, mem, addr - in_granule);
         addr += n;
     }
 }
@@ -388,13 +394,14 @@ PTO_SHIM_FN void TouchGm(Instr &in, GmBlock &block, uint64_t addr, uint64_t byte
     while (at < end) {
         auto &page = block.shadow[at / (64 * kGranule)];
         if (!page) {
-            page = std::make_unique<std::array<Granule, 64>>();
+            page = std::make_unique<std::array<GmGranule, 64>>();
         }
         uint32_t within = static_cast<uint32_t>(at % kGranule);
         uint64_t left = end - at;
         uint32_t n = kGranule - within;
         n = n < left ? n : static_cast<uint32_t>(left);
-        TouchGranule(in, (*page)[at / kGranule % 64], ByteMask(within, n), write, what, Mem::kNone, at - within - skew, atomic);
+        GmGranule &g = (*page)[at / kGranule % 64];
+        TouchGranule(in, g, ByteMask(within, n), write, what, Mem::kNone, at - within - skew, g.adders, atomic);
         at += n;
     }
 }

@@ -173,7 +173,7 @@ PTO_SHIM_FN uint32_t BytesOn(const Active &a, int64_t repeat, int64_t first, uin
 PTO_SHIM_FN void TouchBlock(Instr &in, Memory &m, uint32_t addr, uint32_t bytes, bool write, const char *what)
 {
     if (addr % 32 == 0) {
-        TouchGranule(in, m.shadow[addr / 32], bytes, write, what, Mem::kUb, addr, false);
+        TouchGranule(in, m.shadow[addr / 32], bytes, write, what, Mem::kUb, addr);
         return;
     }
     while (bytes != 0) {   // operands with element alignment only
