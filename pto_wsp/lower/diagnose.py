@@ -84,9 +84,11 @@ def no_row(
     """The error for a loop over a row that its axis does not have. `entries`: length of each axis' first array."""
     axis = use.loop.axis
     whole = axis.ragged if isinstance(axis, RaggedRow) else axis.sparse  # type: ignore[union-attr]
-    row = as_expr(axis.row).evaluate(_Values(use.loops, loops, symbols, slots))  # type: ignore[union-attr]
+    row, exact = _position(axis.row, _Values(use.loops, loops, symbols, slots))  # type: ignore[union-attr]
     rows = entries[whole] - isinstance(whole, Sparse)
     what = f"loop {use.loop.var.name!r}{_around(use.loops, loops)} asks for row {row}"
+    if not exact:
+        what += f", which overflows 64 bits: {axis.row}"  # type: ignore[union-attr]
     return ExecutionError(f"{what} of a {type(whole).__name__} axis with {rows} rows.").at(use.loop.line)
 
 
@@ -97,14 +99,15 @@ def load_outside(
     env = _Values(load.loops, loops, symbols, slots)
     what = f"slot_load_u64({load.node.slot}, ...){_around(load.loops, loops)}"
     for index, extent in load.inside:
-        at = _position(index, env)[0]
-        if not 0 <= at < extent:
+        at, exact = _position(index, env)
+        if not exact or not 0 <= at < extent:
             return RegionError(f"{what} reads element {at} of a view with {extent}.").at(load.node.line)
     for axis, (dim, length) in enumerate(zip(load.dims, shape, strict=True)):
         at, exact = _position(dim.start, env)
         low, high = (0, length) if dim.within is None else (_position(b, env)[0] for b in dim.within)
         if not exact or not max(low, 0) <= at < min(length, high):
-            bounds = "" if dim.within is None else f", the view from {low} to {high}"
+            bounds = "" if exact else f", which overflows 64 bits: {dim.start}"
+            bounds += "" if dim.within is None else f", the view from {low} to {high}"
             return RegionError(
                 f"{what} reads outside its array: index {at} in dimension {axis}{bounds}; the tensor has shape {shape}."
             ).at(load.node.line)

@@ -156,6 +156,8 @@ class Emitter:
 
     def cond(self, node: tree.Cond, scope: Scope, sequential: bool) -> Piece:
         """One branch or the other; the choice is free, a branch without tasks too."""
+        if _is_empty(node):
+            return Piece()
         constant = constant_of(node.pred)
         if constant is not None:
             return self.node(node.then if constant else node.orelse, scope, sequential)

@@ -5,6 +5,7 @@ It shares nothing with the expander but the tree, `Expr.evaluate`, and the kerne
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,13 +16,21 @@ import numpy as np
 from pto_wsp.scalar_expr import Expr, LoopVar, as_expr, fnv1a_64
 from pto_wsp.trace import tree
 from pto_wsp.trace.extents import extents_of
-from pto_wsp.types import Dense, DenseDyn, Index, Symbol
+from pto_wsp.types import Dense, DenseDyn, Index, Ragged, RaggedRow, Sparse, SparseRow, Symbol
 
 WORD = 1 << 64
 
 
 class Outside(Exception):
     """A tile of this task does not lie inside its array."""
+
+
+class LoadOutside(Exception):
+    """The element for a slot does not lie inside its array."""
+
+
+class NoRow(Exception):
+    """An axis has no such row."""
 
 
 def signed(word: int) -> int:
@@ -38,6 +47,8 @@ class Walk:
     key: Expr | None = None
     loops: list[tuple[LoopVar, int]] = field(default_factory=list)
     params: list[int] = field(default_factory=list)
+    decided: list[bool | int] = field(default_factory=list)  # by conditions, and trip counts of rows, in program order
+    slots: list[int] = field(default_factory=lambda: [0] * 256)
 
     # Environment
     def loop(self, var: LoopVar) -> int:
@@ -50,7 +61,7 @@ class Walk:
         return self.symbols.get(name, 0)
 
     def slot(self, index: int) -> int:
-        raise AssertionError
+        return self.slots[index]
 
     def param(self, index: int) -> int:
         return signed(self.params[index]) if index < len(self.params) else 0
@@ -87,8 +98,18 @@ class Walk:
         elif isinstance(node, tree.Block):
             for child in node.children:
                 yield from self.rows(child)
+        elif isinstance(node, tree.Cond):
+            self.decided.append(bool(self.value(node.pred)))
+            yield from self.rows(node.then if self.decided[-1] else node.orelse)
+        elif isinstance(node, tree.SlotSet):
+            self.slots[node.slot] = node.value
+        elif isinstance(node, tree.SlotLoad):
+            self.slots[node.slot] = self.loaded(node)
         else:
-            for value in self.values(node):
+            values = self.values(node)
+            if isinstance(node.axis, (RaggedRow, SparseRow)):
+                self.decided.append(len(values))
+            for value in values:
                 self.loops.append((node.var, value))
                 yield from self.rows(node.body)
                 self.loops.pop()
@@ -97,6 +118,19 @@ class Walk:
         axis = node.axis
         if isinstance(axis, DenseDyn):
             return range(self.sizes.get(node, axis.size))
+        if isinstance(axis, Ragged):
+            return range(sum(axis.lengths.tolist()))
+        if isinstance(axis, Sparse):
+            return axis.indices[axis.indptr[0] : axis.indptr[-1]].tolist()
+        if isinstance(axis, (RaggedRow, SparseRow)):
+            whole = axis.ragged if isinstance(axis, RaggedRow) else axis.sparse
+            try:
+                row = self.exact(axis.row)
+            except Outside:
+                raise NoRow from None
+            if not 0 <= row < whole.outer_size:
+                raise NoRow
+            return range(whole.lengths[row]) if isinstance(axis, RaggedRow) else whole[row]
         return axis if isinstance(axis, tuple) else range(axis.size if isinstance(axis, Dense) else axis)
 
     def end(self, node: Any, ready: int, tasks: Iterator[Any]) -> int:
@@ -105,9 +139,14 @@ class Walk:
             task = next(tasks)
             task["ready"] = ready
             return int(ready + task["cycles"])
+        if isinstance(node, tree.Cond):
+            return self.end(node.then if self.decided.pop(0) else node.orelse, ready, tasks)
+        if isinstance(node, (tree.SlotSet, tree.SlotLoad)):
+            return ready
         parts: list[Any] = list(node.children) if isinstance(node, tree.Block) else []
         if isinstance(node, tree.Loop):
-            parts = [node.body] * len(self.values(node))
+            by_row = isinstance(node.axis, (RaggedRow, SparseRow))
+            parts = [node.body] * (self.decided.pop(0) if by_row else len(self.values(node)))
         done = ready
         for part in parts:
             end = self.end(part, ready if node.parallel else done, tasks)
@@ -137,6 +176,34 @@ class Walk:
             cycles += part
         key = self.value(self.key) % WORD if self.key is not None else 0
         return {"call": call, "axes": axes, "args": words + scalars, "cycles": cycles, "key": key, "tail": tail}
+
+    def loaded(self, node: tree.SlotLoad) -> int:
+        try:
+            return self.element(node)
+        except Outside:  # an index that 64 bits do not hold
+            raise LoadOutside from None
+
+    def element(self, node: tree.SlotLoad) -> int:
+        """The element, by indexing the array as NumPy would."""
+        array = node.tensor.base.array()
+        offsets = [self.exact(node.row), self.exact(node.col)]
+        at = []
+        for d, entry in enumerate(node.tensor.window):
+            start = self.exact(entry.at if isinstance(entry, Index) else entry.start)
+            low, high = (0, array.shape[d]) if entry.within is None else (self.exact(b) for b in entry.within)
+            if not isinstance(entry, Index):
+                offset = offsets.pop(0) if offsets else 0
+                whole = entry == type(entry)(0, node.tensor.base.shape[d])
+                if not 0 <= offset < (array.shape[d] if whole else entry.extent):
+                    raise LoadOutside
+                start += offset
+            if not max(low, 0) <= start < min(high, array.shape[d]):
+                raise LoadOutside
+            at.append(start)
+        value = array[tuple(at)].item()
+        if isinstance(value, float):
+            return 0 if not value > 0 else min(int(value), WORD - 1) if value < math.inf else WORD - 1
+        return int(value) % WORD
 
     def tile(self, view: Any, rows: int, cols: int) -> list[int]:
         """Address, strides, valid extents, by slicing the array as NumPy would."""
