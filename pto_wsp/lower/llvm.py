@@ -469,12 +469,12 @@ class _Writer:
             steps, rest = divmod(count.constant, LANES)
             turns, single = divmod(steps, unrolled(stage))
             whole = steps * LANES
+            turn = unrolled(stage) * LANES
             if turns:
-                with self.turns(turns, unrolled(stage) * LANES) as start:
-                    for step in range(unrolled(stage)):
-                        self.write_step(
-                            stage, Lane(self.wide, index, at, row, self.build.add(start, I64(step * LANES)))
-                        )
+                k = self.algebra(min(lanes_of(stage), turn))
+                with self.turns(turns, turn) as start:
+                    for ahead in range(0, turn, k.lanes):
+                        self.write_step(stage, Lane(k, index, at, row, self.build.add(start, I64(ahead))))
             for step in range(steps - single, steps):
                 self.write_step(stage, Lane(self.wide, index, at, row, I64(step * LANES)))
             if rest:
@@ -491,6 +491,9 @@ class _Writer:
         for node in reductions:
             lane = Lane(self.one, index, at, row)
             self.keep_row_value(lane, node, self.finished(RULES[node.op.name], node, self.across(node)))
+
+    def algebra(self, lanes: int) -> Algebra:
+        return self.wide if lanes == LANES else Algebra(self.build, lanes, self.features)
 
     @contextmanager
     def turns(self, count: int, step: int) -> Iterator[Any]:
@@ -562,7 +565,7 @@ class _Writer:
         if node.op.name == "iota_u32":
             kind = lane.k.ir_type(DType.U32)
             first = lane.k.splat(self.build.trunc(lane.col, I32), DType.U32)
-            return lane.k.add(first, Lanes(ir.Constant(kind, list(range(LANES))), DType.U32))
+            return lane.k.add(first, Lanes(ir.Constant(kind, list(range(lane.k.lanes))), DType.U32))
         if node.op.name == "alloc":
             return lane.k.const(0, compute_dtype(node.tile.dtype))
         return self.apply(lane.k, node, [self.value(lane, o) for o in node.operands])
@@ -908,6 +911,15 @@ def _reductions(nodes: list[Node], axis: int) -> list[Node]:
     """Those that reduce along `axis`."""
     rules = ((node, RULES[node.op.name]) for node in nodes)
     return [node for node, rule in rules if isinstance(rule, Reduce) and rule.axis == axis]
+
+
+def lanes_of(stage: Stage) -> int:
+    """Lanes of a step: more than LANES where every value is a narrow integer, or the vectors would be short."""
+    nodes = [n for n in stage.nodes if n.op.name != "store"]
+    if not all(isinstance(RULES[n.op.name], Map) for n in nodes):
+        return LANES
+    values = [o for n in stage.nodes for o in (n, *n.operands) if o.type is not None]
+    return LANES * max(1, 32 // max(compute_dtype(v.type.dtype).bits for v in values))
 
 
 def unrolled(stage: Stage) -> int:
