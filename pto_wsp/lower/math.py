@@ -1,8 +1,8 @@
 """Elementary functions over the lane algebra: our own, branch-free, the same bits on every CPU.
 
 `exp(k, x)` appends the instructions for one vector; f32 and f64 share each algorithm and differ in a row of constants.
-Every result is within 2 ULP of the correctly rounded one for every input: subnormal inputs and results, infinities,
-NaN and -0 included (tests/lower/test_math.py; `python -m benchmarks.ulp` tries all 2**32 f32 inputs).
+Every result is within 2 ULP of the exact one for every input: subnormal inputs and results, infinities, NaN and -0
+included (tests/lower/test_math.py on samples, benchmarks/ulp.py on all 2**32 f32 inputs; docs/numerics.md has the table).
 
     exp log sin cos tanh erf sigmoid rsqrt reciprocal
     silu(x) = x * sigmoid(x)
