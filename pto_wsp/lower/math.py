@@ -2,7 +2,7 @@
 
 `exp(k, x)` appends the instructions for one vector; f32 and f64 share each algorithm and differ in a row of constants.
 Every result is within 2 ULP of the exact one for every input: subnormal inputs and results, infinities, NaN and -0
-included (tests/lower/test_math.py on samples, benchmarks/ulp.py on all 2**32 f32 inputs; docs/numerics.md has the table).
+included (tests/lower/test_math.py: samples; benchmarks/ulp.py: all 2**32 f32 inputs; docs/numerics.md: the table).
 
     exp log sin cos tanh erf sigmoid rsqrt reciprocal
     silu(x) = x * sigmoid(x)
