@@ -36,7 +36,7 @@ from dataclasses import dataclass
 
 from pto_wsp.ascend import cube, mix, placement, sync, tidy
 from pto_wsp.ascend.body import BLOCK, C_TYPES, Buffer, Scalar, Shape, Step, ceil_to, named
-from pto_wsp.ascend.names import RESERVED, RESERVED_OUTSIDE, Names, comment, identifier, place_of, source_of
+from pto_wsp.ascend.names import MOST_COMMENT, RESERVED, RESERVED_OUTSIDE, Names, comment, identifier, place_of, source_of
 from pto_wsp.ascend.placement import UB_BYTES, Layout, Row
 from pto_wsp.ascend.vector import REFUSED, ROWS_AT_ONCE, Writer, refuse
 from pto_wsp.errors import CompileError, OperandError
@@ -221,7 +221,7 @@ def emit_kernel(graph: KernelGraph, name: str | None = None) -> KernelSource:
     """
     check(graph)
     title, graph = graph.name, tidy.tidy(graph)
-    name = identifier(name or title)
+    name = Names().new(name or title)
     params = _params(graph)
     if any(mix.is_cube(n) for n in graph.nodes):
         kernel: MixKernel | VectorKernel = MixKernel(mix.legal(graph), params)
@@ -665,7 +665,7 @@ class VectorKernel:
         steps = len(self.writer.phase.before) + len(self.writer.phase.body)
         rows = []
         for buffer, number in self.queued(self.number):
-            times = f"{number} x {buffer.bytes}" if number > 1 else f"{buffer.bytes}"
+            times = f"queue, x{number}" if number > 1 else "queue"
             rows.append(
                 Row(
                     names[id(buffer)],
@@ -673,7 +673,7 @@ class VectorKernel:
                     buffer.offset,
                     number * buffer.bytes,
                     f"0-{steps}",
-                    f"{buffer.shape.replace('strip', str(self.strip))}, queue of {times}",
+                    f"{buffer.shape.replace('strip', str(self.strip))}, {times}",
                 )
             )
         used = {
@@ -993,8 +993,8 @@ class MixKernel:
             name = self.slots[id(item.out)]
             size = 2 * rows * cols * dtype.itemsize
             self.rows += [
-                Row(f"{name}.in", "UB", 0, size, "loop", f"{rows}x{cols} {dtype}, 2 of them"),
-                Row(f"{name}.out", "UB", size, size, "loop", f"{cols}x{rows} {dtype}, 2 of them"),
+                Row(f"{name}.in", "UB", 0, size, "loop", f"{rows}x{cols} {dtype}, x2"),
+                Row(f"{name}.out", "UB", size, size, "loop", f"{cols}x{rows} {dtype}, x2"),
             ]
             return [
                 _comment(item.node),
@@ -1071,9 +1071,10 @@ class MixKernel:
 
 
 def _comment(node: Node) -> str:
-    where, source = place_of(node.line), source_of(node.line)
-    text = f"{node.op.name}" if not source else source
-    return f"// {comment(text)}{'  ' + where if where else ''}"
+    """`// rmsnorm.py:9: sq = pto.mul(x, x)`"""
+    source = source_of(node.line)
+    text = f"{place_of(node.line)}: {source}" if source else node.op.name
+    return f"// {comment(text, MOST_COMMENT)}"
 
 
 def _counted(lines: list[str]) -> list[str]:
@@ -1105,19 +1106,36 @@ def _wrapped(lines: list[str], width: int = WIDTH - 2) -> list[str]:
             out.append(line)
             continue
         head, pieces = line[: opening + 1], _arguments(line[opening + 1 :])
-        if max(len(p) for p in pieces) + opening + 1 > width:
+        indent = opening + 1
+        if max(len(p) for p in pieces) + indent > width:
             out.append(head)
             indent = len(line) - len(line.lstrip()) + 4
-            row = " " * indent
-        else:
-            indent, row = opening + 1, head
+            head = " " * indent
+        row = head
         for piece in pieces:
-            if row.strip() and row != head and len(row) + len(piece) > width and row.strip() != "":
+            if len(row) + len(piece) > width and row != head:
                 out.append(row.rstrip())
                 row = " " * indent
-            row += piece + " "
+            if len(row) + len(piece) > width and "{" in piece:  # an argument too long for any line
+                *full, piece = _braced(row + piece, width)
+                out += full
+                row = piece + " "
+            else:
+                row += piece + " "
         out.append(row.rstrip())
     return out
+
+
+def _braced(text: str, width: int) -> list[str]:
+    """`GmTile{a, b, c}` on several lines, the later ones under the first element."""
+    opening = text.index("{") + 1
+    out, row = [], text[:opening]
+    for piece in _arguments(text[opening:]):
+        if len(row) + len(piece) > width:
+            out.append(row.rstrip())
+            row = " " * opening
+        row += piece + " "
+    return [*out, row.rstrip()]
 
 
 def _opening(line: str) -> int:

@@ -47,10 +47,10 @@ class Blocks:
         size = dtype.itemsize
         a, b, c = 2 * self.m * self.k * size, 2 * self.k * self.n * size, self.m * self.n * 4
         return [
-            Row(f"{name}.a_l1", "L1", 0, a, "loop", f"{self.m}x{self.k} {dtype} Nz, 2 of them"),
-            Row(f"{name}.b_l1", "L1", a, b, "loop", f"{self.k}x{self.n} {dtype} Nz, 2 of them"),
-            Row(f"{name}.a_l0", "L0A", 0, a, "loop", f"{self.m}x{self.k} {dtype} Zz, 2 of them"),
-            Row(f"{name}.b_l0", "L0B", 0, b, "loop", f"{self.k}x{self.n} {dtype} Zn, 2 of them"),
+            Row(f"{name}.a_l1", "L1", 0, a, "loop", f"{self.m}x{self.k} {dtype} Nz, x2"),
+            Row(f"{name}.b_l1", "L1", a, b, "loop", f"{self.k}x{self.n} {dtype} Nz, x2"),
+            Row(f"{name}.a_l0", "L0A", 0, a, "loop", f"{self.m}x{self.k} {dtype} Zz, x2"),
+            Row(f"{name}.b_l0", "L0B", 0, b, "loop", f"{self.k}x{self.n} {dtype} Zn, x2"),
             Row(
                 f"{name}.c_l0",
                 "L0C",
@@ -146,9 +146,10 @@ __aicore__ inline void MatMul(TPipe *pipe, const GmTile &a, const GmTile &b,
                                     false, 0));
         }
         if constexpr (kTransposed) {  // N x K in Nz is K x N in Zn
+          const uint32_t fractals = n16 / 16 * (kc / kC0);
           LoadData(b2, b1,
-                   LoadData2DParams(0, static_cast<uint8_t>(n16 / 16 * (kc / kC0)),
-                                    1, 0, 0, false, 0));
+                   LoadData2DParams(0, static_cast<uint8_t>(fractals), 1, 0, 0,
+                                    false, 0));
         } else {
           const uint32_t k16 = CeilTo(k, 16);
           for (uint32_t i = 0; i < k16 / 16; ++i) {  // Nz to Zn

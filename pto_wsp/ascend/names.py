@@ -31,7 +31,7 @@ RESERVED = frozenset(_CPP + _OWN)  # inside a function
 RESERVED_OUTSIDE = frozenset([*_CPP, "pipe", "workspace"])  # for parameters, which get a suffix inside
 
 MOST_NAME = 48
-MOST_COMMENT = 80
+MOST_COMMENT = 70
 
 
 def identifier(text: str) -> str:

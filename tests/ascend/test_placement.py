@@ -102,7 +102,7 @@ def test_rows_that_are_independent_go_by_strips() -> None:
     """A tile far larger than UB is no problem when its rows do not depend on each other."""
     source = emit_kernel(strategies.traced(lambda x: x * pto.rsqrt(pto.rowmean(x * x)), (64, 4096), out=(64, 4096)))
     assert re.search(r"for \(uint32_t first = 0; first < a_gm.rows; first \+= \d+\)", source.text)
-    assert "queue of 2 x" in source.placement
+    assert "queue, x2" in source.placement
 
 
 def test_the_table_lists_every_memory() -> None:
