@@ -311,11 +311,11 @@ class _Writer:
 
     def write_block(self, index: int, nest: RowNest, first: Any, count: int) -> None:
         self.slots = {}
-        with self.block_rows(index, -1, first, count) as lane:
-            for node in nest.nodes:  # what loads read is read before any store of the row
-                for operand in node.operands:
-                    if operand.op.name == "load" and operand.is_tile and operand.tile.cols == 1 < operand.tile.rows:
-                        self.keep_in_slot(operand, self.row_value(lane, operand))
+        loads = {id(o): o for node in nest.nodes for o in node.operands if o.op.name == "load" and o.is_tile}
+        for load in loads.values():  # what loads read is read before any store of the row
+            if load.tile.cols == 1 < load.tile.rows:
+                with self.block_rows(index, -1, first, count) as lane:
+                    self.keep_in_slot(load, self.row_value(lane, load))
         self.write_block_scalars(index, -1, first, count, nest.before)
         for at, stage in enumerate(nest.stages):
             if stage.nodes:
