@@ -199,9 +199,11 @@ class HostProgram:
             _raise_for(*self._start([str(question), str(answer)], timeout))
             request.bring_back(answer.read_bytes())
 
-    def call(self, args: Sequence[str], *, cwd: Path | None = None, timeout: float = 120.0) -> str:
-        """Run a program with its own main; what it printed. ShimError when it fails."""
-        code, out, err = self._start(args, timeout, cwd)
+    def call(
+        self, args: Sequence[str], *, cwd: Path | None = None, seed: int = 0xA7, timeout: float = 120.0
+    ) -> str:
+        """Run a program with its own main; what it printed. ShimError when it fails; see `run_all` for seed."""
+        code, out, err = self._start(args, timeout, cwd, seed)
         _raise_for(code, out, err)
         return out
 
@@ -214,7 +216,9 @@ class HostProgram:
             raise UsageError(f"Kernel {launch.kernel} takes {len(types)} arguments, got {len(launch.args)}.")
         return types
 
-    def _start(self, args: Sequence[str], timeout: float, cwd: Path | None = None) -> tuple[int, str, str]:
+    def _start(
+        self, args: Sequence[str], timeout: float, cwd: Path | None = None, seed: int = 0xA7
+    ) -> tuple[int, str, str]:
         try:
             done = subprocess.run(
                 [str(self.path), *args],
@@ -224,6 +228,7 @@ class HostProgram:
                 timeout=timeout,
                 check=False,
                 cwd=cwd,
+                env={**os.environ, "PTO_SHIM_SEED": str(seed)},
             )
         except subprocess.TimeoutExpired:
             raise ShimError(f"The kernel did not end within {timeout:g} seconds on the host.") from None

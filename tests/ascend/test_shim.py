@@ -557,6 +557,11 @@ def test_host_program_with_launches_in_chevrons() -> None:
     ("CHECK(aclrtMemcpy(x, 256, host.data(), 256, ACL_MEMCPY_HOST_TO_DEVICE));", "", "DataCopy: src: byte 0 of a row .* was never written"),
     ("    twice<<<1, nullptr, stream>>>(static_cast<GM_ADDR>(x), static_cast<GM_ADDR>(y), 64u);\n", "", "aclrtMemcpy: src: byte 0 was never written on the device"),
     ("CHECK(aclrtDestroyStream(stream));", "", "aclrtCreateStream or event: not released"),
+    ("y), 64u);\n    CHECK(aclrtSynchronizeStream(stream));", "y), 64u);", "aclrtMemcpy: the launch at host.asc:.* may still run: aclrtSynchronizeStream"),
+    ("    if (aclrtSynchronizeStream(stream) != ACL_SUCCESS) { std::printf(\"%s\\n\", aclGetRecentErrMsg()); return 2; }\n    twice<<<1, nullptr, stream>>>",
+     "    aclrtStream other; CHECK(aclrtCreateStream(&other));\n    twice<<<1, nullptr, other>>>", "launch: the launch at .* aclrtRecordEvent and aclrtStreamWaitEvent are missing"),
+    ("(&code, sizeof(code));", "(x, sizeof(code)); static_cast<uint32_t *>(x)[64] = 0; expand<<<1, nullptr, stream>>>(&code, sizeof(code));",
+     "launch: wrote to byte 256 of GM allocation made at host.asc:.*, which has 256 bytes"),
     ("CHECK(aclrtSetDevice(0));", "", "aclrtCreateStream: aclrtSetDevice was not called"),
 ])  # fmt: skip
 def test_host_mistakes(old: str, new: str, message: str) -> None:

@@ -7,10 +7,20 @@
 
 namespace pto_shim {
 
+// What is known to be done when the next thing of a stream (null: the host) starts: launches per stream.
+using StreamClock = std::map<void *, int>;
+struct StreamState {
+    int launches = 0;
+    Call last{"", {}};
+    StreamClock known;
+};
 struct HostState {
     bool started = false, device = false;
     std::map<void *, Loc> handles, pinned, memory;   // streams and events; host memory; device memory
     std::map<void *, uint32_t> failed;               // stream -> what its AICPU kernel returned
+    std::map<void *, StreamState> streams;           // with the default stream, null
+    std::map<void *, StreamClock> recorded;          // event -> clock
+    StreamClock known;                               // of the host
     int64_t handle = 0;
     std::string message;
 };
@@ -47,8 +57,42 @@ PTO_SHIM_FN aclError DropHandle(const Call &call, void *handle, const char *what
     }
     return ACL_SUCCESS;
 }
-PTO_SHIM_FN void StreamReturned(void *stream, uint32_t code)
+PTO_SHIM_FN void JoinClock(StreamClock &into, const StreamClock &from)
 {
+    for (auto &entry : from) {
+        int &v = into[entry.first];
+        v = v > entry.second ? v : entry.second;
+    }
+}
+// All launches so far are known to `known` to be done.
+PTO_SHIM_FN void NeedDone(const Call &call, const StreamClock &known, void *self, const char *cure)
+{
+    for (auto &entry : TheHost().streams) {
+        auto it = known.find(entry.first);
+        if (entry.first != self && entry.second.launches > (it == known.end() ? 0 : it->second)) {
+            Fail(call, "the launch at %s:%d on another stream may still run: %s", entry.second.last.at.file, entry.second.last.at.line,
+                 cure);
+        }
+    }
+}
+PTO_SHIM_FN void StreamStarts(const Call &call, void *stream)
+{
+    HostState &h = TheHost();
+    if (!h.started) {
+        return;   // launched by a test or a runner, without the runtime
+    }
+    NeedDevice(call);
+    NeedHandle(call, stream, "stream");
+    StreamState &s = h.streams[stream];
+    JoinClock(s.known, h.known);
+    NeedDone(call, s.known, stream, "aclrtRecordEvent and aclrtStreamWaitEvent are missing");
+    s.known[stream] = ++s.launches;
+    s.last = call;
+}
+PTO_SHIM_FN void NeedIdle(const Call &call) { NeedDone(call, TheHost().known, &TheHost(), "aclrtSynchronizeStream is missing"); }
+PTO_SHIM_FN void StreamReturned(const Call &call, void *stream, uint32_t code)
+{
+    CheckGuards(call);
     if (code != 0) {
         TheHost().failed[stream] = code;
     }
@@ -65,6 +109,34 @@ PTO_SHIM_FN GmBlock &DeviceRange(const Call &call, const void *p, size_t bytes, 
              static_cast<unsigned long long>(at + bytes), static_cast<unsigned long long>(b->bytes), b->name.c_str());
     }
     return *b;
+}
+
+PTO_SHIM_FN aclError MemoryCopy(const Call &call, void *dst, size_t room, const void *src, size_t bytes, aclrtMemcpyKind kind)
+{
+    if (bytes > room) {
+        Fail(call, "count = %zu bytes, destMax is %zu", bytes, room);
+    }
+    bool from_device = kind == ACL_MEMCPY_DEVICE_TO_HOST || kind == ACL_MEMCPY_DEVICE_TO_DEVICE;
+    bool to_device = kind == ACL_MEMCPY_HOST_TO_DEVICE || kind == ACL_MEMCPY_DEVICE_TO_DEVICE;
+    if (from_device) {
+        GmBlock &b = DeviceRange(call, src, bytes, "src");
+        uint64_t first = reinterpret_cast<uintptr_t>(src) - b.base;
+        const void *bad = std::memchr(b.ready.data() + first, 0, bytes);
+        if (bad != nullptr && kind == ACL_MEMCPY_DEVICE_TO_HOST) {
+            Fail(call, "src: byte %lld was never written on the device",
+                           static_cast<long long>(static_cast<const uint8_t *>(bad) - b.ready.data()));
+        }
+    } else if (LookUpGm(reinterpret_cast<uintptr_t>(src)) != nullptr) {
+        Fail(call, "src is device memory, kind says host");
+    }
+    if (to_device) {
+        DeviceRange(call, dst, room, "dst");
+        GmSetReady(dst, bytes);
+    } else if (LookUpGm(reinterpret_cast<uintptr_t>(dst)) != nullptr) {
+        Fail(call, "dst is device memory, kind says host");
+    }
+    std::memcpy(dst, src, bytes);
+    return ACL_SUCCESS;
 }
 
 }   // namespace pto_shim
@@ -124,6 +196,7 @@ PTO_ACL aclrtSynchronizeStream(aclrtStream stream, pto_shim::Loc at)
     pto_shim::NeedDevice(call);
     pto_shim::NeedHandle(call, stream, "stream");
     pto_shim::HostState &h = pto_shim::TheHost();
+    pto_shim::JoinClock(h.known, h.streams[stream].known);
     auto it = h.failed.find(stream);
     if (it == h.failed.end()) {
         return ACL_SUCCESS;
@@ -135,6 +208,9 @@ PTO_ACL aclrtSynchronizeStream(aclrtStream stream, pto_shim::Loc at)
 PTO_ACL aclrtSynchronizeDevice(pto_shim::Loc at)
 {
     pto_shim::NeedDevice({"aclrtSynchronizeDevice", at});
+    for (auto &entry : pto_shim::TheHost().streams) {
+        pto_shim::JoinClock(pto_shim::TheHost().known, entry.second.known);
+    }
     bool failed = !pto_shim::TheHost().failed.empty();
     pto_shim::TheHost().failed.clear();
     return failed ? ACL_ERROR_RT_AICPU_EXCEPTION : ACL_SUCCESS;
@@ -156,6 +232,7 @@ PTO_ACL aclrtMalloc(void **device, size_t bytes, aclrtMemMallocPolicy, pto_shim:
 PTO_ACL aclrtFree(void *device, pto_shim::Loc at)
 {
     pto_shim::NeedDevice({"aclrtFree", at});
+    pto_shim::NeedIdle({"aclrtFree", at});
     if (pto_shim::TheHost().memory.erase(device) == 0) {
         pto_shim::Fail({"aclrtFree", at}, "the address is no device memory (any more)");
     }
@@ -180,36 +257,14 @@ PTO_ACL aclrtMemcpy(void *dst, size_t room, const void *src, size_t bytes, aclrt
 {
     pto_shim::Call call{"aclrtMemcpy", at};
     pto_shim::NeedDevice(call);
-    if (bytes > room) {
-        pto_shim::Fail(call, "count = %zu bytes, destMax is %zu", bytes, room);
-    }
-    bool from_device = kind == ACL_MEMCPY_DEVICE_TO_HOST || kind == ACL_MEMCPY_DEVICE_TO_DEVICE;
-    bool to_device = kind == ACL_MEMCPY_HOST_TO_DEVICE || kind == ACL_MEMCPY_DEVICE_TO_DEVICE;
-    if (from_device) {
-        pto_shim::GmBlock &b = pto_shim::DeviceRange(call, src, bytes, "src");
-        uint64_t first = reinterpret_cast<uintptr_t>(src) - b.base;
-        const void *bad = std::memchr(b.ready.data() + first, 0, bytes);
-        if (bad != nullptr && kind == ACL_MEMCPY_DEVICE_TO_HOST) {
-            pto_shim::Fail(call, "src: byte %lld was never written on the device",
-                           static_cast<long long>(static_cast<const uint8_t *>(bad) - b.ready.data()));
-        }
-    } else if (pto_shim::LookUpGm(reinterpret_cast<uintptr_t>(src)) != nullptr) {
-        pto_shim::Fail(call, "src is device memory, kind says host");
-    }
-    if (to_device) {
-        pto_shim::DeviceRange(call, dst, room, "dst");
-        pto_shim::GmSetReady(dst, bytes);
-    } else if (pto_shim::LookUpGm(reinterpret_cast<uintptr_t>(dst)) != nullptr) {
-        pto_shim::Fail(call, "dst is device memory, kind says host");
-    }
-    std::memcpy(dst, src, bytes);
-    return ACL_SUCCESS;
+    pto_shim::NeedIdle(call);
+    return pto_shim::MemoryCopy(call, dst, room, src, bytes, kind);
 }
 PTO_ACL aclrtMemcpyAsync(void *dst, size_t room, const void *src, size_t bytes, aclrtMemcpyKind kind, aclrtStream stream,
                          pto_shim::Loc at)
 {
-    pto_shim::NeedHandle({"aclrtMemcpyAsync", at}, stream, "stream");
-    return aclrtMemcpy(dst, room, src, bytes, kind, at);
+    pto_shim::StreamStarts({"aclrtMemcpyAsync", at}, stream);
+    return pto_shim::MemoryCopy({"aclrtMemcpyAsync", at}, dst, room, src, bytes, kind);
 }
 PTO_ACL aclrtMemset(void *device, size_t room, int32_t value, size_t bytes, pto_shim::Loc at)
 {
@@ -240,12 +295,19 @@ PTO_ACL aclrtRecordEvent(aclrtEvent event, aclrtStream stream, pto_shim::Loc at)
 {
     pto_shim::NeedHandle({"aclrtRecordEvent", at}, event, "event");
     pto_shim::NeedHandle({"aclrtRecordEvent", at}, stream, "stream");
+    pto_shim::StreamState &s = pto_shim::TheHost().streams[stream];
+    pto_shim::TheHost().recorded[event] = s.known;
     return ACL_SUCCESS;
 }
 PTO_ACL aclrtStreamWaitEvent(aclrtStream stream, aclrtEvent event, pto_shim::Loc at)
 {
     pto_shim::NeedHandle({"aclrtStreamWaitEvent", at}, event, "event");
     pto_shim::NeedHandle({"aclrtStreamWaitEvent", at}, stream, "stream");
+    pto_shim::HostState &h = pto_shim::TheHost();
+    if (h.recorded.count(event) == 0) {
+        pto_shim::Fail({"aclrtStreamWaitEvent", at}, "the event was never recorded");
+    }
+    pto_shim::JoinClock(h.streams[stream].known, h.recorded[event]);
     return ACL_SUCCESS;
 }
 #undef PTO_ACL

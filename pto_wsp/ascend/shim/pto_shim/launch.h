@@ -33,7 +33,8 @@ template <typename Kernel, typename... Args> inline void Launch(Kernel *kernel, 
 }
 
 // kernel<<<blocks, nullptr, stream>>>(args...), which plain C++ cannot parse; build.py writes Chevrons(...)(args...).
-void StreamReturned(void *stream, uint32_t code);
+void StreamStarts(const Call &call, void *stream);
+void StreamReturned(const Call &call, void *stream, uint32_t code);
 template <typename R, typename... Ps> struct Started {
     R (*kernel)(Ps...);
     int64_t blocks;
@@ -42,10 +43,11 @@ template <typename R, typename... Ps> struct Started {
     // A device pointer may be given as any pointer, a number as any number that the parameter takes.
     template <typename... Args> void operator()(Args... args) const
     {
+        StreamStarts({"launch", at}, stream);
         if constexpr (std::is_same_v<R, void>) {
             LaunchAt(at, "launch", kernel, blocks, static_cast<Ps>(args)...);
         } else {   // on the control CPU: one pointer to the arguments, and their size
-            StreamReturned(stream, First(kernel, args...));
+            StreamReturned({"launch", at}, stream, First(kernel, args...));
         }
     }
     template <typename P, typename... Rest> static uint32_t First(R (*kernel)(Ps...), P pointer, Rest...) { return kernel(pointer); }

@@ -44,6 +44,36 @@ PTO_SHIM_FN void GmSetReady(const void *addr, uint64_t bytes)
         std::memset(b->ready.data() + (at - b->base), 1, n < bytes ? n : bytes);
     }
 }
+// After device code: guard zones are whole, and what was written through plain pointers counts as written.
+PTO_SHIM_FN void CheckGuards(const Call &call)
+{
+    uint8_t poison = TheMachine().poison;
+    for (auto &entry : TheMachine().gm) {
+        GmBlock &b = entry.second;
+        if (b.owned == nullptr) {
+            continue;
+        }
+        const auto *raw = static_cast<const uint8_t *>(b.owned);
+        auto *data = reinterpret_cast<uint8_t *>(b.base);
+        const uint8_t *end = raw + b.bytes + 2 * kGuard + 512;
+        for (const uint8_t *p = raw; p < end; ++p) {
+            if (p == data) {
+                p += b.bytes;
+            }
+            if (p < end && *p != poison) {
+                Fail(call, "wrote to byte %lld of GM allocation %s, which has %llu bytes",
+                     static_cast<long long>(p - data), b.name.c_str(), static_cast<unsigned long long>(b.bytes));
+            }
+        }
+        for (uint64_t i = 0; i < b.bytes; ++i) {
+            if (b.ready[i] == 0 && data[i] != poison) {
+                uint64_t first = i / kGranule * kGranule, last = first + kGranule < b.bytes ? first + kGranule : b.bytes;
+                std::memset(b.ready.data() + first, 1, last - first);
+                i = last - 1;
+            }
+        }
+    }
+}
 PTO_SHIM_FN bool GmRelease(void *addr)
 {
     auto it = TheMachine().gm.find(reinterpret_cast<uintptr_t>(addr));
@@ -285,6 +315,7 @@ PTO_SHIM_FN void RunLaunch(const Call &call, void (*body)(void *), void *context
     }
     m.launch = nullptr;
     m.core = nullptr;
+    CheckGuards(call);
 }
 
 // ---- between cores ----------------------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ struct Machine {
     };
     std::vector<Site> sites;
     std::unordered_map<uint64_t, uint32_t> site_numbers;
-    uint8_t poison = 0xA7;
+    uint8_t poison = std::getenv("PTO_SHIM_SEED") != nullptr ? static_cast<uint8_t>(std::atoi(std::getenv("PTO_SHIM_SEED"))) : 0xA7;
     int cubes = 24, vectors = 48;                  // physical cores
     int64_t cycle = 0;
     std::string kernel;
