@@ -47,7 +47,7 @@ from pto_wsp.sim.stats import ExecutionTrace, ProgramStats, TraceEvent, TraceLev
 from pto_wsp.sim.timeline import Recorder, Timeline
 from pto_wsp.trace.tree import Loop, WorkloadTree, walk
 from pto_wsp.trace.workload import Workload
-from pto_wsp.types import DenseDyn, Ragged, Sparse, Tensor
+from pto_wsp.types import DenseDyn, Ragged, RaggedRow, Sparse, SparseRow, Tensor
 
 __all__ = ["ExecutionTrace", "Program", "ProgramStats", "Simulation", "TraceEvent", "TraceLevel"]
 
@@ -239,7 +239,9 @@ class Program:
             for loop in loops:
                 if not isinstance(loop.axis, DenseDyn):
                     kept = f"loop {loop.var.name} keeps its fixed size {loop.axis}"
-                    warnings.warn(f"{kept}; DenseDyn(n) can be resized", stacklevel=3)
+                    dynamic = isinstance(loop.axis, (Ragged, RaggedRow, Sparse, SparseRow))
+                    instead = "program.bind(axis, data) replaces it" if dynamic else "DenseDyn(n) can be resized"
+                    warnings.warn(f"{kept}; {instead}", stacklevel=3)
                     continue
                 self._sizes[loop] = _trip_count(loop, size)
 
@@ -264,15 +266,19 @@ class Program:
             known = ", ".join(n for n, (_, part) in self._axis_parts().items() if part != "outer") or "none"
             raise UsageError(f"no axis of {self.name} reads {name!r}; there are {known}")
         axis, part = found
-        self._axis_data.setdefault(axis, {})[part] = axis_data.as_indices(name, array)
+        axis_data.as_indices(name, array)
+        self._axis_data.setdefault(axis, {})[part] = array
 
     def bind(self, what: DenseDyn | Ragged | Sparse | Tensor, value: Any) -> None:
         """Replace the data of an axis or of a tensor for the runs to come.
 
         DenseDyn   its size
-        Ragged     its lengths: a list, an array (read at the beginning of each run), or another Ragged
-        Sparse     (indptr, indices) or another Sparse
+        Ragged     its lengths, or another Ragged
+        Sparse     (indptr, indices), or another Sparse
         Tensor     its array
+
+        The data of an axis is given as lists, arrays or tensors. Arrays are read at the beginning of each run. Where
+        tasks of the program itself write to them, they are read at the beginning of each loop over the axis.
         """
         if isinstance(what, Tensor):
             what.data = value
@@ -289,11 +295,13 @@ class Program:
         names = axis_data.PARTS[type(axis)]
         if isinstance(value, type(axis)):
             value = [getattr(value, name) for name in names] if len(names) > 1 else getattr(value, names[0])
+        if len(names) > 1 and not isinstance(value, (list, tuple)):
+            raise UsageError(f"the data of a {type(axis).__name__} is ({', '.join(names)}); got {value!r}")
         values = (value,) if len(names) == 1 else tuple(value)
         if len(values) != len(names):
             raise UsageError(f"the data of a {type(axis).__name__} is ({', '.join(names)}); got {len(values)} of them")
-        given: dict[str, Any] = {name: axis_data.as_indices(name, v) for name, v in zip(names, values, strict=True)}
-        given["outer"] = len(given[names[0]]) - isinstance(axis, Sparse)
+        given: dict[str, Any] = dict(zip(names, values, strict=True))
+        given["outer"] = len(axis_data.as_indices(names[0], values[0])) - isinstance(axis, Sparse)
         axis_data.data_of(axis, given, self._expansion.axes[axis].var.name)
         self._axis_data[axis] = given
 
@@ -577,7 +585,10 @@ def _written_axes(
 ) -> set[Ragged | Sparse]:
     """Axes whose data shares memory with an array that tasks write to."""
     written = [arrays[k] for k in sorted(expansion.written)] if data else []
-    buffers = {axis: [b for b in given.values() if isinstance(b, np.ndarray)] for axis, given in data.items()}
+    buffers = {
+        axis: [b.array() if isinstance(b, Tensor) else b for b in given.values() if isinstance(b, (np.ndarray, Tensor))]
+        for axis, given in data.items()
+    }
     return {axis for axis, given in buffers.items() if any(np.may_share_memory(a, b) for a in written for b in given)}
 
 

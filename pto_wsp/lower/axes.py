@@ -22,7 +22,7 @@ from pto_wsp.errors import AxisError
 from pto_wsp.lower import control
 from pto_wsp.lower.expressions import Value
 from pto_wsp.lower.lines import Lines
-from pto_wsp.types import Ragged, Sparse
+from pto_wsp.types import Ragged, Sparse, Tensor
 
 __all__ = [
     "PARTS", "WORDS", "Values", "as_indices", "data_of", "emit_all", "emit_inside", "emit_refresh", "emit_row",
@@ -43,11 +43,12 @@ _Int = NDArray[np.int64]
 
 
 def as_indices(name: str, values: Any) -> NDArray[Any]:
-    """A buffer that somebody gives for an axis: a one-dimensional array of integers, still theirs if it was an array.
+    """A buffer that somebody gives for an axis: a list of integers, or a tensor of any shape, row by row.
 
+    Arrays are not copied: what they hold counts when a run begins.
     raises  AxisError (a TypeError and a ValueError)
     """
-    array = np.asarray(values)
+    array = values.array().reshape(-1) if isinstance(values, Tensor) else np.asarray(values)
     if array.ndim != 1:
         raise AxisError(f"{name} is a list of ints; got an array of shape {array.shape}")
     if array.size and not np.issubdtype(array.dtype, np.integer):

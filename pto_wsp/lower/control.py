@@ -27,13 +27,14 @@ EXECUTED, MODE, LOG, CURSOR, ROOM, RUN, FUNCTIONS, SCRATCH, PROGRESS, WRITTEN = 
 KEEP_NOTHING, RECORD, REPLAY = range(3)
 FLUSH, CATCH_UP, TURN, REFRESH = range(4)
 
-_FEW = 64
-"""Tasks that are run here, one after the other; more of them may be worth several threads."""
+_FEW, _SHORT = 64, 1_000_000
+"""Tasks, and cycles of theirs, that are run here one after the other; more of them may be worth several threads."""
 
 TEXT = f"""
 ; Run the tasks of all rows so far. 0, or what the caller has returned.
 define private i64 @catch_up(ptr %control, ptr %tell, ptr %kernel, ptr %tail, ptr %args, i64 %width, ptr %stop,
-                             i64 %rows) {{
+                             ptr %cycles, i64 %rows) {{
+entry:
   %executed.at = getelementptr i64, ptr %control, i64 {EXECUTED}
   %executed = load i64, ptr %executed.at
   %waiting = sub i64 %rows, %executed
@@ -42,7 +43,21 @@ define private i64 @catch_up(ptr %control, ptr %tell, ptr %kernel, ptr %tail, pt
   %run = load ptr, ptr %run.at
   %can = icmp ne ptr %run, null
   %here = and i1 %few, %can
-  br i1 %here, label %fast, label %ask
+  br i1 %here, label %add, label %ask
+add:
+  %row = phi i64 [%executed, %entry], [%next, %one]
+  %sum = phi i64 [0, %entry], [%more, %one]
+  %left = icmp ult i64 %row, %rows
+  br i1 %left, label %one, label %added
+one:
+  %cycles.at = getelementptr i64, ptr %cycles, i64 %row
+  %its = load i64, ptr %cycles.at
+  %more = add i64 %sum, %its
+  %next = add i64 %row, 1
+  br label %add
+added:
+  %short = icmp ult i64 %sum, {_SHORT}
+  br i1 %short, label %fast, label %ask
 fast:
   %functions.at = getelementptr i64, ptr %control, i64 {FUNCTIONS}
   %functions = load ptr, ptr %functions.at

@@ -51,7 +51,7 @@ def emit_load(out: Lines, load: Load, array: Array, scope: Scope, bad: str) -> N
     row = out.value("load i64, ptr %row")
     out.branch(out.value(f"icmp ugt i64 {last}, {_control(out, control.EXECUTED)}"), refresh, fresh)
     out.start(refresh)
-    given = "ptr %control, ptr %tell, ptr %kernel, ptr %tail, ptr %args, i64 %args_width, ptr %stop"
+    given = "ptr %control, ptr %tell, ptr %kernel, ptr %tail, ptr %args, i64 %args_width, ptr %stop, ptr %cycles"
     refused = out.value(f"call i64 @catch_up({given}, i64 {row})")
     out.branch(out.value(f"icmp eq i64 {refused}, 0"), fresh, "stopped")
     out.start(fresh)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pto_wsp.errors import CompileError
+from pto_wsp.errors import CompileError, UsageError
 from pto_wsp.scalar_expr import Expr, LoopVar, as_expr
 from pto_wsp.trace.resolve import as_axis, as_predicate, call_body
 from pto_wsp.trace.workload import Task, Workload, part
@@ -120,10 +120,11 @@ def indices(axis: Any, values: _Values) -> Iterator[int]:
     """The values that a loop over an axis takes."""
     if isinstance(axis, int):
         return iter(range(axis))
-    if isinstance(axis, SparseRow):
-        return iter(axis.sparse[values.value(axis.row)])
-    if isinstance(axis, RaggedRow):
-        return iter(range(axis.ragged.length(values.value(axis.row))))
+    if isinstance(axis, (RaggedRow, SparseRow)):
+        row = values.value(axis.row)
+        if isinstance(row, Expr):
+            raise UsageError(f"the loop runs over row {row}; give symbols= or slots= so that it is known")
+        return iter(range(axis.ragged.length(row)) if isinstance(axis, RaggedRow) else axis.sparse[row])
     if isinstance(axis, Sparse):
         return (int(i) for i in axis.indices[axis.indptr[0] : axis.indptr[-1]])
     if isinstance(axis, tuple):
