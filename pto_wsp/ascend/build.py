@@ -7,6 +7,7 @@ interpreter is never at risk. Compiled things are kept on disk, named by all tha
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
@@ -410,8 +411,19 @@ def _part(tool: Compiler, name: str, text: str) -> list[Path]:
 # ----------------------------------------------------------------------------------------------------------- cache
 
 
+@cache
 def _root() -> Path:
-    return Path(os.environ.get(VARIABLE) or os.path.expanduser("~/.cache/pto_wsp/host"))
+    """Where compiled programs are kept: the variable, else the user's cache, else (read-only home) for this process."""
+    root = Path(os.environ.get(VARIABLE) or os.path.expanduser("~/.cache/pto_wsp/host"))
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if os.access(root, os.W_OK):
+            return root
+    except OSError:
+        pass
+    folder = tempfile.mkdtemp(prefix="pto_wsp_host_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _flat(sources: Mapping[str, str]) -> Iterator[str]:
@@ -469,7 +481,12 @@ def _mark_used(home: Path) -> None:
 
 def _prune(folder: Path) -> None:
     """Keep the programs used last; also drop what a dead process left half made."""
-    entries = [(entry.stat().st_mtime, Path(entry.path)) for entry in os.scandir(folder)]
+    entries = []
+    for path in folder.iterdir():
+        try:
+            entries.append((path.stat().st_mtime, path))
+        except OSError:
+            continue  # finished, or dropped, by another process just now
     old = sorted(entries)[: max(0, len(entries) - _KEPT)]
     left = [(at, path) for at, path in entries if path.name.startswith(".new_") and at < time.time() - 3600]
     for _, path in old + left:

@@ -119,6 +119,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "event_pipe_of_cube": (SETUP + "SetFlag<HardEvent::M_FIX>(EVENT_ID0);", r"M_FIX names a pipe that a vector core does not have"),
     "event_leak": (SETUP + "pipe.AllocEventID<HardEvent::V_S>();", r"AllocEventID: event id 0 of V_S was not released"),
     "event_ids_exhausted": (SETUP + "for (int i = 0; i < 9; ++i) pipe.AllocEventID<HardEvent::V_S>();", r"all 8 event ids of V_S"),
+    "event_ids_of_queues": ("TPipe pipe; TQue<TPosition::VECIN, 1> q; pipe.InitBuffer(q, 7, 32); pipe.AllocEventID<HardEvent::MTE2_V>(); pipe.FetchEventID(HardEvent::MTE2_V);",
+                            r"FetchEventID: all 8 event ids of MTE2_V are taken, 7 of them by the buffers of queues"),
     # -- queue discipline
     "deque_empty": (SETUP + "LocalTensor<float> a = in.DeQue<float>();", r"DeQue: the queue is empty"),
     "use_before_deque": (

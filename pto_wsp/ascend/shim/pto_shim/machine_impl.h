@@ -671,6 +671,16 @@ PTO_SHIM_FN pipe_t PipeOutOf(TPosition src, TPosition dst)
         default: return PIPE_V;
     }
 }
+// Event ids that the queues' buffers need in a direction: one per buffer, for either way.
+PTO_SHIM_FN int QueueIds(const Core &core, int from, int to)
+{
+    int ids = 0;
+    for (const Queue &q : core.queues) {
+        ids += q.producer != q.consumer && ((q.producer == from && q.consumer == to) || (q.producer == to && q.consumer == from))
+                   ? q.count : 0;
+    }
+    return ids;
+}
 PTO_SHIM_FN void InitQueue(const Call &call, int pipe, QueueState &q, int64_t num, int64_t bytes)
 {
     Core &core = PipeCore(call, pipe);
@@ -688,12 +698,7 @@ PTO_SHIM_FN void InitQueue(const Call &call, int pipe, QueueState &q, int64_t nu
     made.producer = PipeInto(q.src, q.dst);
     made.consumer = PipeOutOf(q.src, q.dst);
     made.made = call.at;
-    int64_t ids = num;
-    for (const Queue &other : core.queues) {
-        if (other.producer == made.producer && other.consumer == made.consumer) {
-            ids += other.count;
-        }
-    }
+    int64_t ids = num + QueueIds(core, made.producer, made.consumer);
     if (ids > 8 && made.producer != made.consumer) {
         Fail(call, "num = %lld makes %lld queue buffers between %s and %s (position %s); there are 8 event ids",
              static_cast<long long>(num), static_cast<long long>(ids), kPipeName[made.producer], kPipeName[made.consumer],
@@ -865,6 +870,15 @@ PTO_SHIM_FN View BufGet(const Call &call, const View &whole, uint64_t bytes, uin
 PTO_SHIM_FN int EventTake(const Call &call, int pipe, int event, bool keep)
 {
     Core &core = PipeCore(call, pipe);
+    int queued = QueueIds(core, event / 8, event % 8), taken = queued;
+    for (int id = 0; id < 8; ++id) {
+        auto it = core.events.find({event, id});
+        taken += it != core.events.end() && (it->second.allocated || it->second.set) ? 1 : 0;
+    }
+    if (taken >= 8 && queued > 0) {
+        Fail(call, "all 8 event ids of %s_%s are taken, %d of them by the buffers of queues", kPipeName[event / 8],
+             kPipeName[event % 8], queued);
+    }
     for (int id = 0; id < 8; ++id) {
         Event &e = core.events[{event, id}];
         if (!e.allocated && !e.set) {
