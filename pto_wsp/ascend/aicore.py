@@ -20,9 +20,10 @@ Calling convention of what `emit_kernel` gives; host program, task generator and
   workspace             present when KernelSource.workspace_bytes > 0: that many bytes of GM, 512-byte aligned, not
                         shared with another task that may run at the same time, contents arbitrary
 
-What a caller has to see to: a tile's columns lie next to each other (colStride 1) unless the tile has one row or one
-column, which may have any strides; Out tiles do not overlap In tiles of the same task, except that two parameters may
-be the very same region; valid extents obey trace.extents (constraints(), needed()).
+What a caller has to see to: a tile's columns lie next to each other (colStride 1), and so do the rows of a tile of one
+column (rowStride 1), unless `emit_kernel` was told that a vector lies `apart`; rows of other tiles may lie at any
+distance. Out tiles do not overlap In tiles of the same task, except that two parameters may be the very same region.
+Valid extents are at least 1 and obey trace.extents (constraints(), needed()).
 
 Run leaves no event, flag, queue or atomic mode behind. Between two Run calls on one core: PipeBarrier<PIPE_ALL>() and a
 fresh TPipe (or pipe->Reset()).
@@ -31,12 +32,21 @@ fresh TPipe (or pipe->Reset()).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pto_wsp.ascend import cube, mix, placement, sync, tidy
 from pto_wsp.ascend.body import BLOCK, C_TYPES, Buffer, Scalar, Shape, Step, ceil_to, named
-from pto_wsp.ascend.names import MOST_COMMENT, RESERVED, RESERVED_OUTSIDE, Names, comment, identifier, place_of, source_of
+from pto_wsp.ascend.names import (
+    MOST_COMMENT,
+    RESERVED,
+    RESERVED_OUTSIDE,
+    Names,
+    comment,
+    identifier,
+    place_of,
+    source_of,
+)
 from pto_wsp.ascend.placement import UB_BYTES, Layout, Row
 from pto_wsp.ascend.vector import REFUSED, ROWS_AT_ONCE, Writer, refuse
 from pto_wsp.errors import CompileError, OperandError
@@ -60,6 +70,7 @@ class SourceParam:
     c_type: str  # of a scalar argument, or of a tile's elements
     rows: int | None  # static extents of a tile; None for a scalar
     cols: int | None
+    apart: bool = False  # the elements of a vector need not lie next to each other
 
     @property
     def is_tile(self) -> bool:
@@ -150,7 +161,7 @@ __aicore__ inline void LoadRows(const LocalTensor<T> &ub, const GmTile &gm,
               DataCopyExtParams{static_cast<uint16_t>(rows), bytes,
                                 static_cast<uint32_t>(between * sizeof(T)),
                                 pad / 32, 0},
-              DataCopyPadExtParams<T>{false, 0, 0, static_cast<T>(0)});
+              DataCopyPadExtParams<T>{});
 }
 """,
     "StoreRows": """\
@@ -192,7 +203,7 @@ __aicore__ inline void LoadColumn(const LocalTensor<T> &ub, const GmTile &gm,
   DataCopyPad(ub, from,
               DataCopyExtParams{1, static_cast<uint32_t>(rows * sizeof(T)), 0,
                                 0, 0},
-              DataCopyPadExtParams<T>{false, 0, 0, static_cast<T>(0)});
+              DataCopyPadExtParams<T>{});
 }
 """,
     "StoreColumn": """\
@@ -213,16 +224,17 @@ __aicore__ inline void StoreColumn(const GmTile &gm, const LocalTensor<T> &ub,
 }
 
 
-def emit_kernel(graph: KernelGraph, name: str | None = None) -> KernelSource:
+def emit_kernel(graph: KernelGraph, name: str | None = None, apart: Collection[str] = ()) -> KernelSource:
     """The AscendC source of a traced kernel.
 
     name     identifier to use when the user's is not unique in the program
+    apart    names of tile parameters of one row or one column whose elements may lie at any distance in GM
     raises   CompileError at the user's line when the hardware has no way to do an op, or its tiles do not fit
     """
     check(graph)
     title, graph = graph.name, tidy.tidy(graph)
     name = Names().new(name or title)
-    params = _params(graph)
+    params = _params(graph, apart)
     if any(mix.is_cube(n) for n in graph.nodes):
         kernel: MixKernel | VectorKernel = MixKernel(mix.legal(graph), params)
     else:
@@ -250,7 +262,7 @@ KERNEL_TYPES = {
 }
 
 
-def _params(graph: KernelGraph) -> dict[int, SourceParam]:
+def _params(graph: KernelGraph, apart: Collection[str] = ()) -> dict[int, SourceParam]:
     """By id of the parameter's node."""
     names = Names(RESERVED_OUTSIDE)
     found: dict[int, SourceParam] = {}
@@ -267,8 +279,14 @@ def _params(graph: KernelGraph) -> dict[int, SourceParam]:
         called = names.new(
             param.name if param.is_tile or identifier(param.name) not in RESERVED else param.name + "_value"
         )
+        scattered = param.name in apart and rows is not None and (rows == 1) != (cols == 1)
+        if scattered and kind.dtype.itemsize not in (2, 4):
+            raise CompileError(
+                f"kernel {graph.name}: the elements of {param.name} ({kind}) do not lie next to each other, "
+                "and 2201 gathers elements of 2 and 4 bytes only. Copy them into an array of their own."
+            )
         found[id(param.node)] = SourceParam(
-            param.name, called, param.direction, kind.dtype, c_type, rows, cols
+            param.name, called, param.direction, kind.dtype, c_type, rows, cols, scattered
         )
     return found
 
@@ -399,7 +417,11 @@ def resized(graph: KernelGraph, size: int, smaller: int, by_cols: bool) -> Kerne
     new: dict[int, Node] = {}
 
     def shape(rows: int, cols: int) -> tuple[int, int]:
-        return (rows, smaller if cols == size else cols) if by_cols else (smaller if rows == size else rows, cols)
+        return (
+            (rows, smaller if cols == size else cols)
+            if by_cols
+            else (smaller if rows == size else rows, cols)
+        )
 
     try:
         for node in graph.nodes:
@@ -411,7 +433,9 @@ def resized(graph: KernelGraph, size: int, smaller: int, by_cols: bool) -> Kerne
             if by_cols and attrs.get("cols") == size:
                 attrs["cols"] = smaller
             operands = tuple(new[id(o)] for o in node.operands)
-            new[id(node)] = Node(node.op, operands, node.op.infer(node.op, [o.type for o in operands], attrs), attrs)
+            new[id(node)] = Node(
+                node.op, operands, node.op.infer(node.op, [o.type for o in operands], attrs), attrs
+            )
     except OperandError:
         return None
     params = tuple(Param(p.name, p.direction, new[id(p.node)]) for p in graph.params)
@@ -513,15 +537,15 @@ class VectorKernel:
         for node in self.graph.nodes:
             if node.op.name == "load":
                 kind = "once" if self.once(node) else "in"
-                value = w.tile(
-                    self.params[id(node.operands[0])].identifier,
-                    node.tile.dtype,
-                    self.shape_of(node),
-                    self.once(node),
-                    kind,
-                )
+                p = self.params[id(node.operands[0])]
+                shape = self._scattered(node) if p.apart else self.shape_of(node)
+                value = w.tile(p.identifier, node.tile.dtype, shape, self.once(node), kind)
                 w.values[id(node)] = value
                 self.loads.append((node, value.buffer))
+        for node in self.graph.nodes:
+            if node.op.name == "load" and self.params[id(node.operands[0])].apart:
+                w.node = node
+                w.values[id(node)] = w.packed(w.value(node), self.shape_of(node))
         for node in self.graph.nodes:
             if node.op.name not in ("param", "scalar_param", "load", "store"):
                 w.emit(node)
@@ -530,6 +554,21 @@ class VectorKernel:
         self._limit_queues()
         self.strip, self.number, self.layout = self._fit()
         return self._text_of()
+
+    def _scattered(self, node: Node) -> Shape:
+        """A vector in UB with a block for each element, as it arrives from places apart and leaves for them."""
+        shape, lanes = self.shape_of(node), BLOCK // node.tile.dtype.itemsize
+        if shape.single_row:
+            return Shape(shape.cols, "1", shape.most_cols, 1, lanes)
+        return Shape(shape.rows, "1", shape.most_rows, 1, lanes)
+
+    def _gm(self, param: Node, shape: Shape) -> str:
+        """The tile in GM; a row that lies apart as the column it is to the copy."""
+        p = self.params[id(param)]
+        gm = f"{p.identifier}_gm"
+        if p.apart and shape.single_row:
+            return f"GmTile{{{gm}.addr, {gm}.colStride, 1, {gm}.cols, 1}}"
+        return gm
 
     def _outgoing(self, store: Node) -> Buffer:
         """The buffer that leaves: the value's own when nothing else claims it, else a copy."""
@@ -541,8 +580,9 @@ class VectorKernel:
         made_here = any(buffer in s.writes for s in w.phase.body) and not any(
             buffer in s.writes and s.pipe == "S" for s in w.phase.body
         )  # queues order vector work only
-        size = w.tile("out", value.dtype, self.shape_of(dst), False).buffer
-        w.phase.buffers.remove(size)
+        if self.params[id(dst)].apart:
+            w.node = store
+            return w.scattered(value, self._scattered(dst), self.params[id(dst)].identifier).buffer
         if free and made_here:
             buffer.kind = "out"
             if w.name_for(src) == src.op.name:
@@ -647,11 +687,11 @@ class VectorKernel:
         """The tile shape to use instead: fewer columns where rows go by strips anyway, else fewer rows."""
         cols = max(n.tile.cols for n in self.tiles)
         size, unit = (cols, self.unit) if by_cols else (self.rows, 8)
-        low, high = 0, -(-size // unit)                         # in units; low fits, high does not
+        low, high = 0, -(-size // unit)  # in units; low fits, high does not
         while high - low > 1:
             middle = (low + high) // 2
             smaller = None if self.shared else resized(self.graph, size, middle * unit, by_cols)
-            if smaller is None:                                 # shapes that are tied to each other: a guess
+            if smaller is None:  # shapes that are tied to each other: a guess
                 low = max(1, size * UB_BYTES // total // unit)
                 break
             try:
@@ -793,14 +833,13 @@ class VectorKernel:
         return out
 
     def _arrive(self, node: Node, buffer: Buffer, name: str) -> list[str]:
-        shape, gm, c_type = (
-            self.shape_of(node),
-            self.params[id(node.operands[0])].identifier + "_gm",
-            C_TYPES[buffer.dtype],
-        )
+        param, c_type, shape = node.operands[0], C_TYPES[buffer.dtype], self.shape_of(node)
+        gm = self._gm(param, shape)
+        first = "first" if shape.most_rows is None and self.strip < self.rows else "0"
+        if self.params[id(param)].apart:
+            shape = self._scattered(node)
         helper = "LoadColumn" if shape.packed else "LoadRows"
         self.helpers.add(helper)
-        first = "first" if shape.most_rows is None and self.strip < self.rows else "0"
         pitch = "" if shape.packed else f", {shape.pitch}"
         return [
             f"LocalTensor<{c_type}> {name} = {name}_in.AllocTensor<{c_type}>();",
@@ -810,11 +849,14 @@ class VectorKernel:
         ]
 
     def _leave(self, store: Node, buffer: Buffer, name: str) -> list[str]:
-        dst = store.operands[0]
-        shape, gm, c_type = self.shape_of(dst), self.params[id(dst)].identifier + "_gm", C_TYPES[buffer.dtype]
+        dst, c_type = store.operands[0], C_TYPES[buffer.dtype]
+        shape = self.shape_of(dst)
+        gm = self._gm(dst, shape)
+        first = "first" if shape.most_rows is None and self.strip < self.rows else "0"
+        if self.params[id(dst)].apart:
+            shape = self._scattered(dst)
         helper = "StoreColumn" if shape.packed else "StoreRows"
         self.helpers.add(helper)
-        first = "first" if shape.most_rows is None and self.strip < self.rows else "0"
         pitch = "" if shape.packed else f", {shape.pitch}"
         text = (
             name if buffer.dtype is dst.tile.dtype else f"{name}.ReinterpretCast<{C_TYPES[dst.tile.dtype]}>()"
@@ -867,7 +909,7 @@ class VectorKernel:
 HELPERS.update(cube.HELPERS)
 NEEDS = {
     "MatMul": ("LoadNz", "Least", "CeilTo"),
-    "Transpose": ("LoadRows", "StoreRows", "TurnRound", "Least", "CeilTo"),
+    "TransposeTile": ("LoadRows", "StoreRows", "TurnRound", "Least", "CeilTo"),
 }
 FLAGS = tuple(range(11))  # of cross-core events; SyncAll has 11 to 14
 
@@ -965,6 +1007,13 @@ class MixKernel:
     def _product(self, product: mix.Product) -> list[str]:
         node, dtype = product.node, product.node.operands[0].tile.dtype
         a, b = node.operands[:2]
+        for place in (product.a, product.b, product.out):
+            if isinstance(place, Node) and self.params[id(place)].apart:
+                raise refuse(
+                    node,
+                    f"matmul with {self.params[id(place)].name}, whose elements do not lie next to each other: "
+                    "the cube core copies whole rows. Copy them into an array of their own.",
+                )
         blocks = cube.Blocks.of(a.tile.rows, b.tile.cols, a.tile.cols, dtype)
         self.helpers.add("MatMul")
         self.rows += blocks.rows(self.slots.get(id(product.out), node.op.name), dtype)
@@ -989,7 +1038,7 @@ class MixKernel:
             if dtype.itemsize not in (2, 4):
                 raise refuse(item.node, f"transpose of {dtype}: 2201 transposes elements of 2 and 4 bytes.")
             rows, cols = (min(ceil_to(n, 16), 64) for n in (item.node.tile.cols, item.node.tile.rows))
-            self.helpers.add("Transpose")
+            self.helpers.add("TransposeTile")
             name = self.slots[id(item.out)]
             size = 2 * rows * cols * dtype.itemsize
             self.rows += [
@@ -998,7 +1047,7 @@ class MixKernel:
             ]
             return [
                 _comment(item.node),
-                f"Transpose<{C_TYPES[dtype]}, {rows}, {cols}>(pipe, {self.gm(item.source)}, "
+                f"TransposeTile<{C_TYPES[dtype]}, {rows}, {cols}>(pipe, {self.gm(item.source)}, "
                 f"{self.gm(item.out)}, part, 2);",
             ]
         return self._part(item)
@@ -1010,8 +1059,10 @@ class MixKernel:
             if p.is_tile:
                 gm = self.gm(part.tiles[id(p.node)])
                 t = p.node.tile
+                where = part.tiles[id(p.node)]
+                apart = isinstance(where, Node) and self.params[id(where)].apart
                 params[id(p.node)] = SourceParam(
-                    p.name, gm[:-3], p.direction, t.dtype, C_TYPES[t.dtype], t.rows, t.cols
+                    p.name, gm[:-3], p.direction, t.dtype, C_TYPES[t.dtype], t.rows, t.cols, apart
                 )
             else:
                 params[id(p.node)] = next(q for q in self.params.values() if q.name == p.name)

@@ -215,11 +215,12 @@ __aicore__ inline void TurnRound(const LocalTensor<T> &y,
   }
 }
 """,
-    "Transpose": """\
+    "TransposeTile": """\
 // b = a turned round, through UB in pieces of at most kRows x kCols.
 template <typename T, uint32_t kRows, uint32_t kCols>
-__aicore__ inline void Transpose(TPipe *pipe, const GmTile &a, const GmTile &b,
-                                 uint32_t part, uint32_t parts) {
+__aicore__ inline void TransposeTile(TPipe *pipe, const GmTile &a,
+                                     const GmTile &b, uint32_t part,
+                                     uint32_t parts) {
   TQue<TPosition::VECIN, 1> in;
   TQue<TPosition::VECOUT, 1> out;
   pipe->InitBuffer(in, 2, kRows * kCols * sizeof(T));

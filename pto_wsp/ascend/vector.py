@@ -126,8 +126,8 @@ class Writer:
         self.phase = Phase()
         self.values: dict[int, Value | Bits] = {}
         self.node: Node | None = None
-        self._known: dict[tuple[Any, ...], Value] = {}          # tiles made once: conversions, constants
-        self._read: dict[tuple[Any, ...], Scalar] = {}          # tiles of one element, read by the scalar unit
+        self._known: dict[tuple[Any, ...], Value] = {}  # tiles made once: conversions, constants
+        self._read: dict[tuple[Any, ...], Scalar] = {}  # tiles of one element, read by the scalar unit
         self.helpers: set[str] = set()  # helper functions that the steps call
         last = {
             (n.line.file, n.line.line): n for n in graph.nodes if n.line is not None and n.type is not None
@@ -498,6 +498,29 @@ class Writer:
     def _float_text(self, scalar: Scalar) -> str:
         return scalar.text if scalar.dtype.is_float else f"static_cast<float>({scalar.text})"
 
+    def packed(self, x: Value, shape: Shape) -> Value:
+        """A vector that has a block for each element, one element after another."""
+        count, rows = x.shape.rows, Shape(x.shape.rows, "1", x.shape.most_rows, 1, 1)
+        at = self.tile("places", I32, rows, x.once)
+        self.step(f"CreateVecIndex({at.text}, static_cast<int32_t>(0), {count});", [], [at], x.once)
+        at = self.by_scalar("Muls", at, BLOCK)
+        result = self.tile(x.buffer.hint, x.dtype, shape, x.once)
+        line = f"Gather({result.text}, {x.text}, {self.seen_as(at, U32).text}, 0, {count});"
+        self.step(line, [x, at], [result], x.once)
+        return result
+
+    def scattered(self, x: Value, shape: Shape, name: str) -> Value:
+        """A vector with a block for each element, on its way out."""
+        size = x.dtype.itemsize
+
+        def bytes_for(strip: int) -> int:
+            return ceil_to(shape.elements(strip) * size, 8 * BLOCK)
+
+        made = Value(self.buffer(name, x.dtype, bytes_for, shape.text(x.dtype), "out"), x.dtype, shape, False)
+        groups = str(-(-int(shape.rows) // 8)) if shape.rows.isdigit() else f"({shape.rows} + 7) / 8"
+        self.step(f"Brcb({made.text}, {x.text}, {groups}, {{1, 8}});", [x], [made], False)
+        return made
+
     def over(self, number: float, x: Value, name: str = "") -> Value:
         """number / x"""
         ones = self.full(
@@ -536,7 +559,7 @@ class Writer:
             return self._with_scalar(rule, x, y, shape, once, name)
         name = name or self._temporary(rule.call)
         result = self.tile(name, x.dtype, shape, once)
-        if x.shape == y.shape:
+        if (x.shape.most_rows, x.shape.most_cols) == (y.shape.most_rows, y.shape.most_cols):
             self.step(
                 f"{rule.call}({result.text}, {x.text}, {y.text}, {self.count(shape)});",
                 [x, y],
@@ -1464,7 +1487,7 @@ def shape_sort(w: Writer, node: Node) -> Value:
         _filled(w, scores, Scalar(w._literal(float("-inf"), F32), F32), 32),
         _filled(w, w.seen_as(idx, I32), Scalar("0", I32), 32),
     ]
-    if id(filled[1].buffer) not in w._small:            # indices that may be in any order, not an iota
+    if id(filled[1].buffer) not in w._small:  # indices that may be in any order, not an iota
         filled = _by_index(w, filled[0], filled[1], row)
     wide = Shape("1", "64", 1, 64, ceil_to(64, w.unit))
     records = w.tile("records", F32, wide, scores.once)

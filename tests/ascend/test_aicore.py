@@ -40,7 +40,7 @@ def shapes_of(graph: KernelGraph, tail: bool, rng: np.random.Generator) -> list[
 
 
 @pytest.mark.parametrize("kernel", golden_kernels.KERNELS, ids=lambda k: k.name)
-def test_golden_source(kernel) -> None:     # type: ignore[no-untyped-def]
+def test_golden_source(kernel) -> None:  # type: ignore[no-untyped-def]
     text = emit_kernel(kernel.graph).text
     path = GOLDEN / f"{kernel.name}.cpp"
     if os.environ.get("PTO_WSP_REWRITE_GOLDEN"):
@@ -54,8 +54,10 @@ def test_golden_kernels_run() -> None:
     rng = np.random.default_rng(1)
     for index, graph in enumerate(batch.graphs):
         for tail in (False, True):
-            arrays = [tame(p.node.tile.dtype, shape, rng, p.name == "total")
-                      for p, shape in zip(graph.tile_params, shapes_of(graph, tail, rng), strict=True)]
+            arrays = [
+                tame(p.node.tile.dtype, shape, rng, p.name == "total")
+                for p, shape in zip(graph.tile_params, shapes_of(graph, tail, rng), strict=True)
+            ]
             batch.check(index, arrays, [1e-6] * len(graph.scalar_params), slack=200)
 
 
@@ -67,8 +69,10 @@ def test_kernels_of_examples_run(example: str, monkeypatch: pytest.MonkeyPatch) 
     batch = Batch(graphs)
     rng = np.random.default_rng(2)
     for index, graph in enumerate(graphs):
-        arrays = [tame(p.node.tile.dtype, p.node.tile.shape, rng, p.name == "total") for p in graph.tile_params]
-        batch.check(index, arrays, [3] * len(graph.scalar_params), slack=200)       # sums over 1024 products
+        arrays = [
+            tame(p.node.tile.dtype, p.node.tile.shape, rng, p.name == "total") for p in graph.tile_params
+        ]
+        batch.check(index, arrays, [3] * len(graph.scalar_params), slack=200)  # sums over 1024 products
 
 
 def test_random_kernels_run() -> None:
@@ -76,6 +80,7 @@ def test_random_kernels_run() -> None:
     from hypothesis import HealthCheck, given, seed, settings
 
     from pto_wsp.errors import CompileError
+
     graphs: list[KernelGraph] = []
     dtypes = [d for d in DType if d not in (DType.F64, DType.I64, DType.U64)]
 
@@ -94,8 +99,10 @@ def test_random_kernels_run() -> None:
     rng = np.random.default_rng(3)
     for index, graph in enumerate(graphs):
         for tail in (False, True):
-            arrays = [tame(p.node.tile.dtype, shape, rng)
-                      for p, shape in zip(graph.tile_params, shapes_of(graph, tail, rng), strict=True)]
+            arrays = [
+                tame(p.node.tile.dtype, shape, rng)
+                for p, shape in zip(graph.tile_params, shapes_of(graph, tail, rng), strict=True)
+            ]
             batch.check(index, arrays, [3] * len(graph.scalar_params), slack=20)
             runs = [[a.copy() for a in arrays] for _ in range(2)]
             for run, poison in zip(runs, (0xA7, 0x3C), strict=True):
@@ -113,24 +120,58 @@ def test_rows_may_lie_apart() -> None:
     interpret(graph, arrays)
     batch.run(0, have)
     for param, h, w in zip(graph.tile_params, have, arrays, strict=True):
-        compare(graph, param.name, param.node.tile.dtype, h, w, slack=200)     # weights rounded to f16
+        compare(graph, param.name, param.node.tile.dtype, h, w, slack=200)  # weights rounded to f16
+
+
+@pytest.mark.parametrize("dtype", [DType.F32, DType.F16, DType.I32], ids=str)
+@pytest.mark.parametrize("rows", [24, 300])
+def test_vectors_may_lie_apart(dtype: DType, rows: int) -> None:
+    """A column of a matrix, in and out; a row whose elements lie in a column."""
+
+    def body(x, column, row, out, last):  # type: ignore[no-untyped-def]
+        pto.store(out, x * column + row)
+        pto.store(last, column + column)
+
+    graph = strategies.traced(
+        body,
+        (rows, 20, dtype),
+        (rows, 1, dtype),
+        (1, 20, dtype),
+        ("out", rows, 20, dtype),
+        ("out", rows, 1, dtype),
+        name="apart",
+    )
+    source = emit_kernel(graph, apart=("b", "c", "e"))
+    rng = np.random.default_rng(6)
+    homes = [tame(dtype, shape, rng) for shape in ((rows, 20), (rows, 5), (20, 7), (rows, 20), (rows, 3))]
+    have = [homes[0], homes[1][:, 2:3], homes[2].T[3:4], homes[3], homes[4][:, 1:2]]
+    want = [a.copy() for a in have]
+    interpret(graph, want)
+    build({"k.cpp": source.text}, optimise="-O0").run(source.entry, *arguments(source, have, ()))
+    for param, h, w in zip(graph.tile_params, have, want, strict=True):
+        compare(graph, param.name, dtype, h, w)
 
 
 def test_a_store_is_what_a_later_load_reads() -> None:
-    def body(x, y, out):    # type: ignore[no-untyped-def]
+    def body(x, y, out):  # type: ignore[no-untyped-def]
         pto.store(y, x + 1)
         pto.store(out, pto.load(y) * pto.load(y))
+
     graph = strategies.traced(body, (4, 8), ("inout", 4, 8), ("out", 4, 8))
-    Batch([graph]).check(0, [np.ones((4, 8), np.float32), np.zeros((4, 8), np.float32), np.zeros((4, 8), np.float32)])
+    Batch([graph]).check(
+        0, [np.ones((4, 8), np.float32), np.zeros((4, 8), np.float32), np.zeros((4, 8), np.float32)]
+    )
 
 
-@pytest.mark.parametrize("line", ["CrossCoreWaitFlag", "CrossCoreSetFlag", "SetAtomicNone", "CrossCoreWaitFlag<0x2>(2)"])
+@pytest.mark.parametrize(
+    "line", ["CrossCoreWaitFlag", "CrossCoreSetFlag", "SetAtomicNone", "CrossCoreWaitFlag<0x2>(2)"]
+)
 def test_mixed_kernels_need_their_flags(line: str) -> None:
     kernel = golden_kernels.gemm if "Atomic" in line else golden_kernels.attention
     source = emit_kernel(kernel.graph)
     lines = source.text.splitlines()
     at = next(i for i, text in enumerate(lines) if line in text)
-    program = build({"k.cpp": "\n".join([*lines[:at], *lines[at + 1:]])}, optimise="-O0")
+    program = build({"k.cpp": "\n".join([*lines[:at], *lines[at + 1 :]])}, optimise="-O0")
     rng = np.random.default_rng(5)
     arrays = [tame(p.node.tile.dtype, p.node.tile.shape, rng) for p in kernel.graph.tile_params]
     with pytest.raises(ShimError):
@@ -139,17 +180,50 @@ def test_mixed_kernels_need_their_flags(line: str) -> None:
 
 def test_the_same_bytes_everywhere() -> None:
     """Neither hashing nor memory addresses show in a source; emission needs no compiler package."""
-    script = ("import sys, hashlib; from tests.ascend.golden_kernels import KERNELS\n"
-              "from pto_wsp.ascend.aicore import emit_kernel\n"
-              "print(hashlib.sha256(''.join(emit_kernel(k.graph).text for k in KERNELS).encode()).hexdigest())\n"
-              "assert not {'numba', 'llvmlite'} & set(sys.modules), 'a compiler is loaded'")
-    seen = {subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True,
-                           env={**os.environ, "PYTHONHASHSEED": seed}).stdout for seed in ("0", "1")}
+    script = (
+        "import sys, hashlib; from tests.ascend.golden_kernels import KERNELS\n"
+        "from pto_wsp.ascend.aicore import emit_kernel\n"
+        "print(hashlib.sha256(''.join(emit_kernel(k.graph).text for k in KERNELS).encode()).hexdigest())\n"
+        "assert not {'numba', 'llvmlite'} & set(sys.modules), 'a compiler is loaded'"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("0", "1")
+    }
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("name", ['x"); system("ls', "a\nb", "int", "while", "half", "__global__", "Add", "PIPE_V", "1st",
-                                  "naïve", "名", "", "a" * 300, "x/*", "n", "c", "pipe", "workspace", "main"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        'x"); system("ls',
+        "a\nb",
+        "int",
+        "while",
+        "half",
+        "__global__",
+        "Add",
+        "PIPE_V",
+        "1st",
+        "naïve",
+        "名",
+        "",
+        "a" * 300,
+        "x/*",
+        "n",
+        "c",
+        "pipe",
+        "workspace",
+        "main",
+    ],
+)
 def test_names_cannot_become_code(name: str) -> None:
     """Any text may be the name of a kernel and of its parameters."""
     type_ = TileType(4, 8, DType.F32)
@@ -157,7 +231,9 @@ def test_names_cannot_become_code(name: str) -> None:
     load = Node(OPS["load"], (x,), type_, {"at": "entry"})
     value = Node(OPS["exp"], (load,), type_, {})
     store = Node(OPS["store"], (out, value), None, {})
-    graph = KernelGraph(name, (Param(name, "in", x), Param(name + "'", "out", out)), (x, out, load, value, store))
+    graph = KernelGraph(
+        name, (Param(name, "in", x), Param(name + "'", "out", out)), (x, out, load, value, store)
+    )
     source = emit_kernel(graph)
     assert source.text.isascii()
     program = build({"k.cpp": source.text}, optimise="-O0")
@@ -169,7 +245,13 @@ def test_names_cannot_become_code(name: str) -> None:
 def test_comments_stay_comments() -> None:
     for text in ("ends in a backslash \\", "two\nlines", "??/", "tab\tand \x07", "/* */", "x" * 500, "naïve"):
         line = comment(text)
-        assert line.isascii() and line.isprintable() and "\\" not in line and "??" not in line and len(line) <= 80
+        assert (
+            line.isascii()
+            and line.isprintable()
+            and "\\" not in line
+            and "??" not in line
+            and len(line) <= 80
+        )
 
 
 def test_identifiers() -> None:

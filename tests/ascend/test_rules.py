@@ -29,7 +29,7 @@ LoadData Mmad Fixpipe LoadData2DParams MmadParams FixpipeParamsV220 TransDataTo5
 CrossCoreSetFlag CrossCoreWaitFlag GetSubBlockIdx Reset
 """.split())
 OURS = frozenset("Run Least CeilTo FromBits Order LoadRows StoreRows LoadColumn StoreColumn LoadNz MatMul TurnRound "
-                 "Transpose VectorPart0 VectorPart1".split())
+                 "TransposeTile VectorPart0 VectorPart1".split())
 DTYPES = tuple(d for d in DType if d not in (DType.F64, DType.I64, DType.U64))
 SHAPES = ((8, 64), (5, 30), (1, 40), (24, 1))           # aligned, tail, one row, one column
 COMPUTING = tuple(name for name, rule in RULES.items() if not isinstance(rule, (Memory, Nothing))
@@ -42,7 +42,8 @@ def test_one_rule_for_each_op() -> None:
 
 def drawn(name: str) -> Iterator[KernelGraph]:
     """The op on every dtype and shape, its second operand whole and as a vector or scalar."""
-    kinds = ("full", "row", "column", "one", "scalar") if OPS[name].promotes and name in ("add", "sub", "lt") else ("full",)
+    several = name in ("add", "sub", "lt")
+    kinds = ("full", "row", "column", "one", "scalar") if several else ("full",)
     for dtype in DTYPES:
         for rows, cols in SHAPES if dtype in (DType.F32, DType.F16, DType.BF16, DType.I32) else SHAPES[1:2]:
             for kind in kinds:

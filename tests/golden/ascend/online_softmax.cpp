@@ -67,7 +67,7 @@ __aicore__ inline void LoadRows(const LocalTensor<T> &ub, const GmTile &gm,
               DataCopyExtParams{static_cast<uint16_t>(rows), bytes,
                                 static_cast<uint32_t>(between * sizeof(T)),
                                 pad / 32, 0},
-              DataCopyPadExtParams<T>{false, 0, 0, static_cast<T>(0)});
+              DataCopyPadExtParams<T>{});
 }
 
 // Elements [first, first + rows) of a tile of one column, packed in UB.
@@ -82,7 +82,7 @@ __aicore__ inline void LoadColumn(const LocalTensor<T> &ub, const GmTile &gm,
   DataCopyPad(ub, from,
               DataCopyExtParams{1, static_cast<uint32_t>(rows * sizeof(T)), 0,
                                 0, 0},
-              DataCopyPadExtParams<T>{false, 0, 0, static_cast<T>(0)});
+              DataCopyPadExtParams<T>{});
 }
 
 // A packed column in UB to a tile of one column from element `first` on.

@@ -65,7 +65,7 @@ __aicore__ inline void LoadRows(const LocalTensor<T> &ub, const GmTile &gm,
               DataCopyExtParams{static_cast<uint16_t>(rows), bytes,
                                 static_cast<uint32_t>(between * sizeof(T)),
                                 pad / 32, 0},
-              DataCopyPadExtParams<T>{false, 0, 0, static_cast<T>(0)});
+              DataCopyPadExtParams<T>{});
 }
 
 // `rows` rows in UB, `pitch` elements apart, to a tile from row `first` on.
