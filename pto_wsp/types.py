@@ -403,6 +403,9 @@ class SparseRow:
     sparse: Sparse
     row: Expr
 
+    def __repr__(self) -> str:
+        return f"{self.sparse!r}[{self.row}]"
+
     def __iter__(self) -> Iterator[int]:
         raise TypeError(
             f"the row '{self.row}' is known only when the program runs; iterate with P.sel(sparse[{self.row}])"

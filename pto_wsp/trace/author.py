@@ -200,7 +200,7 @@ class Loops:
     def __call__(self, *axes: Any, names: Any = None) -> _Loop:
         """Iterations that are independent of each other: `for b in P(batch)`, `for i, j in P(rows, cols)`.
 
-        axes    int, Dense[n](), DenseDyn(n) or Ragged(...); the first is the outermost loop
+        axes    int, Dense[n](), DenseDyn(n), Ragged(...) or a row of one, ragged[b]; the first is the outermost loop
         names   one per axis, for axis("name"), key functions and set_axis_sizes; default b, h, s, d, i, j, k, l, m, n
                 in order of construction
         """
@@ -230,7 +230,7 @@ class Loops:
 
     @_entry
     def sel(self, sparse: Any, name: str = "e") -> _Loop:
-        """The column ids of a Sparse axis, or the ints of a list; iterations are independent."""
+        """The column ids of a Sparse axis, of one row, sparse[b], or a list of ints; iterations are independent."""
         line = where()
         return _Loop("select", (as_axis(sparse, True, line),), (_loop_name(name, line),), line)
 

@@ -3,6 +3,8 @@
 The model walks the same description in plain Python, with the data. It shares no code with the package.
 """
 
+from unittest import mock
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +25,7 @@ from pto_wsp import (
     task,
 )
 from pto_wsp.scalar_expr import slot_bool, slot_i64, slot_u64, symbol_u64
+from pto_wsp.sim import decisions
 from tests.e2e.test_random_workloads import CYCLES, KERNELS, STATES, WIDTHS, Machine, scheduled, schedules
 
 SLOTS = (0, 7, 255)
@@ -183,10 +186,13 @@ class Walk(Machine):
         return done
 
 
-def check(tree, schedule, other, target):
+def check(tree, schedule, other, target, rows=1 << 10, page=1 << 16):
+    """rows: tasks that a table holds; page: values that a page of the log holds."""
     arrays = {width: np.zeros((STATES, 1, width), np.int64) for width in WIDTHS}
     tensors = {width: Tensor(data=a, shape=a.shape, dtype=DType.I64) for width, a in arrays.items()}
     program = scheduled(built(tree, tensors), schedule).compile(target)
+    expansion = program._expansion
+    expansion.table = lambda: expansion.table_of(rows)
     if "n" in program._expansion.symbols:
         program.set_symbol_u64("n", SYMBOL)
     again = Walk(schedule)
@@ -194,8 +200,9 @@ def check(tree, schedule, other, target):
         walk = Walk(schedule)
         walk.arrays = again.arrays
         total = walk.run(tree)
-        program.execute()
-        program.synchronize()
+        with mock.patch.object(decisions, "_PAGE", page):
+            program.execute()
+            program.synchronize()
         assert (program.stats.total_cycles, program.stats.task_count) == (total, walk.tasks)
         for width in WIDTHS:
             assert arrays[width].reshape(STATES, width).tolist() == walk.arrays[width]
@@ -211,6 +218,12 @@ def check(tree, schedule, other, target):
 @settings(max_examples=150)
 def test_random_tree(tree, schedule, other):
     check(tree, schedule, other, "cpu_sim")
+
+
+@given(tree=programs, schedule=schedules, rows=st.integers(1, 4), page=st.integers(1, 3))
+@settings(max_examples=100)
+def test_random_tree_in_small_pieces(tree, schedule, rows, page):
+    check(tree, schedule, schedule, "cpu_sim", rows, page)
 
 
 @given(tree=programs, schedule=schedules)
