@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import erf
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from pto_wsp.ascend.build import HostProgram, Launch, Out, ShimError, Workspace, build
+from pto_wsp.ascend.build import HostProgram, Launch, Out, ShimError, Workspace, build, compiler, shim_folder
 from pto_wsp.errors import UsageError
 
 HEAD = '#include "kernel_operator.h"\nusing namespace AscendC;\n'
@@ -370,6 +373,99 @@ public:
         qc.FreeTensor(c);
     }
 };
+extern "C" __global__ __aicore__ void mm_kn(GM_ADDR x, GM_ADDR w, GM_ADDR y)
+{   // y[32, 48] = x[32, 64] @ w[64, 48], half in, each fractal of w transposed on its way to L0B
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIC_ONLY);
+    TPipe pipe;
+    TBuf<TPosition::A1> la; TBuf<TPosition::B1> lb; TBuf<TPosition::A2> a2b; TBuf<TPosition::B2> b2b; TBuf<TPosition::CO1> cb;
+    pipe.InitBuffer(la, 32 * 64 * 2); pipe.InitBuffer(lb, 64 * 48 * 2); pipe.InitBuffer(a2b, 32 * 64 * 2); pipe.InitBuffer(b2b, 64 * 48 * 2); pipe.InitBuffer(cb, 32 * 48 * 4);
+    LocalTensor<half> a = la.Get<half>(), b = lb.Get<half>(), a2 = a2b.Get<half>(), b2 = b2b.Get<half>(); LocalTensor<float> c = cb.Get<float>();
+    GlobalTensor<half> xG, wG; GlobalTensor<float> yG;
+    xG.SetGlobalBuffer((__gm__ half *)x, 32 * 64); wG.SetGlobalBuffer((__gm__ half *)w, 64 * 48); yG.SetGlobalBuffer((__gm__ float *)y, 32 * 48);
+    DataCopy(a, xG, Nd2NzParams{1, 32, 64, 0, 64, 32, 1, 0});
+    DataCopy(b, wG, Nd2NzParams{1, 64, 48, 0, 48, 64, 1, 0});
+    TEventID e = pipe.AllocEventID<HardEvent::MTE2_MTE1>(), f = pipe.AllocEventID<HardEvent::MTE1_M>(), g = pipe.AllocEventID<HardEvent::M_FIX>();
+    SetFlag<HardEvent::MTE2_MTE1>(e); // mutant
+    WaitFlag<HardEvent::MTE2_MTE1>(e); // mutant
+    for (uint32_t i = 0; i < 2; ++i) LoadData(a2[i * 64 * 16], a[i * 256], LoadData2DParams(0, 4, 2, 0, 0, false, 0));
+    for (uint32_t i = 0; i < 4; ++i) LoadData(b2[i * 48 * 16], b[i * 256], LoadData2DParams(0, 3, 4, 0, 0, true, 0));
+    SetFlag<HardEvent::MTE1_M>(f); // mutant
+    WaitFlag<HardEvent::MTE1_M>(f); // mutant
+    Mmad(c, a2, b2, MmadParams(32, 48, 64, 0, false, true));
+    SetFlag<HardEvent::M_FIX>(g); // mutant
+    WaitFlag<HardEvent::M_FIX>(g); // mutant
+    Fixpipe(yG, c, FixpipeParamsV220(48, 32, 32, 48, false, QuantMode_t::NoQuant, 0, 1, 0, 0, 0));
+    pipe.ReleaseEventID<HardEvent::MTE2_MTE1>(e); pipe.ReleaseEventID<HardEvent::MTE1_M>(f); pipe.ReleaseEventID<HardEvent::M_FIX>(g);
+}
+extern "C" __global__ __aicore__ void mm_kn_float(GM_ADDR x, GM_ADDR w, GM_ADDR y)
+{   // y[16, 48] = x[16, 32] @ w[32, 48] in float: w in squares of 16 x 16, transposed by LoadDataWithTranspose
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIC_ONLY);
+    TPipe pipe;
+    TBuf<TPosition::A1> la; TBuf<TPosition::B1> lb; TBuf<TPosition::A2> a2b; TBuf<TPosition::B2> b2b; TBuf<TPosition::CO1> cb;
+    pipe.InitBuffer(la, 16 * 32 * 4); pipe.InitBuffer(lb, 32 * 48 * 4); pipe.InitBuffer(a2b, 16 * 32 * 4); pipe.InitBuffer(b2b, 32 * 48 * 4); pipe.InitBuffer(cb, 16 * 48 * 4);
+    LocalTensor<float> a = la.Get<float>(), b = lb.Get<float>(), a2 = a2b.Get<float>(), b2 = b2b.Get<float>(), c = cb.Get<float>();
+    GlobalTensor<float> xG, wG, yG;
+    xG.SetGlobalBuffer((__gm__ float *)x, 16 * 32); wG.SetGlobalBuffer((__gm__ float *)w, 32 * 48); yG.SetGlobalBuffer((__gm__ float *)y, 16 * 48);
+    DataCopy(a, xG, Nd2NzParams{1, 16, 32, 0, 32, 16, 1, 0});
+    for (uint32_t k = 0; k < 32; k += 16) DataCopy(b[k * 48], wG[k * 48], Nd2NzParams{1, 16, 48, 0, 48, 16, 1, 0});
+    PipeBarrier<PIPE_ALL>();
+    LoadData(a2, a, LoadData2DParams(0, 4, 1, 0, 0, false, 0));
+    for (uint32_t k = 0; k < 32; k += 16) LoadDataWithTranspose(b2[k * 48], b[k * 48], LoadData2dTransposeParams(0, 3, 1, 0, 2));
+    PipeBarrier<PIPE_ALL>();
+    Mmad(c, a2, b2, MmadParams(16, 48, 32, 0, false, true));
+    PipeBarrier<PIPE_ALL>();
+    Fixpipe(yG, c, FixpipeParamsV220(48, 16, 16, 48, false, QuantMode_t::NoQuant, 0, 1, 0, 0, 0));
+}
+constexpr uint32_t kSlots = 2;
+__aicore__ inline void CubeTile(GM_ADDR x, GM_ADDR slot)
+{   // slot = x @ x^T, 16 x 16
+    TPipe pipe;
+    TBuf<TPosition::A1> l; TBuf<TPosition::A2> a; TBuf<TPosition::B2> b; TBuf<TPosition::CO1> c;
+    pipe.InitBuffer(l, 512); pipe.InitBuffer(a, 512); pipe.InitBuffer(b, 512); pipe.InitBuffer(c, 1024);
+    GlobalTensor<half> xG; GlobalTensor<float> sG;
+    xG.SetGlobalBuffer((__gm__ half *)x, 256); sG.SetGlobalBuffer((__gm__ float *)slot, 256);
+    DataCopy(l.Get<half>(), xG, Nd2NzParams{1, 16, 16, 0, 16, 16, 1, 0});
+    PipeBarrier<PIPE_ALL>();
+    LoadData(a.Get<half>(), l.Get<half>(), LoadData2DParams(0, 1, 1, 0, 0, false, 0));
+    LoadData(b.Get<half>(), l.Get<half>(), LoadData2DParams(0, 1, 1, 0, 0, false, 0));
+    PipeBarrier<PIPE_ALL>();
+    Mmad(c.Get<float>(), a.Get<half>(), b.Get<half>(), MmadParams(16, 16, 16, 0, false, true));
+    PipeBarrier<PIPE_ALL>();
+    Fixpipe(sG, c.Get<float>(), FixpipeParamsV220(16, 16, 16, 16, false, QuantMode_t::NoQuant, 0, 1, 0, 0, 0));
+}
+__aicore__ inline void VectorTile(GM_ADDR slot, GM_ADDR y)
+{   // y = slot + 1, half a tile
+    TPipe pipe; TBuf<> b; pipe.InitBuffer(b, 512);
+    LocalTensor<float> t = b.Get<float>();
+    GlobalTensor<float> sG, yG; sG.SetGlobalBuffer((__gm__ float *)slot, 128); yG.SetGlobalBuffer((__gm__ float *)y, 128);
+    DataCopy(t, sG, 128); PipeBarrier<PIPE_ALL>(); Adds(t, t, 1.0f, 128); PipeBarrier<PIPE_ALL>(); DataCopy(yG, t, 128);
+}
+extern "C" __global__ __aicore__ void mixed(GM_ADDR x, GM_ADDR y, GM_ADDR ws, uint32_t tiles)
+{   // a ring of slots between the cube core and the two vector cores of a group
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIC_1_2);
+    uint32_t groups = static_cast<uint32_t>(GetBlockNum()), turn = 0;
+    if ASCEND_IS_AIC {
+        uint32_t group = static_cast<uint32_t>(GetBlockIdx());
+        for (uint32_t t = group; t < tiles; t += groups, ++turn) {
+            if (turn >= kSlots) {
+                CrossCoreWaitFlag<0x2>(9); // mutant
+            }
+            CubeTile(x + t * 512, ws + (group * kSlots + turn % kSlots) * 1024);
+            CrossCoreSetFlag<0x2, PIPE_FIX>(8); // mutant
+        }
+        for (uint32_t i = 0; i < (turn < kSlots ? turn : kSlots); ++i) {
+            CrossCoreWaitFlag<0x2>(9); // mutant
+        }
+    }
+    if ASCEND_IS_AIV {
+        uint32_t group = static_cast<uint32_t>(GetBlockIdx() / 2), part = static_cast<uint32_t>(GetSubBlockIdx());
+        for (uint32_t t = group; t < tiles; t += groups, ++turn) {
+            CrossCoreWaitFlag<0x2>(8); // mutant
+            VectorTile(ws + (group * kSlots + turn % kSlots) * 1024 + part * 512, y + t * 1024 + part * 512);
+            CrossCoreSetFlag<0x2, PIPE_MTE2>(9); // mutant
+        }
+    }
+}
 """
 PRODUCTS = {
     "mm_half": ("half", "float", "float", "QuantMode_t::NoQuant", "false"),
@@ -452,6 +548,32 @@ def test_matrix_products(program: HostProgram, name: str, m: int, n: int, k: int
     np.testing.assert_array_equal(y, wanted.astype(NUMPY[o]))
 
 
+def test_second_operand_as_rows_of_k(program: HostProgram) -> None:
+    random = np.random.default_rng(5)
+    for name, dtype, m, k in (("mm_kn", np.float16, 32, 64), ("mm_kn_float", np.float32, 16, 32)):
+        x, w = random.integers(-5, 6, (m, k)).astype(dtype), random.integers(-5, 6, (k, 48)).astype(dtype)
+        y = np.zeros((m, 48), np.float32)
+        program.run(name, x, w, Out(y))
+        np.testing.assert_array_equal(y, x.astype(np.float32) @ w.astype(np.float32))
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 24])
+def test_cube_and_vector_cores_together(program: HostProgram, blocks: int) -> None:
+    x = np.random.default_rng(6).integers(-5, 6, (20, 16, 16)).astype(np.float16)
+    y = np.zeros((20, 16, 16), np.float32)
+    program.run("mixed", x, Out(y), Workspace(blocks * 2048), 20, blocks=blocks)
+    np.testing.assert_array_equal(y, x.astype(np.float32) @ x.astype(np.float32).transpose(0, 2, 1) + 1)
+
+
+def test_headers_alone_are_enough(tmp_path: Path) -> None:
+    """One compiler command with the shim's folder makes a program; build.py is a convenience."""
+    text = HEAD + CASES["brcb"].source("brcb") + '#include "pto_shim/runner.h"\n'
+    (tmp_path / "one.cpp").write_text(text)
+    command = [compiler().path, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-O0", f"-I{shim_folder()}", "one.cpp", "-o", "one"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 MUTANTS = [i for i, line in enumerate(EXTRA.splitlines()) if line.endswith("// mutant")]
 
 
@@ -463,17 +585,28 @@ def mutants() -> HostProgram:
         last = next(j for j in range(i, len(lines)) if lines[j] == "}")
         first = max(j for j in range(i) if lines[j].startswith('extern "C"'))
         text = [line for j, line in enumerate(lines[first : last + 1], first) if j != i]
-        text[0] = text[0].replace("void ring(", f"void m{i}(").replace("void total(", f"void m{i}(")
+        text[0] = re.sub(r"void \w+\(", f"void m{i}(", text[0])
         files[i] = "\n".join([*text, ""])
-    return build({"mutants.cpp": HEAD + "".join(files.values())}, optimise="-O0")
+    parts = EXTRA[EXTRA.index("constexpr uint32_t kSlots") : EXTRA.index('extern "C" __global__ __aicore__ void mixed')]
+    return build({"mutants.cpp": HEAD + parts + "".join(files.values())}, optimise="-O0", flags=["-Wno-unused-variable"])
+
+
+def before(line: int) -> str:
+    """The first line of the kernel that holds a line of EXTRA."""
+    return next(text for text in reversed(EXTRA.splitlines()[:line]) if text.startswith('extern "C"'))
 
 
 @pytest.mark.parametrize("line", MUTANTS)
 def test_each_deleted_line_is_reported(mutants: HostProgram, line: int) -> None:
     x = np.random.default_rng(0).random((10, 256), np.float32)
     with pytest.raises(ShimError):
-        if len(mutants.signatures[f"m{line}"]) == 4:
+        kernel = next(name for name in ("ring", "total", "mm_kn", "mixed") if f"void {name}(" in before(line))
+        if kernel == "ring":
             mutants.run(f"m{line}", x, Out(np.zeros_like(x)), 10, 1.5, blocks=2)
+        elif kernel == "mm_kn":
+            mutants.run(f"m{line}", x, x, Workspace(32 * 48 * 4))
+        elif kernel == "mixed":
+            mutants.run(f"m{line}", x, Workspace(10240), Workspace(4096), 10, blocks=2)
         else:
             mutants.run(f"m{line}", x, np.zeros(8, np.float32), Workspace(256), blocks=4)
 
