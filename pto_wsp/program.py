@@ -39,6 +39,7 @@ from pto_wsp.sim import regions
 from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.decisions import Log, Recording, Replaying
 from pto_wsp.sim.execute import Executor
+from pto_wsp.sim.hazards import TileUses
 from pto_wsp.sim.inorder import InOrderEngine, Starts
 from pto_wsp.sim.interpreted import Interpreter
 from pto_wsp.sim.progress import Progress, someone_watches
@@ -211,15 +212,16 @@ class Program:
         if settings.key is not None and settings.key is not self.schedule.key:
             expansion = expand(self._tree, settings.key)
         check_explicit_edges(settings, expansion.calls)
-        _, inputs = self._bind(expansion)
+        arrays, inputs = self._bind(expansion)
         log = self._recorded()
         begin = time.perf_counter_ns()
-        engine = _engine(settings, expansion)
+        uses = _tile_uses(settings, expansion, arrays)
+        engine = _engine(settings, expansion, uses)
         _expand(expansion, inputs, log, lambda table: _play(engine, table))
         end = time.perf_counter_ns()
         self._note(TraceLevel.SUMMARY, TraceEvent(f"simulate {self.name}", "simulate", begin, end))
         stats = ProgramStats.of(engine.counters(), self._compiled.duration_ms, (end - begin) / 1e6)
-        replay = _Replay(self.name, settings, expansion, inputs, log)
+        replay = _Replay(self.name, settings, expansion, inputs, log, uses)
         return Simulation(**{f.name: getattr(stats, f.name) for f in fields(stats)}, schedule=settings, _replay=replay)
 
     def timeline(self) -> Timeline:
@@ -410,9 +412,10 @@ class _Replay:
     expansion: Expansion
     inputs: Inputs
     log: Log | None
+    uses: TileUses | None
 
     def timeline(self) -> Timeline:
-        engine, recorder = _engine(self.settings, self.expansion, record=True), Recorder()
+        engine, recorder = _engine(self.settings, self.expansion, self.uses, record=True), Recorder()
 
         def record(table: TaskTable) -> None:
             recorder.add(table, _play(engine, table, record=True))
@@ -474,7 +477,8 @@ class _Run:
     def _work(self) -> None:
         program, begin = self.program, time.perf_counter_ns()
         table, chunks = program._expansion.table(), 0
-        engine = _engine(program.schedule, program._expansion)
+        uses = _tile_uses(program.schedule, program._expansion, self.arrays)
+        engine = _engine(program.schedule, program._expansion, uses)
 
         def tick(table: TaskTable) -> None:
             nonlocal chunks
@@ -559,9 +563,16 @@ def _stop_all() -> None:
 # ---- the pieces of a run
 
 
-def _engine(settings: Settings, expansion: Expansion, record: bool = False) -> InOrderEngine | DataflowEngine:
+def _tile_uses(settings: Settings, expansion: Expansion, arrays: list[NDArray[Any]]) -> TileUses | None:
+    """What edges are inferred from, where the schedule wants that."""
+    return None if settings.infer is None else TileUses(expansion.calls, arrays)
+
+
+def _engine(
+    settings: Settings, expansion: Expansion, uses: TileUses | None, record: bool = False
+) -> InOrderEngine | DataflowEngine:
     if settings.engine == "dataflow":
-        return DataflowEngine(settings, expansion.calls, record)
+        return DataflowEngine(settings, expansion.calls, uses, record)
     return InOrderEngine(settings.workers, settings.window, keyed=settings.key is not None)
 
 

@@ -18,7 +18,6 @@ import pytest
 from pto_wsp import (
     CompileError,
     DenseDyn,
-    Deps,
     DispatchPolicy,
     DType,
     ExecutionError,
@@ -602,8 +601,6 @@ LATER = {
     "interleaved": lambda w: w.timing(TimingPolicy.interleaved(2)),
     "rate_limit": lambda w: w.timing(TimingPolicy.rate_limit(100)),
     "spatial_map": lambda w: w.spatial_map((4, 4)),
-    "infer_bytes_overlap": lambda w: w.task_graph(deps=Deps.infer_bytes_overlap()),
-    "infer_tensor_map_exact": lambda w: w.task_graph(ready=ReadyPolicy.fifo()),
     "by_exec_unit": lambda w: w.task_graph(pools=Pools.by_exec_unit()),
     "priority": lambda w: w.task_graph(ready=ReadyPolicy.priority(lambda t: t.get("b"))),
     "start": lambda w: w.task_graph(start=StartPolicy.threshold(3)),

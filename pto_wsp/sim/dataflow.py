@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pto_wsp.errors import ExecutionError
 from pto_wsp.lower import python_loops
 from pto_wsp.lower.bindings import Call
-from pto_wsp.lower.tasks import EXIT, TaskTable
+from pto_wsp.lower.tasks import EXIT, TILE_WORDS, TaskTable
+from pto_wsp.schedule import DepsMode
 from pto_wsp.sim.edges import (
     BEFORE,
     BEFORE_SERIAL,
@@ -27,7 +28,6 @@ from pto_wsp.sim.edges import (
     CYCLES,
     DEPTH,
     EDGE_SIZE,
-    EDGES_STATE,
     EDGES_TOP,
     END,
     FIRST,
@@ -66,22 +66,38 @@ from pto_wsp.sim.edges import (
     leave,
     new_node,
 )
+from pto_wsp.sim.hazards import (
+    CLAIM_SIZE,
+    CLAIMS_TOP,
+    FREE_CLAIM,
+    FREE_CLAIMS,
+    HAZARD_STATE,
+    MOST_BUCKETS,
+    RELINK,
+    UNSEEN,
+    USE_SIZE,
+    TileUses,
+    claim_tile,
+    release,
+    relink,
+)
 from pto_wsp.sim.inorder import Counters, Starts
 from pto_wsp.sim.settings import Settings
 
 __all__ = ["DataflowEngine"]
 
 # What `play` returns.
-MORE_ROWS, FINISHED, STUCK, MORE_NODES, MORE_EDGES, MORE_FRAMES = range(6)
+MORE_ROWS, FINISHED, STUCK, MORE_NODES, MORE_EDGES, MORE_FRAMES, MORE_CLAIMS = range(7)
 
 # Words of the setup.
-LANES, BOUND, KEYED, WINDOW, SETUP_SIZE = range(5)
+LANES, BOUND, KEYED, WINDOW, INFER, EXACT, PARAMS, WORDS, SETUP_SIZE = range(9)
+# INFER    edges are inferred from tiles; EXACT: from identical ones; PARAMS: tile parameters, WORDS: args per task
 # BOUND    a task is bound to a worker when it is generated; KEYED: by its key, else in turn
 
 # Words of the state, after those of edges.py.
 (ROW, NOW, EXHAUSTED, TASKS, IN_FLIGHT, MOST_IN_FLIGHT, RUNNING, DIRTY, TURN, WORK, MAKESPAN, OVERLAPPED, LONGEST,
  READY_TASKS, MOST_READY, FULL_SINCE, LAST_DONE, WINDOW_STALLS, WINDOW_CYCLES, DEPENDENCY_STALLS, DEPENDENCY_CYCLES,
- BUSY_STALLS, BUSY_CYCLES, STATE_SIZE) = range(EDGES_STATE, EDGES_STATE + 24)  # fmt: skip
+ BUSY_STALLS, BUSY_CYCLES, STATE_SIZE) = range(HAZARD_STATE, HAZARD_STATE + 24)  # fmt: skip
 
 # Words of a queue of ready tasks: a sorted list of those that came in order, and a pairing heap of the others.
 HEAD, TAIL, ROOT, IDLE, IS_DIRTY, QUEUE_SIZE = range(6)
@@ -95,7 +111,8 @@ NEVER = (1 << 63) - 1
 
 def play(
     count: int, final: bool, kernel: Any, leaf: Any, cycles: Any, key: Any, setup: Any, after: Any, last: Any,
-    state: Any, nodes: Any, edges: Any, frames: Any, queues: Any, dirty: Any, lanes: Any, idle: Any, running: Any,
+    args: Any, uses: Any, spaces: Any, claims: Any, chains: Any, state: Any, nodes: Any, edges: Any,
+    frames: Any, queues: Any, dirty: Any, lanes: Any, idle: Any, running: Any,
     recording: bool, start: Any, worker: Any, wait: Any, cause: Any,
 ) -> int:  # fmt: skip
     """Run the clock until the rows [state[ROW], count) of one chunk are generated; with `final`, to the end.
@@ -103,6 +120,7 @@ def play(
     kernel, leaf, cycles, key  one per row; the key is that of the dispatch policy
     after, last          explicit edges: after[call] ... after[call + 1] are the places in `after` of the calls that a
                          call waits for; last[2 * call]: the last task of that call, and its serial
+    args ... chains      the tiles of each row, and what edges are inferred from, see hazards.py
     queues, dirty        of ready tasks: one per worker if tasks are bound, else one; `dirty`: where tasks may start
     lanes, idle          per worker: counters; the workers of each queue that have nothing to do, as a heap
     running              tasks that run, as a heap by their end
@@ -110,6 +128,8 @@ def play(
     returns              MORE_ROWS, FINISHED, STUCK, or which array has to grow before the next call
     """
     width = 1 if setup[BOUND] == 1 else setup[LANES]
+    if state[RELINK] == 1:
+        relink(claims, chains, state)
     while True:
         now = state[NOW]
         while True:  # 1. what ends now
@@ -121,6 +141,7 @@ def play(
                 stop_task(nodes, queues, dirty, idle, state, node, width)
             else:
                 break
+            release(nodes, claims, chains, state, node)
             finish(nodes, edges, queues, dirty, state, node, now)
 
         while state[EXHAUSTED] == 0:  # 2. what is generated now
@@ -136,6 +157,9 @@ def play(
             most = state[NODES_TOP] // NODE_SIZE - state[FREE_NODES] + 4  # edges of one task
             if state[FREE_EDGES] * EDGE_SIZE + len(edges) - state[EDGES_TOP] < most * EDGE_SIZE:
                 return MORE_EDGES
+            free = state[FREE_CLAIMS] * CLAIM_SIZE + len(claims) - state[CLAIMS_TOP]
+            if setup[INFER] == 1 and free < setup[PARAMS] * MOST_BUCKETS * CLAIM_SIZE:
+                return MORE_CLAIMS
             what = kernel[row]
             if what == EXIT:
                 leave(nodes, edges, frames, state)
@@ -159,6 +183,14 @@ def play(
                     earlier = 2 * after[place]
                     follow(nodes, edges, state, last[earlier], last[earlier + 1], node)
                 last[2 * call], last[2 * call + 1] = node, nodes[node + SERIAL]
+                if setup[INFER] == 1:
+                    for param in range(setup[PARAMS]):
+                        use = (call * setup[PARAMS] + param) * USE_SIZE
+                        if uses[use] >= 0:
+                            claim_tile(
+                                row * setup[WORDS] + TILE_WORDS * param, use, setup[EXACT] == 1, args, uses, spaces,
+                                nodes, edges, claims, chains, state, node,
+                            )  # fmt: skip
                 place_in_blocks(nodes, edges, frames, state, node)
                 nodes[node + GENERATED] = now
                 nodes[node + HELD] = state[LAST_DONE]
@@ -461,16 +493,26 @@ def pop_idle(idle: Any, queues: Any, queue: int, base: int) -> int:
 class DataflowEngine:
     """The clock of one run: feed it every chunk of the task table in program order, then ask for `counters`.
 
+    uses     of the calls' tiles; needed where edges are inferred
     record   keep start, worker, wait reason and cause of every task
     """
 
-    def __init__(self, settings: Settings, calls: Sequence[Call], record: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, calls: Sequence[Call], uses: TileUses | None = None, record: bool = False
+    ) -> None:
         self.settings, self.recording = settings, record
         workers, bound = settings.workers, settings.bound
-        self._setup = np.array([workers, bound, settings.key is not None, settings.window], np.int64)
+        infer, exact = uses is not None and settings.infer is not None, settings.infer is _EXACT
+        params = uses.params if uses is not None else 0
+        setup = [workers, bound, settings.key is not None, settings.window, infer, exact, params, 0]
+        self._setup = np.array(setup, np.int64)
+        self._uses = uses.uses if uses is not None and infer else np.zeros(0, np.int64)
+        self._spaces = uses.spaces if uses is not None and infer else np.zeros(0, np.int64)
+        self._claims = np.zeros(0, np.int64)
+        self._chains = np.full(2 * (64 + 1), -1, np.int64)
         self._after, self._last = _after(calls), np.full(2 * len(calls), -1, np.int64)
         self._state = np.zeros(STATE_SIZE, np.int64)
-        self._state[[FREE_NODE, FREE_EDGE, SEALED, FULL_SINCE, LAST_DONE]] = -1
+        self._state[[FREE_NODE, FREE_EDGE, FREE_CLAIM, SEALED, FULL_SINCE, LAST_DONE]] = -1
         self._nodes, self._edges = np.zeros(64 * NODE_SIZE, np.int64), np.zeros(256 * EDGE_SIZE, np.int64)
         self._frames = np.zeros(16 * FRAME_SIZE, np.int64)
         self._frames[[BEFORE, GATE, OWNER]] = -1
@@ -493,18 +535,21 @@ class DataflowEngine:
         self._work += float(cycles.sum(dtype=np.float64, where=kernel >= 0))
         if self._work >= 2.0**63:  # no time of the run can exceed the sum of all durations
             raise ExecutionError(f"the tasks need {self._work:.3g} cycles in all; the clock counts to 2^63 - 1")
-        self._run(kernel, table.leaf[rows], cycles, key, final=False)
+        args = table.args[rows] if self._setup[INFER] else np.zeros((0, 0), np.int64)
+        self._setup[WORDS] = args.shape[1]
+        self._run(kernel, table.leaf[rows], cycles, key, args.reshape(-1), final=False)
 
     def finish(self) -> None:
         """There are no more rows: run the clock to the end."""
         if not self._finished:
             none = np.zeros(0, np.int32)
-            self._run(none, none, none.astype(np.int64), none.astype(np.int64), final=True)
+            words = none.astype(np.int64)
+            self._run(none, none, words, words, words, final=True)
             self._finished = True
 
     def _run(
         self, kernel: NDArray[np.int32], leaf: NDArray[np.int32], cycles: NDArray[np.int64], key: NDArray[np.int64],
-        final: bool,
+        args: NDArray[np.int64], final: bool,
     ) -> None:  # fmt: skip
         state, count = self._state, len(kernel)
         state[ROW] = 0
@@ -515,7 +560,8 @@ class DataflowEngine:
         run = _choose(count)
         while True:
             outcome = run(
-                count, final, kernel, leaf, cycles, key, self._setup, self._after, self._last, state, self._nodes,
+                count, final, kernel, leaf, cycles, key, self._setup, self._after, self._last, args, self._uses,
+                self._spaces, self._claims, self._chains, state, self._nodes,
                 self._edges, self._frames, self._queues, self._dirty, self._lanes, self._idle, self._running,
                 self.recording, *self._starts,
             )  # fmt: skip
@@ -525,6 +571,12 @@ class DataflowEngine:
                 self._edges = _grown(self._edges, 2 * len(self._edges))
             elif outcome == MORE_FRAMES:
                 self._frames = _grown(self._frames, 2 * len(self._frames))
+            elif outcome == MORE_CLAIMS:
+                least = 2 * int(self._setup[PARAMS]) * MOST_BUCKETS * CLAIM_SIZE
+                self._claims = _grown(self._claims, max(2 * len(self._claims), least))
+                chains = 1 << (len(self._claims) // CLAIM_SIZE).bit_length()
+                self._chains = np.full(2 * (chains + 1), -1, np.int64)
+                state[RELINK] = 1
             else:
                 break
         if outcome == STUCK:
@@ -547,6 +599,7 @@ class DataflowEngine:
             window_stalled_cycles=state[WINDOW_CYCLES],
             dependency_stalls=state[DEPENDENCY_STALLS],
             dependency_stalled_cycles=state[DEPENDENCY_CYCLES],
+            unseen_overlaps=state[UNSEEN],
             busy_stalls=state[BUSY_STALLS],
             busy_stalled_cycles=state[BUSY_CYCLES],
             most_in_window=state[MOST_IN_FLIGHT],
@@ -597,9 +650,11 @@ def from_cache() -> Callable[..., int] | None:
     return python_loops.from_cache(play, _TYPES)
 
 
+_EXACT = DepsMode.INFER_TENSOR_MAP_EXACT
+
 _TYPES = (
     "i64", "bool", "i32[]", "i32[]", "i64[]", "i64[]",  # count, final, kernel, leaf, cycles, key
-    *["i64[]"] * 12,  # setup ... running
+    *["i64[]"] * 17,  # setup ... running
     "bool", "i64[]", "i32[]", "u8[]", "i64[]",  # recording, start, worker, wait, cause
 )  # fmt: skip
 

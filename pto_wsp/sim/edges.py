@@ -16,13 +16,14 @@ __all__ = ["FRAME_SIZE", "NODE_SIZE", "add_edge", "enter", "follow", "join", "le
 
 # Words of a node.
 (NUMBER, SERIAL, MISSING, FIRST, LAST, STAMP, PATH, CYCLES, CAUSE, FROM, LEAF, POOL, QUEUE, RANK,
- GENERATED, READY, END, LANE, NEXT, CHILD, SIBLING, WEIGHT, TILES, HELD, NODE_SIZE) = range(25)  # fmt: skip
+ GENERATED, READY, END, LANE, NEXT, CHILD, SIBLING, WEIGHT, TILES, HELD, UNSEEN_BY, NODE_SIZE) = range(26)  # fmt: skip
 # NUMBER   of the task in program order; a gate has -1
 # SERIAL   grows when the node is freed, so that whoever remembers a node can tell whether it is still the same
 # MISSING  predecessors that have not completed
 # FIRST, LAST  its edges, in the order in which they were added
 # STAMP    the last task that got an edge from here
 # PATH     the longest chain of edges to its begin, in cycles
+# TILES    the first of its claims, see hazards.py; UNSEEN_BY: the last task that overlaps it without an edge
 # CAUSE    the task that completed last among its predecessors, -1; FROM: on which worker that was
 
 # Words of an edge.
@@ -50,7 +51,7 @@ def new_node(nodes: Any, state: Any, number: int, cycles: int, path: int) -> int
     nodes[node + NUMBER], nodes[node + CYCLES], nodes[node + PATH] = number, cycles, path
     nodes[node + MISSING], nodes[node + FIRST], nodes[node + LAST], nodes[node + STAMP] = 0, -1, -1, -1
     nodes[node + CAUSE], nodes[node + FROM], nodes[node + NEXT], nodes[node + TILES] = -1, -1, -1, -1
-    nodes[node + CHILD], nodes[node + SIBLING] = -1, -1
+    nodes[node + CHILD], nodes[node + SIBLING], nodes[node + UNSEEN_BY] = -1, -1, -1
     return node  # type: ignore[no-any-return]
 
 

@@ -224,6 +224,9 @@ class Counters:
     busy_stalls: int = 0
     busy_stalled_cycles: int = 0
     """Dataflow engine: how many ready tasks waited for a worker, and for how many cycles in all."""
+    unseen_overlaps: int = 0
+    """Dataflow engine: pairs of tasks in the window together that overlap without being identical, where edges are
+    inferred from identical regions only."""
     most_in_window: int = 0
     most_ready: int = 0
     """Dataflow engine: most tasks that were in the window, and that were ready, at one time."""

@@ -105,10 +105,6 @@ def _dataflow(settings: Settings, graph: TaskGraphConfig | None) -> Settings:
     deps = graph.deps
     infer = {DepsMode.EXPLICIT: None, DepsMode.HYBRID: deps.infer}.get(deps.mode, deps.mode)
     explicit = deps.mode is DepsMode.EXPLICIT or bool(deps.explicit_edges)
-    if infer is not None:
-        given = "deps" in graph.given
-        what = f"Deps.{infer.value}()" if given else f"task_graph(...) without deps means Deps.{infer.value}(), which"
-        raise _later(what, "deps", "task_graph(deps=Deps.explicit())")
     return replace(settings, infer=infer, explicit=explicit)
 
 

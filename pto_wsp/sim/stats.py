@@ -53,6 +53,9 @@ class ProgramStats:
     """Makespan with unlimited workers and no window: no schedule of this workload can be shorter."""
     stalls: tuple[Stall, ...] = ()
     """What held up issue, if anything did."""
+    unseen_overlaps: int = 0
+    """With edges inferred from identical regions: pairs of tasks, in the window together, whose regions overlap
+    without being identical, one of them written. Nothing orders such a pair."""
 
     @classmethod
     def of(cls, counters: Counters, compile_ms: float = 0.0, execute_ms: float = 0.0) -> ProgramStats:
@@ -73,6 +76,7 @@ class ProgramStats:
             busy_cycles=counters.busy,
             critical_path_cycles=counters.critical_path_cycles,
             stalls=tuple(stall for stall in stalls if stall.count),
+            unseen_overlaps=counters.unseen_overlaps,
         )
 
     @property
@@ -117,6 +121,9 @@ class ProgramStats:
         for s in self.stalls:
             most = f", at most {s.high_water:,} at a time" if s.high_water else ""
             lines.append(f"  {s.reason:<17}{s.count:,} stalls, {s.cycles:,} cycles{most}")
+        if self.unseen_overlaps:
+            hint = "Deps.infer_bytes_overlap() orders them"
+            lines.append(f"  unseen overlaps  {self.unseen_overlaps:,} pairs of tasks; {hint}")
         lines.append(
             f"  wall clock       compile {self.compile_time_ms:.1f} ms, run {self.execute_time_ms:.1f} ms"
         )
