@@ -25,7 +25,7 @@ from pto_wsp.types import DType
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 POINTER = ir.PointerType()
 WORDS_PER_TILE = 5  # address, row stride, column stride, valid rows, valid columns
-UNROLLED_COST = 96  # vector instructions, roughly, up to which steps are written out in one turn of a loop
+UNROLLED_COST = 64  # vector instructions, roughly, up to which steps are written out in one turn of a loop
 MOST_UNROLLED = 8
 
 
