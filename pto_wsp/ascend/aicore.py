@@ -22,8 +22,8 @@ Calling convention of what `emit_kernel` gives; host program, task generator and
 
 What a caller has to see to: a tile's columns lie next to each other (colStride 1), and so do the rows of a tile of one
 column (rowStride 1), unless `emit_kernel` was told that a vector lies `apart`; rows of other tiles may lie at any
-distance. Out tiles do not overlap In tiles of the same task, except that two parameters may be the very same region.
-Valid extents are at least 1 and obey trace.extents (constraints(), needed()).
+distance. Out tiles do not overlap In tiles of the same task, except that in an AIV kernel two parameters of one shape
+may be the very same region. Valid extents are at least 1 and obey trace.extents (constraints(), needed()).
 
 Run leaves no event, flag, queue or atomic mode behind. Between two Run calls on one core: PipeBarrier<PIPE_ALL>() and a
 fresh TPipe (or pipe->Reset()).

@@ -105,9 +105,9 @@ def test_only_calls_that_2201_has() -> None:
     """No rule names a function outside the list."""
     for name in COMPUTING:
         graphs, _ = supported(drawn(name))
-        for graph in graphs[::5]:
+        for graph in graphs[::7]:
             code = re.sub(r"//[^\n]*", "", emit_kernel(graph).text)
-            used = set(re.findall(r"\b([A-Z]\w*)(?:<[^;()]*>)?\(", code))
+            used = set(re.findall(r"\b([A-Z]\w*)(?:<[^;()=\n]*>)?\(", code))
             allowed = CALLS | OURS | {"GM_ADDR", "KERNEL_TASK_TYPE_DEFAULT"}
             assert used <= allowed, (name, used - allowed)
 
