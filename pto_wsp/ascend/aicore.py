@@ -276,9 +276,10 @@ def _params(graph: KernelGraph, apart: Collection[str] = ()) -> dict[int, Source
         if isinstance(kind, ScalarType) and kind.dtype.is_float:
             c_type = "float"
         rows, cols = (kind.rows, kind.cols) if isinstance(kind, TileType) else (None, None)
-        called = names.new(
-            param.name if param.is_tile or identifier(param.name) not in RESERVED else param.name + "_value"
-        )
+        if param.is_tile:
+            called = names.new(param.name, "_gm", "_rows", "_cols", "_row_stride", "_col_stride")
+        else:
+            called = names.new(param.name if identifier(param.name) not in RESERVED else param.name + "_value")
         scattered = param.name in apart and rows is not None and (rows == 1) != (cols == 1)
         if scattered and kind.dtype.itemsize not in (2, 4):
             raise CompileError(
@@ -462,7 +463,7 @@ class VectorKernel:
         self._text = extent or Extent(graph, params).text
         self.names = Names()
         for p in params.values():
-            self.names.new(p.identifier + "_gm" if p.is_tile else p.identifier)
+            self.names.keep(p.identifier + "_gm" if p.is_tile else p.identifier)
         self.tiles = [n for n in graph.nodes if n.is_tile and n.op.name != "param"]
         self.rows = max((n.tile.rows for n in self.tiles), default=1)
         self.strips = self._by_strips()
@@ -818,7 +819,7 @@ class VectorKernel:
             if before is not None and (before.hint, before.dtype) == (buffer.hint, buffer.dtype):
                 names[id(buffer)] = names[id(before)]
             else:
-                names[id(buffer)] = self.names.new(buffer.hint)
+                names[id(buffer)] = self.names.new(buffer.hint, "_in", "_out")
         return names
 
     def _queues(self, names: dict[int, str]) -> list[str]:
@@ -927,8 +928,8 @@ class MixKernel:
         self.extent = Extent(graph, self.params)
         names = Names()
         for p in params.values():
-            names.new(p.identifier)
-        self.slots = {id(slot): names.new(slot.hint) for slot in self.plan.slots}
+            names.keep(p.identifier, p.identifier + "_gm")
+        self.slots = {id(slot): names.new(slot.hint, "_gm") for slot in self.plan.slots}
         self.helpers: set[str] = {"Least"}
         self.rows: list[Row] = []
         self.functions: list[str] = []
@@ -1138,7 +1139,7 @@ def _counted(lines: list[str]) -> list[str]:
     head: list[str] = []
     for product in often:
         name = "count" if len(often) == 1 else f"count_{product.rsplit(' ', 1)[1]}"
-        if any(f" {name} =" in h for h in head):
+        if any(re.search(rf"\b{name}\b", line) for line in (*head, *lines)):
             continue
         head.append(f"const uint32_t {name} = {product};")
         lines = [re.sub(rf"(?<![\w.]){re.escape(product)}\b(?! [*/])", name, line) for line in lines]

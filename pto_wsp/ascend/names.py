@@ -26,7 +26,7 @@ linux unix i386 near far errno assert printf signbit min max abs exp log sin cos
 floor ceil round trunc erf index y0 y1 yn j0 j1 jn stdin stdout stderr half bfloat16_t float16_t
 bfloat16 int4b_t int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t size_t ptrdiff_t
 """.split()
-_OWN = "pipe workspace first n r c count arena cube_slot vector_part worker plan".split()
+_OWN = "pipe workspace first n r c count arena kept part both id sum best next".split()
 RESERVED = frozenset(_CPP + _OWN)  # inside a function
 RESERVED_OUTSIDE = frozenset([*_CPP, "pipe", "workspace"])  # for parameters, which get a suffix inside
 
@@ -52,15 +52,19 @@ class Names:
     def __init__(self, taken: frozenset[str] = RESERVED) -> None:
         self._taken = set(taken)
 
-    def new(self, text: str) -> str:
-        """An identifier like `text` that nobody has yet."""
+    def new(self, text: str, *suffixes: str) -> str:
+        """An identifier like `text` that nobody has yet; the same with each suffix is taken too."""
         base = identifier(text)
         name, number = base, 1
-        while name in self._taken:
+        while any(name + suffix in self._taken for suffix in ("", *suffixes)):
             number += 1
             name = f"{base}_{number}"
-        self._taken.add(name)
+        self.keep(name, *(name + suffix for suffix in suffixes))
         return name
+
+    def keep(self, *names: str) -> None:
+        """Nobody is given these."""
+        self._taken.update(names)
 
 
 def comment(text: str, most: int = MOST_COMMENT) -> str:

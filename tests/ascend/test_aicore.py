@@ -242,6 +242,22 @@ def test_names_cannot_become_code(name: str) -> None:
     assert np.allclose(arrays[1], np.e)
 
 
+def test_names_that_emission_makes_up_are_nobodys() -> None:
+    """A user's names may look like those of queues, global tiles, strides and counts."""
+    tile = TileType(16, 64, DType.F32)
+    names = ("x", "x_gm", "x_in", "x_rows", "x_out", "count", "count_64", "first", "n")
+    handles = [Node(OPS["param"], (), tile, {"type": tile, "index": i}) for i in range(len(names))]
+    loads = [Node(OPS["load"], (h,), tile, {"at": "entry"}) for h in handles[:-1]]
+    total, nodes = loads[0], []
+    for load in loads[1:]:
+        total = Node(OPS["add"], (total, load), tile, {})
+        nodes.append(total)
+    store = Node(OPS["store"], (handles[-1], total), None, {})
+    params = tuple(Param(n, "out" if h is handles[-1] else "in", h) for n, h in zip(names, handles, strict=True))
+    graph = KernelGraph("clash", params, (*handles, *loads, *nodes, store))
+    Batch([graph]).check(0, [np.ones((16, 64), np.float32) for _ in names])
+
+
 def test_comments_stay_comments() -> None:
     for text in ("ends in a backslash \\", "two\nlines", "??/", "tab\tand \x07", "/* */", "x" * 500, "naïve"):
         line = comment(text)
