@@ -14,6 +14,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pto_wsp.ascend.build import HostProgram, Launch, Out, ShimError, Workspace, build, compiler, shim_folder
 from pto_wsp.errors import UsageError
@@ -207,7 +209,7 @@ add("brcb_half", [(H, 8)], [(H, 128)], "Brcb(b0, a0, 1, {1, 8});", lambda x: np.
 add("broadcast", [(F, 16), (F, 24)], [(F, 16 * 24), (F, 16 * 24)],
     "uint32_t d[2] = {16, 24}, r[2] = {16, 1}, w[2] = {1, 24}; Broadcast<float, 2, 1>(b0, a0, d, r, t);" + BAR + "Broadcast<float, 2, 0>(b1, a1, d, w, t);",
     lambda v, w: (np.repeat(v, 24), np.tile(w, 16)))  # fmt: skip
-add("index", [(F, 8)], [(J, 40), (F, 40), (S, 40)],
+add("progressions", [(F, 8)], [(J, 40), (F, 40), (S, 40)],
     "CreateVecIndex(b0, 5, 40); ArithProgression(b1, 1.0f, 0.5f, 40); ArithProgression(b2, (int16_t)0, (int16_t)3, 40);",
     lambda _: (np.arange(40) + 5, 1 + np.arange(40) * 0.5, np.arange(40) * 3))  # fmt: skip
 add("gather", [(F, 64), (J, 32)], [(F, 32)], "Muls(a1, a1, 4, 32);" + BAR + "Gather(b0, a0, a1.ReinterpretCast<uint32_t>(), 0, 32);",
@@ -416,6 +418,30 @@ extern "C" __global__ __aicore__ void mm_kn_float(GM_ADDR x, GM_ADDR w, GM_ADDR 
     PipeBarrier<PIPE_ALL>();
     Fixpipe(yG, c, FixpipeParamsV220(48, 16, 16, 48, false, QuantMode_t::NoQuant, 0, 1, 0, 0, 0));
 }
+extern "C" __global__ __aicore__ void any_copy(GM_ADDR x, GM_ADDR y, uint32_t rows, uint32_t cols, uint32_t srcGap, uint32_t dstGap, uint32_t left, uint32_t right)
+{   // DataCopyPad with any parameters into 4096 halves that were 7
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
+    TPipe pipe; TBuf<> b; pipe.InitBuffer(b, 8192);
+    LocalTensor<half> t = b.Get<half>();
+    GlobalTensor<half> xG, yG; xG.SetGlobalBuffer((__gm__ half *)x, 2000); yG.SetGlobalBuffer((__gm__ half *)y, 4096);
+    Duplicate(t, static_cast<half>(7.0f), 4096);
+    PipeBarrier<PIPE_ALL>();
+    DataCopyPad(t, xG, DataCopyExtParams(rows, cols * 2, srcGap * 2, dstGap, 0), DataCopyPadExtParams<half>(true, left, right, static_cast<half>(-1.0f)));
+    PipeBarrier<PIPE_ALL>();
+    DataCopy(yG, t, 4096);
+}
+extern "C" __global__ __aicore__ void any_add(GM_ADDR x, GM_ADDR y, GM_ADDR z, uint64_t mask, uint32_t repeat, uint32_t db, uint32_t ab, uint32_t bb, uint32_t dr, uint32_t ar, uint32_t br)
+{   // level 0 with any strides, onto zeros
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
+    TPipe pipe; TBuf<> p, q, r; pipe.InitBuffer(p, 8192); pipe.InitBuffer(q, 8192); pipe.InitBuffer(r, 8192);
+    LocalTensor<float> a = p.Get<float>(), b = q.Get<float>(), d = r.Get<float>();
+    GlobalTensor<float> xG, yG, zG; xG.SetGlobalBuffer((__gm__ float *)x, 2048); yG.SetGlobalBuffer((__gm__ float *)y, 2048); zG.SetGlobalBuffer((__gm__ float *)z, 2048);
+    DataCopy(a, xG, 2048); DataCopy(b, yG, 2048); Duplicate(d, 0.0f, 2048);
+    PipeBarrier<PIPE_ALL>();
+    Add(d, a, b, mask, repeat, BinaryRepeatParams(db, ab, bb, dr, ar, br));
+    PipeBarrier<PIPE_ALL>();
+    DataCopy(zG, d, 2048);
+}
 constexpr uint32_t kSlots = 2;
 __aicore__ inline void CubeTile(GM_ADDR x, GM_ADDR slot)
 {   // slot = x @ x^T, 16 x 16
@@ -546,6 +572,47 @@ def test_matrix_products(program: HostProgram, name: str, m: int, n: int, k: int
     wanted = x.astype(np.float64) @ w.astype(np.float64).T + bias[:n]
     wanted = np.maximum(wanted, 0) if relu == "true" else wanted
     np.testing.assert_array_equal(y, wanted.astype(NUMPY[o]))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.integers(1, 20), cols=st.integers(1, 60), src=st.integers(0, 40), dst=st.integers(0, 5), left=st.integers(0, 18), right=st.integers(0, 18))
+def test_any_copy(program: HostProgram, rows: int, cols: int, src: int, dst: int, left: int, right: int) -> None:
+    x, y = np.arange(2000).astype(np.float16), np.zeros(4096, np.float16)
+    block = -(-(left + cols) // 16) * 16  # of halves that a row fills
+    pitch = block + dst * 16
+    wrong = [(left > 16 or right > 16, "each side at most 32"), (left + cols + right > block, "beyond the 32-byte block"),
+             ((rows - 1) * (cols + src) + cols > 2000, "SetGlobalBuffer allows"), ((rows - 1) * pitch + left + cols + right > 4096, "the tensor has 8192")]  # fmt: skip
+    if any(bad for bad, _ in wrong):
+        with pytest.raises(ShimError, match="|".join(text for bad, text in wrong if bad)):
+            program.run("any_copy", x, y, rows, cols, src, dst, left, right)
+        return
+    if left + cols + right < block:  # the fill is nobody's, and the store takes everything
+        with pytest.raises(ShimError, match="was never written"):
+            program.run("any_copy", x, y, rows, cols, src, dst, left, right)
+        return
+    program.run("any_copy", x, y, rows, cols, src, dst, left, right)
+    wanted = np.full(4096, 7, np.float16)
+    for r in range(rows):
+        wanted[r * pitch : r * pitch + block] = -1
+        wanted[r * pitch + left : r * pitch + left + cols] = x[r * (cols + src) : r * (cols + src) + cols]
+    np.testing.assert_array_equal(y, wanted)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(mask=st.integers(1, 64), repeat=st.integers(0, 12), blocks=st.tuples(*[st.integers(0, 4)] * 3), strides=st.tuples(*[st.integers(0, 24)] * 3))
+def test_any_strides(program: HostProgram, mask: int, repeat: int, blocks: tuple[int, int, int], strides: tuple[int, int, int]) -> None:
+    x, y, z = np.arange(2048, dtype=np.float32), np.arange(2048, dtype=np.float32) * 3, np.zeros(2048, np.float32)
+    lane = np.arange(mask)
+    at = [np.arange(repeat)[:, None] * 8 * r + lane // 8 * 8 * b + lane % 8 for b, r in zip(blocks, strides)]
+    if repeat and (blocks[0] == 0 or any(a.max() >= 2048 for a in at)):
+        with pytest.raises(ShimError, match="dstBlkStride = 0|are reached"):
+            program.run("any_add", x, y, z, mask, repeat, *blocks, *strides)
+        return
+    program.run("any_add", x, y, z, mask, repeat, *blocks, *strides)
+    wanted = np.zeros(2048, np.float32)
+    for r in range(repeat):
+        wanted[at[0][r]] = x[at[1][r]] + y[at[2][r]]
+    np.testing.assert_array_equal(z, wanted)
 
 
 def test_second_operand_as_rows_of_k(program: HostProgram) -> None:
