@@ -52,4 +52,4 @@ def draw(claims: dict[str, list[dict[str, Any]]], file: Path) -> None:
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(file, dpi=100)
+    figure.savefig(file, dpi=85)

@@ -18,7 +18,7 @@ from pto_wsp import Dense, DType, In, Out, P, Tensor, Tile, kernel, pto, workloa
 from pto_wsp.lower import jit, pipeline
 
 F32 = DType.F32
-TILES = 512
+TILES = 2048
 
 
 @kernel
