@@ -123,6 +123,9 @@ from pto_wsp.types import Dense, DenseDyn, DType, Location, Ragged, ScalarType, 
 
 __version__ = "0.1.0"
 
+workload_decorator = workload   # the names under which older programs import the two decorators
+kernel_decorator = kernel
+
 __all__ = [
     "__version__",
     "Channel",

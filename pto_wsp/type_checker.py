@@ -273,22 +273,27 @@ def _arity_errors(
 
 
 def _name_errors(name: str, params: tuple[_Param, ...], given: dict[str, Any]) -> Findings:
+    """The number fits, so a required parameter is missing, an unknown one is given, or one is misspelt: that is one
+    finding, a missing argument."""
     names = [p.name for p in params]
+    missing = [p.name for p in params if p.required and p.name not in given]
     for key in given:
-        if key not in names:
-            close = difflib.get_close_matches(key, names, 1)
-            yield TypeErrorInfo(
-                TypeErrorKind.ARITY_MISMATCH,
-                f"{name} has no parameter {key!r}; it has {', '.join(names)}",
-                expected=", ".join(names),
-                got=key,
-                hint=f"did you mean {close[0]!r}?" if close else None,
-            )
-    for param in params:
-        if param.required and param.name not in given:
-            yield TypeErrorInfo(
-                TypeErrorKind.MISSING_ARGUMENT, f"{name}: no argument for {param.name!r}", expected=param.name
-            )
+        if key in names:
+            continue
+        close = difflib.get_close_matches(key, names, 1)
+        hint = f"did you mean {close[0]!r}?" if close else None
+        text = f"{name} has no parameter {key!r}; it has {', '.join(names)}"
+        if missing:
+            meant = close[0] if close and close[0] in missing else missing[0]
+            missing.remove(meant)
+            kind, text = TypeErrorKind.MISSING_ARGUMENT, f"{text}; no argument for {meant!r}"
+        else:
+            kind, meant = TypeErrorKind.ARITY_MISMATCH, ", ".join(names)
+        yield TypeErrorInfo(kind, text, expected=meant, got=key, hint=hint)
+    for parameter in missing:
+        yield TypeErrorInfo(
+            TypeErrorKind.MISSING_ARGUMENT, f"{name}: no argument for {parameter!r}", expected=parameter
+        )
 
 
 # ---------------------------------------------------------------------------------------------- one argument

@@ -94,8 +94,8 @@ def test_calls_that_fit():
         (scale, 1, (), [K.ARITY_MISMATCH]),
         (scale, 4, (), [K.ARITY_MISMATCH]),
         (unannotated, 0, ("x",), [K.ARITY_MISMATCH]),
-        (add, 0, ("a", "b", "oit"), [K.ARITY_MISMATCH, K.MISSING_ARGUMENT]),
-        (scale, 0, ("x", "gian"), [K.ARITY_MISMATCH, K.MISSING_ARGUMENT]),
+        (add, 0, ("a", "b", "oit"), [K.MISSING_ARGUMENT]),
+        (scale, 0, ("x", "gian"), [K.MISSING_ARGUMENT]),
     ],
 )
 def test_arity_and_names(kernel, positional, args, expected):
@@ -106,7 +106,7 @@ def test_messages_name_the_argument():
     (error,) = check_kernel_call(add, [], {"a": tensor(4, 8)})
     assert "b, out" in error.message and "add" in error.message and error.got == 1
     misspelt = check_kernel_call(add, [], {**dict(a=tensor(4, 8), b=tensor(4, 8)), "oit": tensor(4, 8)})
-    assert "oit" in misspelt[0].message and "out" in misspelt[0].hint and "out" in misspelt[1].message
+    assert "oit" in misspelt[0].message and "out" in misspelt[0].hint and misspelt[0].expected == "out"
 
 
 @pytest.mark.parametrize("value", [3, "x", [1.0], np.zeros((4, 8), np.float32), Symbol("x"), LoopVar("i", 4)])

@@ -44,6 +44,12 @@ class Node:
     def is_tile(self) -> bool:
         return isinstance(self.type, TileType)
 
+    @property
+    def kind(self) -> Any:
+        """The member of OpKind for this operation."""
+        from pto_wsp.trace.kinds import OpKind
+        return OpKind(self.op.name)
+
     def __repr__(self) -> str:
         kind = f": {self.type}" if self.type is not None else ""
         return f"<{self.op.name}{kind}>"
@@ -87,6 +93,13 @@ class KernelGraph:
         return tuple(p for p in self.params if not p.is_tile)
 
     @property
+    def ops(self) -> tuple[Node, ...]:
+        """The operations in order, without the parameters and the loads that their use implies."""
+        implied = ("entry", "operand")
+        return tuple(n for n in self.nodes
+                     if n.op.name not in ("param", "scalar_param") and n.attrs.get("at") not in implied)
+
+    @property
     def stores(self) -> tuple[Node, ...]:
         return tuple(n for n in self.nodes if n.op.name == "store")
 
@@ -103,6 +116,10 @@ class KernelGraph:
     def static_cycles(self) -> int:
         """Cycles of a task whose tiles are all full; run-time `add_cycles` expressions are not included."""
         return sum(term.static for term in self.cycles())
+
+    def dump(self) -> str:
+        """The graph as text; the same as str(graph)."""
+        return str(self)
 
     def __str__(self) -> str:
         from pto_wsp.trace.text import print_graph

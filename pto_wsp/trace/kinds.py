@@ -9,9 +9,25 @@ from pto_wsp.trace.ops import OPS
 __all__ = ["OpKind"]
 
 
-def _camel(name: str) -> str:
-    """`row_sum` -> `RowSum`; the op's own name is the member's value."""
-    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+SPELLED = {
+    "maximum": ("Max",),
+    "minimum": ("Min",),
+    "rowsum": ("RowSum",),
+    "rowmax": ("RowMax",),
+    "rowmean": ("RowMean",),
+    "colsum": ("ColSum",),
+    "colmax": ("ColMax",),
+    "rowadd": ("RowBroadcastAdd",),
+    "rowmul": ("RowExpandMul", "RowBroadcastMul"),
+    "coladd": ("ColBroadcastAdd",),
+    "colmul": ("ColBroadcastMul",),
+    "tsort32": ("TSort32",),
+}
 
 
-OpKind = Enum("OpKind", {_camel(name): name for name in OPS})  # type: ignore[misc]
+def _members(name: str) -> tuple[str, ...]:
+    """`slice_even` -> `SliceEven`, unless SPELLED says otherwise; the op's own name is the member's value."""
+    return SPELLED.get(name, ("".join(part[:1].upper() + part[1:] for part in name.split("_")),))
+
+
+OpKind = Enum("OpKind", [(member, name) for name in OPS for member in _members(name)])  # type: ignore[misc]

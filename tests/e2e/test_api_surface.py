@@ -70,6 +70,29 @@ def test_public_name(name):
     assert name in pto_wsp.__all__
 
 
+def test_older_names_of_the_decorators():
+    assert pto_wsp.kernel_decorator is pto_wsp.kernel
+    assert pto_wsp.workload_decorator is pto_wsp.workload
+
+
+def test_op_kinds_are_spelled_as_documented():
+    names = """Load Store Alloc Add Sub Mul Div Max Min Neg Abs Exp Log Sqrt Rsqrt Tanh Sigmoid Relu Gelu Silu
+        RowSum RowMax RowMean ColSum ColMax RowBroadcastAdd RowBroadcastMul RowExpandMul ColBroadcastAdd
+        ColBroadcastMul Matmul Constant Sin Cos IotaU32 TSort32 ExtractTopkIndices"""
+    for name in names.split():
+        assert hasattr(pto_wsp.OpKind, name), name
+
+
+def test_a_trace_lists_its_ops_and_dumps():
+    @kernel
+    def center(x: In[Tile[2, 5, DType.F32]], y: Out[Tile[2, 5, DType.F32]]):
+        pto.store(y, pto.sub(x, pto.rowmean(pto.load(x))))
+
+    graph, kind = center.trace(), pto_wsp.OpKind
+    assert [op.kind for op in graph.ops] == [kind.Load, kind.RowMean, kind.Sub, kind.Store]
+    assert graph.dump() == str(graph)
+
+
 def test_nothing_exported_is_missing_or_private():
     for name in pto_wsp.__all__:
         assert hasattr(pto_wsp, name)
