@@ -253,6 +253,9 @@ WRONG: dict[str, tuple[str, ...]] = {
                    r"DataCopy: dst overwrites GM byte 0 .* missing PipeBarrier<PIPE_MTE3>"),
     "store_then_load": (OPEN + "Adds(b, a, 1.0f, 1024); PipeBarrier<PIPE_ALL>(); DataCopy(yGm, b, 1024); DataCopy(t, yGm, 64);",
                         r"DataCopy: src reads GM byte 0 .*HardEvent::MTE3_MTE2"),
+    "neighbour_of_scalar": (OPEN + """WholeReduceSum(b, a, 64, 1, 1, 1, 8); b.SetValue(1, 0.0f);
+       int e = pipe.FetchEventID(HardEvent::S_MTE3); SetFlag<HardEvent::S_MTE3>(e); WaitFlag<HardEvent::S_MTE3>(e);
+       DataCopyPad(yGm, b, DataCopyExtParams{1, 8, 0, 0, 0});""", r"DataCopyPad: src reads .* WholeReduceSum wrote .*HardEvent::V_MTE3"),
     # -- flags
     "flag_never_waited": (SETUP + "int e = pipe.FetchEventID(HardEvent::V_S); SetFlag<HardEvent::V_S>(e);", r"SetFlag: event id 0 of V_S is still set"),
     "flag_twice": (SETUP + "int e = pipe.AllocEventID<HardEvent::V_S>(); SetFlag<HardEvent::V_S>(e); SetFlag<HardEvent::V_S>(e);",

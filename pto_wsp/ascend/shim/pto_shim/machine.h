@@ -62,7 +62,7 @@ struct Touch {
     uint8_t pipe = 0;
 };
 struct Granule {
-    Touch writer;
+    Touch writer, older;                           // older: a writer of other bytes that the last one did not wait for
     Touch readers[4];
 };
 struct GmGranule : Granule {

@@ -227,6 +227,7 @@ PTO_SHIM_FN void TouchGranule(Instr &in, Granule &g, uint32_t bytes, bool write,
     };
     Touch &w = g.writer;
     meet(w, true);
+    meet(g.older, true);
     for (int i = 0; adders != nullptr && !atomic && i < 4; ++i) {
         meet(adders[i], true);
     }
@@ -246,6 +247,8 @@ PTO_SHIM_FN void TouchGranule(Instr &in, Granule &g, uint32_t bytes, bool write,
     }
     if (w.seq != 0 && (mine(w) || (w.core == now.core && w.pipe == now.pipe && !Known(in, w)))) {
         now.bytes |= w.bytes;   // neighbours written one by one by the same pipe
+    } else if (w.seq != 0 && !Known(in, w)) {
+        g.older = w;
     }
     w = now;
 }
