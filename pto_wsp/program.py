@@ -485,18 +485,16 @@ class _Run:
             chunks += 1
             _play(engine, table)
 
-        unfolds = self.inputs.volatile or program._expansion.reads_results(self.inputs)
-        if unfolds:
+        middle = begin
+        if self.inputs.volatile or program._expansion.reads_results(self.inputs):
             self._unfold(table, tick)
         else:
             self.total = self._expand(table, tick)
-        middle = begin if unfolds else time.perf_counter_ns()
-        if unfolds:
-            pass
-        elif chunks == 1:  # the table still holds all tasks
-            self._execute(table)
-        elif chunks:
-            self._expand(table, self._execute)
+            middle = time.perf_counter_ns()
+            if chunks == 1:  # the table still holds all tasks
+                self._execute(table)
+            elif chunks:
+                self._expand(table, self._execute)
         end = time.perf_counter_ns()
         program._note(TraceLevel.SUMMARY, TraceEvent(f"simulate {program.name}", "simulate", begin, middle))
         program._note(TraceLevel.SUMMARY, TraceEvent(f"execute {program.name}", "execute", middle, end))
