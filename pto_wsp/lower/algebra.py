@@ -7,7 +7,7 @@ In: `Lanes` values (LLVM value + DType) and Python numbers, which adopt the othe
 Out: `Lanes`. Comparisons give masks, which are Lanes with dtype None (one i1 a lane).
 
   values       const(number, dtype)  splat(scalar ir value, dtype)  wrap(ir value, dtype)
-               load(pointer, dtype, align=)  store(x, pointer, align=)      contiguous lanes
+               load(pointer, dtype, align=, mask=)  store(x, pointer, align=, mask=)      contiguous lanes
                gather(pointer, at, dtype)                                   element offsets, i32 or i64 lanes
   arithmetic   add sub mul neg abs                  floats: IEEE; ints: wrap around
                div rem                              floats: IEEE, no rem; ints: truncate, rem has the sign of x,
@@ -51,7 +51,7 @@ from pto_wsp.types import DType
 Number = int | float | bool
 Operand = Any  # Lanes, or a Number, which adopts the dtype of the other operands
 
-I1 = ir.IntType(1)
+I1, I32 = ir.IntType(1), ir.IntType(32)
 IR_TYPES: dict[DType, ir.Type] = {
     DType.F16: ir.IntType(16),
     DType.BF16: ir.IntType(16),
@@ -133,15 +133,28 @@ class Algebra:
         """An LLVM value of this width as Lanes."""
         return Lanes(value, dtype)
 
-    def load(self, pointer: Any, dtype: DType, align: int | None = None) -> Lanes:
-        """Contiguous lanes from `pointer`; align in bytes, the element's own by default."""
-        value = self.builder.load(pointer, align=align or dtype.itemsize, typ=self.ir_type(dtype))
-        return Lanes(value, dtype)
+    def load(self, pointer: Any, dtype: DType, align: int | None = None, mask: Lanes | None = None) -> Lanes:
+        """Contiguous lanes from `pointer`; align in bytes, the element's own by default. Only the mask's lanes are
+        touched, and the others are 0."""
+        align, vector = align or dtype.itemsize, self.ir_type(dtype)
+        if mask is None:
+            return Lanes(self.builder.load(pointer, align=align, typ=vector), dtype)
+        kinds = [ir.PointerType(), I32, self.ir_type(None), vector]
+        function = self.declare(f"llvm.masked.load.{_suffix(vector)}.p0", vector, kinds)
+        zeros = _Text(vector, "zeroinitializer")
+        return Lanes(self.builder.call(function, [pointer, I32(align), mask.ir, zeros]), dtype)
 
-    def store(self, x: Lanes, pointer: Any, align: int | None = None) -> None:
-        """Contiguous lanes to `pointer`; align in bytes, the element's own by default."""
+    def store(self, x: Lanes, pointer: Any, align: int | None = None, mask: Lanes | None = None) -> None:
+        """Contiguous lanes to `pointer`; align in bytes, the element's own by default. Only the mask's lanes are
+        touched."""
         assert x.dtype is not None, "a mask has no bytes: convert it first"
-        self.builder.store(x.ir, pointer, align=align or x.dtype.itemsize)
+        align, vector = align or x.dtype.itemsize, self.ir_type(x.dtype)
+        if mask is None:
+            self.builder.store(x.ir, pointer, align=align)
+            return
+        kinds = [vector, ir.PointerType(), I32, self.ir_type(None)]
+        function = self.declare(f"llvm.masked.store.{_suffix(vector)}.p0", ir.VoidType(), kinds)
+        self.builder.call(function, [x.ir, pointer, I32(align), mask.ir])
 
     def gather(self, pointer: Any, at: Lanes, dtype: DType) -> Lanes:
         """Element `at` (i32 or i64 lanes) of the array of dtype at `pointer`, for every lane."""

@@ -559,7 +559,9 @@ class _Writer:
     def row_buffer(self, buffer: Buffer) -> Any:
         """Address of this row in a row buffer, which has a row for each of a block."""
         address = self.buffer_view(buffer).address
-        return address if self.in_block is None else self.move(address, self.build.mul(self.in_block, I64(buffer.pitch)))
+        if self.in_block is None:
+            return address
+        return self.move(address, self.build.mul(self.in_block, I64(buffer.pitch)))
 
     def compute(self, lane: Lane, node: Node) -> Lanes:
         if node.op.name == "iota_u32":
@@ -597,25 +599,14 @@ class _Writer:
         self.store_lanes(lane, value, pointer, dtype)
 
     def load_lanes(self, lane: Lane, pointer: Any, dtype: DType) -> Lanes:
-        if lane.mask is None:
-            return lane.k.load(pointer, dtype)
-        kind = lane.k.ir_type(dtype)
-        load = self.intrinsic(f"llvm.masked.load.{_suffix(kind)}.p0", kind, [POINTER, I32, lane.mask.ir.type, kind])
-        return Lanes(self.build.call(load, [pointer, I32(dtype.itemsize), lane.mask.ir, _zeros(kind)]), dtype)
+        return lane.k.load(pointer, dtype, mask=lane.mask)
 
     def store_lanes(self, lane: Lane, value: Lanes, pointer: Any, dtype: DType) -> None:
         value = lane.k.convert(value, dtype)
-        if lane.mask is None:
-            lane.k.store(value, pointer, align=dtype.itemsize)
-            return
-        if isinstance(lane.count, ir.Constant):
+        if lane.mask is not None and isinstance(lane.count, ir.Constant):
             self.store_first(value.ir, pointer, dtype, lane.count.constant)
-            return
-        kind = lane.k.ir_type(dtype)
-        store = self.intrinsic(
-            f"llvm.masked.store.{_suffix(kind)}.p0", ir.VoidType(), [kind, POINTER, I32, lane.mask.ir.type]
-        )
-        self.build.call(store, [value.ir, pointer, I32(dtype.itemsize), lane.mask.ir])
+        else:
+            lane.k.store(value, pointer, mask=lane.mask)
 
     def store_first(self, vector: Any, pointer: Any, dtype: DType, count: int) -> None:
         """The first `count` lanes, in pieces of 8, 4, 2 and 1.
@@ -635,11 +626,6 @@ class _Writer:
                 )
             self.build.store(piece, here, align=dtype.itemsize)
             at += width
-
-    def intrinsic(self, name: str, result: Any, operands: list[Any]) -> Any:
-        if name not in self.module.globals:
-            ir.Function(self.module, ir.FunctionType(result, operands), name)
-        return self.module.globals[name]
 
     def first_lanes(self, count: Any) -> Lanes:
         """A mask of the first `count` lanes."""
@@ -918,8 +904,8 @@ def lanes_of(stage: Stage) -> int:
     nodes = [n for n in stage.nodes if n.op.name != "store"]
     if not all(isinstance(RULES[n.op.name], Map) for n in nodes):
         return LANES
-    values = [o for n in stage.nodes for o in (n, *n.operands) if o.type is not None]
-    return LANES * max(1, 32 // max(compute_dtype(v.type.dtype).bits for v in values))
+    types = [o.type for n in stage.nodes for o in (n, *n.operands)]
+    return LANES * max(1, 32 // max(compute_dtype(t.dtype).bits for t in types if t is not None))
 
 
 def unrolled(stage: Stage) -> int:
@@ -965,12 +951,6 @@ def _copier(module: ir.Module, size: int) -> ir.Function:
         build.store(build.load(here, typ=element, align=size), there, align=size)
     build.ret_void()
     return function
-
-
-def _suffix(kind: Any) -> str:
-    from pto_wsp.lower.algebra import _suffix as suffix
-
-    return suffix(kind)
 
 
 def _zeros(kind: Any) -> Any:

@@ -40,7 +40,7 @@ __all__ = ["K_BLOCK", "MatmulSpec", "Target", "accumulator", "emit", "scratch_by
 
 K_BLOCK = 256       # products summed in a row before the sum joins the others: a block of b stays in the L1 cache
 
-I1, I8, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(64)
+I8, I64 = ir.IntType(8), ir.IntType(64)
 POINTER = ir.PointerType()
 CROWDED = 2048      # rows a multiple of this many bytes apart share a few sets of the L1 cache
 MOST_ROWS = 8       # in a micro-kernel: a general register each
@@ -429,7 +429,7 @@ def _multiply_add(k: Algebra, lane: _Lane, x: Lanes, y: Lanes, z: Lanes) -> Lane
         return k.fma(x, y, z)
     halves = ir.VectorType(ir.IntType(16), 2 * lane.count)
     name = PAIR_DOT[lane.count * lane.dtype.bits]
-    dot = _declare(k.builder.module, name, k.ir_type(lane.dtype), [halves, halves])
+    dot = k.declare(name, k.ir_type(lane.dtype), [halves, halves])
     pair = k.builder.call(dot, [k.builder.bitcast(x.ir, halves), k.builder.bitcast(y.ir, halves)])
     return k.add(Lanes(pair, lane.dtype), z)
 
@@ -446,39 +446,26 @@ class _Edge:
 
     def load(self, pointer: Any, left: Any) -> Lanes:
         """The vector at pointer; `left` elements may be read, or all when it is None."""
-        vector = self.k.ir_type(self.lane.dtype)
-        if left is None:
-            return self.k.load(pointer, self.lane.dtype, align=1)
-        if self.masks:
-            name = f"llvm.masked.load.{_suffix(vector)}.p0"
-            mask = ir.VectorType(I1, self.lane.count)
-            load = _declare(self.build.module, name, vector, [POINTER, ir.IntType(32), mask, vector])
-            return Lanes(self.build.call(load, [pointer, ir.IntType(32)(1), self.mask(left), vector(None)]),
-                         self.lane.dtype)
+        if left is None or self.masks:
+            return self.k.load(pointer, self.lane.dtype, align=1, mask=None if left is None else self.mask(left))
         self.copy(pointer, self.spill, left)
         return self.k.load(self.spill, self.lane.dtype)
 
     def store(self, x: Lanes, pointer: Any, left: Any) -> None:
         """At most `left` lanes of x to pointer, all when it is None."""
-        vector = self.k.ir_type(self.lane.dtype)
-        if left is None:
-            self.k.store(x, pointer, align=1)
-        elif self.masks:
-            name = f"llvm.masked.store.{_suffix(vector)}.p0"
-            mask = ir.VectorType(I1, self.lane.count)
-            store = _declare(self.build.module, name, ir.VoidType(), [vector, POINTER, ir.IntType(32), mask])
-            self.build.call(store, [x.ir, pointer, ir.IntType(32)(1), self.mask(left)])
+        if left is None or self.masks:
+            self.k.store(x, pointer, align=1, mask=None if left is None else self.mask(left))
         else:
             self.k.store(x, self.spill)
             self.copy(self.spill, pointer, left)
 
-    def mask(self, left: Any) -> Any:
+    def mask(self, left: Any) -> Lanes:
         """First `left` lanes; computed in 32 bits, which hold any extent."""
         index = ir.VectorType(ir.IntType(32), self.lane.count)
         lanes = ir.Constant(index, list(range(self.lane.count)))
         few = _minimum(self.build, _maximum(self.build, left, I64(0)), I64(self.lane.count))
         wide = Algebra(self.build, self.lane.count).splat(self.build.trunc(few, ir.IntType(32)), DType.I32)
-        return self.build.icmp_signed("<", lanes, wide.ir)
+        return Lanes(self.build.icmp_signed("<", lanes, wide.ir), None)
 
     def copy(self, source: Any, to: Any, left: Any) -> None:
         element = self.k.ir_type(self.lane.dtype).element
@@ -717,14 +704,3 @@ def _minimum(build: ir.IRBuilder, x: Any, y: Any) -> Any:
 
 def _maximum(build: ir.IRBuilder, x: Any, y: Any) -> Any:
     return build.select(build.icmp_signed(">", x, y), x, y)
-
-
-def _declare(module: ir.Module, name: str, result: ir.Type, operands: list[ir.Type]) -> ir.Function:
-    if name not in module.globals:
-        ir.Function(module, ir.FunctionType(result, operands), name)
-    return module.globals[name]
-
-
-def _suffix(vector: ir.VectorType) -> str:
-    kind = {"i32": "i32", "i64": "i64", "float": "f32", "double": "f64"}[str(vector.element)]
-    return f"v{vector.count}{kind}"

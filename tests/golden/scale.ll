@@ -110,7 +110,7 @@ body:
   %".89" = mul i64 %".76", %".68"
   %".90" = getelementptr i8, ptr %".67", i64 %".89"
   %".91" = getelementptr i16, ptr %".90", i64 16
-  %".92" = call <16 x i16> @"llvm.masked.load.v16i16.p0"(ptr %".91", i32 2, <16 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0>, <16 x i16> <i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0, i16 0>)
+  %".92" = call <16 x i16> @"llvm.masked.load.v16i16.p0"(ptr %".91", i32 2, <16 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0>, <16 x i16> zeroinitializer)
   %k12 = bitcast <16 x i16> %".92" to <16 x half>
   %k13 = fpext <16 x half> %k12 to <16 x float>
   %".93" = insertelement <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %k2, i32 0
