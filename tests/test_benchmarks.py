@@ -1,0 +1,31 @@
+"""The benchmark tool, without running benchmarks: they need a quiet machine."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+COMPARE = """
+from benchmarks.__main__ import regressions
+def row(median, **ratios):
+    return {"name": "case", "median": median, "spread": 0.02, "ratios": ratios, "at_least": False}
+assert regressions({"a": [row(1.0, numpy=2.0)]}, {"a": [row(9.0, numpy=2.1)]}) == []          # the peer was slower too
+assert len(regressions({"a": [row(1.0, numpy=2.0)]}, {"a": [row(1.0, numpy=3.0)]})) == 1
+assert len(regressions({"a": [row(1.2)]}, {"a": [row(1.0)]})) == 1                            # no peer: the time counts
+assert regressions({"a": [row(1.0)]}, {"a": [row(1.2)]}) == []
+"""
+
+
+def run(*arguments: str) -> str:
+    """In a process of its own, since importing `benchmarks` sets up its environment."""
+    return subprocess.check_output([sys.executable, *arguments], text=True, cwd=ROOT)
+
+
+def test_every_claim_is_listed():
+    listed = {line.split()[0] for line in run("-m", "benchmarks", "--list").splitlines()}
+    assert listed == {p.stem for p in (ROOT / "benchmarks").glob("*.py") if "\ndef cases(" in p.read_text()}
+
+
+def test_what_became_slower_is_found():
+    run("-c", COMPARE)
