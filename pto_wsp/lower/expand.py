@@ -139,83 +139,44 @@ class Expansion:
         host     runs tasks while the table fills, and keeps the values that are loaded into slots
         raises   RegionError for a task whose tile would not lie inside its array; its chunk is not handed over
         """
-        failure: list[BaseException] = []
-        table.count = table.first_task = tasks = 0
-        words = np.zeros(control.WRITTEN + len(self.tensors), np.int64)
-        kept = list(inputs.axes.values())
-        axis_words = np.zeros((len(kept) + 1, axes.WORDS), np.int64)
-        for k, (axis, data) in enumerate(inputs.axes.items()):
-            axis_words[k] = axes.words_of(axis, data, axis in inputs.volatile)
-
-        def flush(count: int) -> None:
-            nonlocal tasks
-            if host is not None:
-                host.run(table, int(words[control.EXECUTED]), count, words)
-            table.count, table.first_task = count, tasks
-            tasks += table.task_count if self.has_events else count
-            consume(table)
-            words[control.EXECUTED], words[control.WRITTEN :] = 0, 0
-
-        def refresh(number: int, host: Host) -> None:
-            axis, loop = list(self.axes.items())[number]
-            kept[number] = host.axis(lambda: axis_data(axis, inputs.given.get(axis, {}), loop))
-            axis_words[number] = axes.words_of(axis, kept[number], True)
-
-        def tell(what: int, rows: int) -> int:
-            try:
-                if what == control.FLUSH:
-                    flush(rows)
-                elif host is None:
-                    raise AssertionError("tasks have to be run before the next ones are known")
-                elif what == control.TURN:
-                    host.turn(words)
-                else:
-                    table.first_task = tasks
-                    host.run(table, int(words[control.EXECUTED]), rows, words)
-                    words[control.EXECUTED] = rows
-                    if what >= control.REFRESH:
-                        refresh(what - control.REFRESH, host)
-            except BaseException as error:
-                failure.append(error)
-                return 1
-            return 0
-
+        going = _Pass(self, inputs, table, consume, host)
         if stop is None:
             stop = np.zeros(1, np.int64)
         if host is not None:
-            host.begin(words)
+            host.begin(going.words)
         where = np.zeros(2 + self._depth, np.int64)
         places = [getattr(table, column).ctypes.data for column in COLUMNS]
         columns = np.array([*places, table.capacity, table.axes.shape[1], table.args.shape[1]], np.int64)
-        callback = _TELL(tell)
+        callback = _TELL(going.tell)
         run = _EXPAND(self.code.address("expand"))
-        given = (inputs.words, columns, callback, where, stop, words, axis_words)
+        given = (inputs.words, columns, callback, where, stop, going.words, going.axis_words)
         outcome = run(*(g.ctypes.data if isinstance(g, np.ndarray) else g for g in given))
-        if failure:
-            raise failure[0]
+        rows = int(where[1])
+        if outcome == 0 and rows:
+            going.tell(control.FLUSH, rows)
+        if going.failure is not None:
+            raise going.failure
         if outcome == STOPPED:
             raise Stopped
-        rows = int(where[1])
         if outcome:
-            tasks += int(np.count_nonzero(table.kernel[:rows] >= 0))
-            raise self._refused(outcome, int(where[0]), where[2:].tolist(), tasks, inputs, words[: control.SLOTS])
-        if rows and tell(control.FLUSH, rows):
-            raise failure[0]
+            raise self._refused(outcome, int(where[0]), where[2:].tolist(), rows, inputs, going)
         if host is not None:
-            host.end(words)
-        return tasks
+            host.end(going.words)
+        return going.tasks
 
     def _refused(
-        self, outcome: int, number: int, loops: list[int], task: int, inputs: Inputs, slots: NDArray[np.int64]
+        self, outcome: int, number: int, loops: list[int], rows: int, inputs: Inputs, going: _Pass
     ) -> ExecutionError:
-        """Why the run ended early."""
-        shapes, known = self._shapes(inputs), (inputs.symbols, slots.view(np.uint64).tolist())
+        """Why the run ended early. number: of the call, load or loop that is wrong; rows: filled in the table."""
+        known = (inputs.symbols, going.words[: control.SLOTS].view(np.uint64).tolist())
         if outcome == NO_ROW:
-            use = self.row_uses[number]
-            return diagnose.no_row(use, loops, {axis: len(data[0]) for axis, data in inputs.axes.items()}, *known)
+            entries = {axis: len(data[0]) for axis, data in zip(self.axes, going.data, strict=True)}
+            return diagnose.no_row(self.row_uses[number], loops, entries, *known)
+        shapes = self._shapes(inputs)
         if outcome == LOAD_OUTSIDE:
             load = self.loads[number]
             return diagnose.load_outside(load, loops, shapes[load.tensor], *known)
+        task = going.tasks + int(np.count_nonzero(going.table.kernel[:rows] >= 0))
         call = self.calls[number]
         return diagnose.outside(call, self.kernels[call.kernel], task, loops, shapes, *known)
 
@@ -261,6 +222,68 @@ class Host(Protocol):
 
     def end(self, words: NDArray[np.int64], /) -> None:
         """The run has ended well."""
+
+
+class _Pass:
+    """One pass through the workload: what the native code shares with us while it runs.
+
+    words, axis_words  see control.py and axes.py
+    data               the arrays that axis_words point to
+    tasks              handed over so far
+    """
+
+    def __init__(
+        self,
+        expansion: Expansion,
+        inputs: Inputs,
+        table: TaskTable,
+        consume: Callable[[TaskTable], None],
+        host: Host | None,
+    ) -> None:
+        self.expansion, self.inputs, self.table, self.consume, self.host = expansion, inputs, table, consume, host
+        self.failure: BaseException | None = None
+        self.tasks = table.count = table.first_task = 0
+        self.words = np.zeros(control.WRITTEN + len(expansion.tensors), np.int64)
+        self.data = list(inputs.axes.values())
+        self.axis_words = np.zeros((len(self.data) + 1, axes.WORDS), np.int64)
+        for k, (axis, data) in enumerate(inputs.axes.items()):
+            self.axis_words[k] = axes.words_of(axis, data, axis in inputs.volatile)
+
+    def tell(self, what: int, rows: int) -> int:
+        """What the native code calls; 0 to go on."""
+        try:
+            if what == control.FLUSH:
+                self._flush(rows)
+            elif self.host is None:
+                raise AssertionError("tasks have to be run before the next ones are known")
+            elif what == control.TURN:
+                self.host.turn(self.words)
+            else:
+                self._catch_up(self.host, rows)
+                if what >= control.REFRESH:
+                    self._refresh(self.host, what - control.REFRESH)
+        except BaseException as error:
+            self.failure = error
+            return 1
+        return 0
+
+    def _flush(self, rows: int) -> None:
+        if self.host is not None:
+            self._catch_up(self.host, rows)
+        self.table.count, self.table.first_task = rows, self.tasks
+        self.tasks += self.table.task_count if self.expansion.has_events else rows
+        self.consume(self.table)
+        self.words[control.EXECUTED], self.words[control.WRITTEN :] = 0, 0
+
+    def _catch_up(self, host: Host, rows: int) -> None:
+        self.table.first_task = self.tasks
+        host.run(self.table, int(self.words[control.EXECUTED]), rows, self.words)
+        self.words[control.EXECUTED] = rows
+
+    def _refresh(self, host: Host, number: int) -> None:
+        axis, loop = list(self.expansion.axes.items())[number]
+        self.data[number] = host.axis(lambda: axis_data(axis, self.inputs.given.get(axis, {}), loop))
+        self.axis_words[number] = axes.words_of(axis, self.data[number], True)
 
 
 _TELL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
