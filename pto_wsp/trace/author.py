@@ -37,15 +37,15 @@ __all__ = [
 
 
 @overload
-def workload(func: Callable[..., Any], /) -> Callable[..., Workload]: ...
+def workload(func: Callable[..., Any]) -> Callable[..., Workload]: ...
 @overload
 def workload(
-    func: None = None, /, *, type_check: bool = True, fail_on_type_error: bool = False
+    func: None = None, *, type_check: bool = True, fail_on_type_error: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Workload]]: ...
 
 
 def workload(
-    func: Callable[..., Any] | None = None, /, *, type_check: bool = True, fail_on_type_error: bool = False
+    func: Callable[..., Any] | None = None, *, type_check: bool = True, fail_on_type_error: bool = False
 ) -> Any:
     """A function whose call records a workload: kernel calls are tasks, `for i in P(axis)` is a loop over tasks.
 

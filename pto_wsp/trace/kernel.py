@@ -234,11 +234,10 @@ def _evaluated(hint: Any, names: Mapping[str, Any]) -> Any:
 
 
 @overload
-def kernel(func: Callable[..., Any], /) -> Kernel: ...
+def kernel(func: Callable[..., Any]) -> Kernel: ...
 @overload
 def kernel(
     func: None = None,
-    /,
     *,
     num_warps: int = 4,
     num_stages: int = 2,
@@ -253,7 +252,6 @@ def kernel(
 
 def kernel(
     func: Callable[..., Any] | None = None,
-    /,
     *,
     num_warps: int = 4,
     num_stages: int = 2,

@@ -697,12 +697,13 @@ TABLE = (
     Op("colmin", "x", one_row, lambda x: ref_min_along(x, 0), reduce, "Smallest of each column; NaN if any is NaN."),
     Op("colmean", "x", mean_row, lambda x: x.sum(0, keepdims=True) / x.shape[0], reduce_and_divide,
        "colsum divided by the number of valid rows.", tolerance="sum"),
-    Op("rowmul", "x vec", per_row, np.multiply, elementwise, "Row i of x times vec[i]; vec is [rows, 1].",
+    Op("rowmul", "tile vec", per_row, np.multiply, elementwise, "Row i of tile times vec[i]; vec is [rows, 1].",
        promotes=True),
-    Op("rowadd", "x vec", per_row, np.add, elementwise, "Row i of x plus vec[i]; vec is [rows, 1].", promotes=True),
-    Op("colmul", "x vec", per_column, np.multiply, elementwise, "Column j of x times vec[j]; vec is [1, cols].",
+    Op("rowadd", "tile vec", per_row, np.add, elementwise, "Row i of tile plus vec[i]; vec is [rows, 1].",
        promotes=True),
-    Op("coladd", "x vec", per_column, np.add, elementwise, "Column j of x plus vec[j]; vec is [1, cols].",
+    Op("colmul", "tile vec", per_column, np.multiply, elementwise, "Column j of tile times vec[j]; vec is [1, cols].",
+       promotes=True),
+    Op("coladd", "tile vec", per_column, np.add, elementwise, "Column j of tile plus vec[j]; vec is [1, cols].",
        promotes=True),
 
     # shape

@@ -74,14 +74,14 @@ class IsaKernel(Kernel):
 
 
 @overload
-def ptoisa_kernel(func: Callable[..., Any], /) -> IsaKernel: ...
+def ptoisa_kernel(func: Callable[..., Any]) -> IsaKernel: ...
 @overload
 def ptoisa_kernel(
-    func: None = None, /, *, cpp_includes: list[str] | None = None
+    func: None = None, *, cpp_includes: list[str] | None = None
 ) -> Callable[[Callable[..., Any]], IsaKernel]: ...
 
 
-def ptoisa_kernel(func: Callable[..., Any] | None = None, /, *, cpp_includes: list[str] | None = None) -> Any:
+def ptoisa_kernel(func: Callable[..., Any] | None = None, *, cpp_includes: list[str] | None = None) -> Any:
     """A function over tile instructions, as a kernel; it runs once, now.
 
     raises  TypeError for parameters that are neither Tile nor Scalar

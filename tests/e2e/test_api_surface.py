@@ -75,6 +75,23 @@ def test_older_names_of_the_decorators():
     assert pto_wsp.workload_decorator is pto_wsp.workload
 
 
+def test_decorators_take_their_function_by_name():
+    def body(x: In[Tile[2, 5, DType.F32]]): ...
+
+    assert kernel(func=body).name == "body"
+    assert isinstance(pto_wsp.ptoisa_kernel(func=body), pto_wsp.Kernel)
+    assert isinstance(workload(func=lambda: None)(), pto_wsp.Workload)
+
+
+def test_the_vector_ops_name_their_tile():
+    @kernel
+    def body(x: In[Tile[4, 5, DType.F32]], y: Out[Tile[4, 5, DType.F32]]):
+        scaled = pto.rowadd(tile=pto.rowmul(tile=x, vec=pto.rowsum(x)), vec=pto.rowmax(x))
+        pto.store(y, pto.coladd(tile=pto.colmul(tile=scaled, vec=pto.colsum(x)), vec=pto.colmax(x)))
+
+    assert "colmul" in str(body.trace())
+
+
 def test_op_kinds_are_spelled_as_documented():
     names = """Load Store Alloc Add Sub Mul Div Max Min Neg Abs Exp Log Sqrt Rsqrt Tanh Sigmoid Relu Gelu Silu
         RowSum RowMax RowMean ColSum ColMax RowBroadcastAdd RowBroadcastMul RowExpandMul ColBroadcastAdd
