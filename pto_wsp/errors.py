@@ -31,6 +31,7 @@ __all__ = [
     "ChannelError",
     "ChannelFull",
     "CompileError",
+    "Deadlock",
     "ExecutionError",
     "IRConversionError",
     "KernelError",
@@ -48,6 +49,7 @@ __all__ = [
     "TypeCheckError",
     "UnknownOperationError",
     "UsageError",
+    "WindowOverflow",
     "show_user_frames",
 ]
 
@@ -292,6 +294,17 @@ class ScheduleError(PtoError):
 
 class PolicyError(CompileError, ScheduleError, ValueError, TypeError):
     """A scheduling policy was given a value that it cannot have, or something else was given for a policy."""
+
+
+class WindowOverflow(ExecutionError, ScheduleError):
+    """A task did not fit into a task window of mode ABORT.
+
+    task_id  number of the task in program order
+    """
+
+
+class Deadlock(ExecutionError, ScheduleError):
+    """A simulation can make no progress: tasks are left, and none of them can ever start."""
 
 
 class UsageError(PtoError, RuntimeError):

@@ -490,6 +490,8 @@ class _Run:
             self._unfold(table, tick)
         else:
             self.total = self._expand(table, tick)
+            if isinstance(engine, DataflowEngine):
+                engine.finish()  # nothing is written yet when that fails
             middle = time.perf_counter_ns()
             if chunks == 1:  # the table still holds all tasks
                 self._execute(table)
@@ -562,8 +564,9 @@ def _stop_all() -> None:
 
 
 def _tile_uses(settings: Settings, expansion: Expansion, arrays: list[NDArray[Any]]) -> TileUses | None:
-    """What edges are inferred from, where the schedule wants that."""
-    return None if settings.infer is None else TileUses(expansion.calls, arrays)
+    """What edges are inferred from, and windows counted in; where the schedule wants that."""
+    needed = settings.infer is not None or settings.unit != "tasks"
+    return TileUses(expansion.calls, arrays) if needed else None
 
 
 def _engine(

@@ -287,6 +287,12 @@ class TileUses:
                 if space in written:
                     uses[c, p] = space, arrays[binding.tensor].itemsize, call.writes(binding)
                     shapes.setdefault(space, []).append(_shape(binding, arrays[binding.tensor]))
+        self.exists = np.zeros((len(calls), self.params), bool)
+        self.written_bytes = np.zeros((len(calls), self.params), np.int64)  # per element; 0: not written
+        for c, call in enumerate(calls):
+            for p, binding in enumerate(call.tiles):
+                self.exists[c, p] = True
+                self.written_bytes[c, p] = arrays[binding.tensor].itemsize * call.writes(binding)
         spaces = [(int(origin[s]), *_buckets(shapes.get(s, []))) for s in range(len(origin))]
         self.uses = uses.reshape(-1)
         self.spaces = np.array(spaces, np.int64).reshape(-1)

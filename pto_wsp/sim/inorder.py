@@ -42,6 +42,10 @@ class Wait(IntEnum):
     """The task window: it was issued when a task in flight ended."""
     WORKER_BUSY = 4
     """Its worker, which was still running an earlier task."""
+    RATE_LIMIT = 5
+    """The limit on starts per millisecond."""
+    START = 6
+    """The start policy, or the rest of its batch."""
 
 
 def play(
@@ -227,6 +231,11 @@ class Counters:
     unseen_overlaps: int = 0
     """Dataflow engine: pairs of tasks in the window together that overlap without being identical, where edges are
     inferred from identical regions only."""
+    overflows: int = 0
+    """Dataflow engine: how many tasks did not fit into a window of mode BENCHMARK."""
+    rate_stalls: int = 0
+    rate_stalled_cycles: int = 0
+    """Dataflow engine: how many ready tasks a limit on starts held up, and for how many cycles in all."""
     most_in_window: int = 0
     most_ready: int = 0
     """Dataflow engine: most tasks that were in the window, and that were ready, at one time."""

@@ -22,11 +22,11 @@ class Stall:
     """One thing that held up tasks: how often, and for how many cycles in all."""
 
     reason: str
-    """`WINDOW_FULL`, `DEPENDENCY` or `WORKER_BUSY`."""
+    """`WINDOW_FULL`, `DEPENDENCY`, `WORKER_BUSY` or `RATE_LIMIT`."""
     count: int
     cycles: int
     high_water: int = 0
-    """Most tasks at one time in what is limited: the window, the ready queues. 0 where it is not counted."""
+    """Most at one time in what is limited: the window, in its unit; the ready queues. 0 where it is not counted."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,7 +61,11 @@ class ProgramStats:
     def of(cls, counters: Counters, compile_ms: float = 0.0, execute_ms: float = 0.0) -> ProgramStats:
         """The stats of one simulated run."""
         stalls = (
-            Stall("WINDOW_FULL", counters.window_stalls, counters.window_stalled_cycles, counters.most_in_window),
+            Stall(
+                "WINDOW_FULL", counters.window_stalls + counters.overflows, counters.window_stalled_cycles,
+                counters.most_in_window,
+            ),
+            Stall("RATE_LIMIT", counters.rate_stalls, counters.rate_stalled_cycles),
             Stall("DEPENDENCY", counters.dependency_stalls, counters.dependency_stalled_cycles),
             Stall("WORKER_BUSY", counters.busy_stalls, counters.busy_stalled_cycles, counters.most_ready),
         )

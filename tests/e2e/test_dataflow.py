@@ -20,14 +20,20 @@ from pto_wsp import (
     ReadyPolicy,
     Schedule,
     ScheduleError,
+    StartPolicy,
     TaskGraphConfig,
     TaskWindow,
     Tile,
+    TimingPolicy,
+    TracePolicy,
+    WindowMode,
     kernel,
     pto,
     workload,
 )
+from pto_wsp.errors import Deadlock, WindowOverflow
 from pto_wsp.sim.inorder import Wait
+from pto_wsp.sim.settings import settle
 from tests.e2e.programs import run, task_of, tensor
 
 ten, thirty = task_of(10), task_of(30)
@@ -243,3 +249,138 @@ def test_explicit_edges_need_deps_that_count_them() -> None:
     with pytest.raises(ScheduleError, match="hybrid"):
         pair().task_graph(deps=Deps.infer_bytes_overlap()).compile()
     assert run(pair().dispatch(DispatchPolicy.work_steal(2)).task_graph(deps=Deps.hybrid())).total_cycles == 20
+
+
+# ---- one witness per directive: dropping it changes the number
+
+
+def graph(**config: Any) -> Schedule:
+    return Schedule(DispatchPolicy.work_steal(2), task_graph=TaskGraphConfig(deps=Deps.explicit(), **config))
+
+
+@workload
+def tens(n: int) -> None:
+    for i in P(n):
+        ten(i)
+
+
+def test_window_abort() -> None:
+    config = {"window": TaskWindow(4, mode=WindowMode.ABORT)}
+    assert cycles(tens(4), graph(**config)) == 20
+    with pytest.raises(WindowOverflow, match="#4.*4 tasks hold 4"):
+        cycles(tens(5), graph(**config))
+    with pytest.raises(WindowOverflow):
+        run(tens(5).task_graph(deps=Deps.explicit(), **config))
+
+
+def test_window_benchmark() -> None:
+    simulation = tens(7).compile().simulate(graph(window=TaskWindow(1, mode=WindowMode.BENCHMARK)))
+    assert simulation.total_cycles == 40
+    full = next(stall for stall in simulation.stalls if stall.reason == "WINDOW_FULL")
+    assert (full.count, full.cycles, full.high_water) == (6, 0, 7)
+
+
+def test_window_units() -> None:
+    def of(unit: str, size: int) -> int:
+        return cycles(tens(6), graph(window=TaskWindow(size, unit)))
+
+    assert (of("tasks", 2), of("tasks", 1)) == (30, 60)
+    assert (of("entries", 4), of("entries", 3)) == (30, 60)  # two tiles each
+    assert (of("bytes", 40), of("bytes", 39)) == (30, 60)  # each writes 5 floats
+    with pytest.raises(ScheduleError, match="#0 needs 20 bytes"):
+        of("bytes", 19)
+
+
+@workload
+def chain_and_rest() -> None:
+    for _ in P.seq(3):
+        ten(0)
+    for i in P(3):
+        ten(i)
+
+
+def test_start_threshold() -> None:
+    work = chain_and_rest()
+    assert cycles(work, graph(start=StartPolicy.threshold(3))) == 40
+    full = graph(start=StartPolicy.threshold(3), window=TaskWindow(2))
+    with pytest.raises(Deadlock, match="3 ready tasks.*window"):
+        cycles(work, full)
+    late = graph(start=StartPolicy.threshold(3), window=TaskWindow(5))
+    assert work.compile().simulate(late).timeline().start.tolist()[0] == 0
+
+
+def test_start_after_orchestration() -> None:
+    config = {"start": StartPolicy.after_orchestration(), "window": TaskWindow(5)}
+    assert cycles(tens(5), graph(**config)) == 30
+    with pytest.raises(ScheduleError, match="all 6 tasks.*window of 5"):
+        cycles(tens(6), graph(**config))
+    with pytest.raises(ScheduleError, match="all 100,000 tasks"):
+        cycles(tens(100_000), graph(**config))
+
+
+def test_ready_priority() -> None:
+    by_param = ReadyPolicy.priority(lambda t: 0 - t.params[0])
+    schedule = Schedule(DispatchPolicy.work_steal(1), task_graph=TaskGraphConfig(deps=Deps.explicit(), ready=by_param))
+    assert tens(4).compile().simulate(schedule).timeline().start.tolist() == [30, 20, 10, 0]
+
+
+def test_streams() -> None:
+    policy = DispatchPolicy.work_steal(4)
+    assert cycles(tens(8), Schedule(policy)) == 20
+    assert cycles(tens(8), Schedule(policy, streams=2)) == 40
+    assert cycles(tens(8), Schedule(streams=2)) == 40
+    assert cycles(tens(8), Schedule(streams=8)) == 10
+
+
+def test_stream_by() -> None:
+    by = {"streams": 4, "stream_by": lambda t: t.params[0] // 4}
+    assert cycles(tens(8), Schedule(**by)) == 40
+    assert cycles(tens(8), Schedule(DispatchPolicy.work_steal(8), **by)) == 40
+    spans = tens(8).compile().simulate(Schedule(**by)).timeline()
+    assert spans.worker.tolist() == [0] * 4 + [1] * 4
+
+
+def test_batched() -> None:
+    work = chain_and_rest()
+    free = Schedule(DispatchPolicy.work_steal(9))
+    assert work.compile().simulate(free).timeline().start.tolist() == [0, 10, 20, 0, 0, 0]
+    window = TaskGraphConfig(deps=Deps.explicit(), window=TaskWindow(4))
+    held = Schedule(DispatchPolicy.work_steal(9), timing=TimingPolicy.batched(2), task_graph=window)
+    assert work.compile().simulate(held).timeline().start.tolist() == [0, 10, 20, 0, 10, 10]
+    stuck = Schedule(DispatchPolicy.work_steal(9), timing=TimingPolicy.batched(3), task_graph=window)
+    with pytest.raises(Deadlock, match="batch of 3"):
+        work.compile().simulate(stuck)
+
+
+def test_rate_limit() -> None:
+    rate = TimingPolicy.rate_limit(370_000)  # at 1.85 GHz a start every 5 cycles
+    simulation = tens(5).compile().simulate(Schedule(DispatchPolicy.work_steal(4), timing=rate))
+    assert simulation.timeline().start.tolist() == [0, 5, 10, 15, 20]
+    assert [span.wait for span in simulation.timeline()] == [Wait.NOTHING] + [Wait.RATE_LIMIT] * 4
+    stalls = {stall.reason: stall for stall in simulation.stalls}
+    assert (stalls["RATE_LIMIT"].count, stalls["RATE_LIMIT"].cycles) == (4, 5 + 10 + 15 + 20)
+    slow = tens(5).compile().simulate(Schedule(DispatchPolicy.round_robin(1), timing=rate))
+    assert slow.timeline().start.tolist() == [0, 10, 20, 30, 40]
+
+
+def test_trace_cycles() -> None:
+    trace = TracePolicy.cycles(lambda t: t.params[0] * 3)
+    assert cycles(tens(4), graph(trace=trace)) == 3 + 9
+    assert cycles(tens(4), graph(trace=TracePolicy.cycles())) == 20
+    with pytest.raises(ScheduleError, match="#1.* -1 cycles"):
+        cycles(tens(4), graph(trace=TracePolicy.cycles(lambda t: 0 - t.params[0])))
+
+
+def test_two_functions_are_refused_for_now() -> None:
+    with pytest.raises(ScheduleError, match="dispatch and of stream.*not supported yet"):
+        cycles(tens(4), Schedule(DispatchPolicy.affinity(lambda t: t.get("i"), 2), 2, lambda t: t.get("i")))
+
+
+def test_every_setting_is_printed() -> None:
+    schedule = Schedule(
+        streams=3, timing=TimingPolicy.batched(2),
+        task_graph=TaskGraphConfig(window=TaskWindow(9, "bytes", WindowMode.BENCHMARK), start=StartPolicy.threshold(2)),
+    )  # fmt: skip
+    printed = str(settle(schedule))
+    for words in ("stream s runs on worker s", "9 bytes, BENCHMARK", "when 2 tasks", "3 in-order", "groups of 2"):
+        assert words in printed

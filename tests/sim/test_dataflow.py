@@ -31,7 +31,8 @@ CALLS: Any = tuple(SimpleNamespace(task=t) for t in _tasks)
 
 def schedule(workers: int = 1, window: int = 0, bound: bool = True, keyed: bool = False) -> Settings:
     dispatch = "work_steal" if not bound else "affinity" if keyed else "round_robin"
-    return Settings(dispatch, workers, KEY if keyed else None, window, "dataflow", bound)
+    key = (KEY, "dispatch") if keyed else (None, None)
+    return Settings(dispatch, workers, key[0], window, "dataflow", bound, key_of=key[1])
 
 
 @dataclass
