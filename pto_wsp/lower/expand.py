@@ -214,8 +214,8 @@ class Host(Protocol):
     def run(self, table: TaskTable, begin: int, end: int, words: NDArray[np.int64], /) -> None:
         """Run the tasks in these rows."""
 
-    def axis(self, read: Callable[[], Data], /) -> Data:
-        """The data of an axis at this moment."""
+    def axis(self, number: int, read: Callable[[], Data], /) -> Data:
+        """The data of an axis at this moment; the same object as long as it has not changed."""
 
     def turn(self, words: NDArray[np.int64], /) -> None:
         """The page of values is full, or read to its end."""
@@ -228,7 +228,7 @@ class _Pass:
     """One pass through the workload: what the native code shares with us while it runs.
 
     words, axis_words  see control.py and axes.py
-    data               the arrays that axis_words point to
+    data               the arrays that axis_words point to;  retired: those that loops may still be running over
     tasks              handed over so far
     """
 
@@ -244,7 +244,7 @@ class _Pass:
         self.failure: BaseException | None = None
         self.tasks = table.count = table.first_task = 0
         self.words = np.zeros(control.WRITTEN + len(expansion.tensors), np.int64)
-        self.data = list(inputs.axes.values())
+        self.data, self.retired = list(inputs.axes.values()), list[Data]()
         self.axis_words = np.zeros((len(self.data) + 1, axes.WORDS), np.int64)
         for k, (axis, data) in enumerate(inputs.axes.items()):
             self.axis_words[k] = axes.words_of(axis, data, axis in inputs.volatile)
@@ -282,8 +282,11 @@ class _Pass:
 
     def _refresh(self, host: Host, number: int) -> None:
         axis, loop = list(self.expansion.axes.items())[number]
-        self.data[number] = host.axis(lambda: axis_data(axis, self.inputs.given.get(axis, {}), loop))
-        self.axis_words[number] = axes.words_of(axis, self.data[number], True)
+        found = host.axis(number, lambda: axis_data(axis, self.inputs.given.get(axis, {}), loop))
+        if found is not self.data[number]:
+            self.retired.append(self.data[number])
+            self.data[number] = found
+            self.axis_words[number] = axes.words_of(axis, found, True)
 
 
 _TELL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)

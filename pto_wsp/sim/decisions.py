@@ -46,6 +46,7 @@ class Recording:
         self.log = Log()
         self._execute, self._machine = execute, machine
         self._page = np.zeros(_PAGE, np.uint64)
+        self._latest: dict[int, Data] = {}  # per axis
 
     def begin(self, words: NDArray[np.int64]) -> None:
         words[control.MODE], words[control.LOG] = control.RECORD, self._page.ctypes.data
@@ -57,9 +58,12 @@ class Recording:
             self._execute(table.part(begin, end))
         self._set_machine(words)
 
-    def axis(self, read: Callable[[], Data]) -> Data:
-        self.log.axes.append(read())
-        return self.log.axes[-1]
+    def axis(self, number: int, read: Callable[[], Data]) -> Data:
+        found, before = read(), self._latest.get(number)
+        if before is None or not all(map(np.array_equal, found, before)):
+            self._latest[number] = before = found
+        self.log.axes.append(before)
+        return before
 
     def turn(self, words: NDArray[np.int64]) -> None:
         self.log.add(self._page[: words[control.CURSOR]])
@@ -86,7 +90,7 @@ class Replaying:
     def run(self, table: TaskTable, begin: int, end: int, words: NDArray[np.int64]) -> None:
         pass
 
-    def axis(self, read: Callable[[], Data]) -> Data:
+    def axis(self, number: int, read: Callable[[], Data]) -> Data:
         found = next(self._axes, None)
         if found is None:
             raise _different()

@@ -337,6 +337,30 @@ def test_ragged_lengths_made_by_the_program():
     assert program.simulate().task_count == 1 + wanted.sum()
 
 
+def test_a_list_that_changes_while_a_loop_runs_over_it():
+    """Each loop runs over the list as it was when the loop began."""
+    indices, x = np.arange(8, dtype=np.int32), np.zeros((64, 1, 1), np.int32)
+    LIST, X = tensor(indices, I32), tensor(x, I32)
+    pattern = Sparse(1, [0, 0], [])
+
+    @kernel
+    def move(x: InOut[Tile[1, 8, I32]]):
+        pto.store(x, x + 8)
+
+    @workload
+    def work():
+        for e in P.sel(pattern):
+            move[e](x=LIST)
+            for f in P.sel(pattern[e * 0]):
+                add_one[e, f](x=X[f % 64])
+
+    program = work().compile()
+    program.bind(pattern, ([0, 8], LIST))
+    assert run(program).task_count == 8 + 64
+    assert [s.axes[0] for s in program.timeline() if s.kernel == "move"] == list(range(8))
+    assert x.reshape(-1).tolist() == [1] * 64
+
+
 @pytest.mark.parametrize(
     "value, kind, what",
     [

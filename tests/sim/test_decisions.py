@@ -67,11 +67,13 @@ def test_nothing_is_run_twice():
 
 def test_axes_are_kept_too():
     recording, data = Recording(lambda table: None, lambda: (0, 0, 0, 0)), (np.array([1, 2]),)
-    assert recording.axis(lambda: data) is data
+    assert recording.axis(0, lambda: data) is data
+    assert recording.axis(1, lambda: (np.array([1, 2]),)) is not data
+    assert recording.axis(0, lambda: (np.array([1, 2]),)) is data  # it has not changed
     replaying = Replaying(recording.log)
-    assert replaying.axis(lambda: ()) is data
+    assert [replaying.axis(k, tuple) is data for k in (0, 1, 0)] == [True, False, True]
     with pytest.raises(ExecutionError, match="inputs have changed"):
-        replaying.axis(lambda: ())
+        replaying.axis(0, tuple)
 
 
 def test_an_empty_log():
