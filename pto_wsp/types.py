@@ -375,7 +375,7 @@ class Sparse:
         return int(self.indptr[row + 1] - self.indptr[row])
 
     def __getitem__(self, row: Any) -> Any:
-        """Column ids of one row, a list; for a loop variable or an expression a SparseRow, for `P.sel`."""
+        """Column ids of one row, a list that stays as it is; for an expression of loops a SparseRow, for `P.sel`."""
         if isinstance(row, (LoopVar, Expr)):
             return SparseRow(self, as_expr(row))
         row = _row(row, self.outer_size, "Sparse")
