@@ -604,6 +604,7 @@ class DataflowEngine:
         self._lanes = np.zeros(workers * LANE_SIZE, np.int64)
         self._idle, self._running = np.arange(workers, dtype=np.int64), np.zeros(workers, np.int64)
         self._work = 0.0
+        self._play: Callable[..., int] = plain
         self._finished = False
         self._stuck = False
         self._starts: list[Any] = [np.zeros(0, kind) for kind in (np.int64, np.int32, np.uint8, np.int64)]
@@ -685,7 +686,9 @@ class DataflowEngine:
             most = int(state[TASKS]) + count
             if most > len(self._starts[0]):
                 self._starts = [_grown(column, max(most, 2 * len(column))) for column in self._starts]
-        run = _choose(count)
+        if self._play is plain:  # machine code, once there is some
+            self._play = _choose(count)
+        run = self._play
         while True:
             outcome = run(
                 count, final, kernel, leaf, cycles, *columns, self._setup, self._after, self._last, self._streams,
