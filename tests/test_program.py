@@ -448,6 +448,7 @@ def test_register_kernel_is_refused() -> None:
 def test_ctrl_c_stops_the_run_and_leaves_the_process_usable() -> None:
     code = textwrap.dedent("""
         import signal, threading, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts with &
         import numpy as np
         from pto_wsp import *
         F32 = DType.F32

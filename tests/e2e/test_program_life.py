@@ -90,7 +90,8 @@ def test_synchronize_with_a_timeout():
 
 def test_interrupt_stops_a_long_run_and_leaves_the_process_usable():
     code = textwrap.dedent("""
-        import time
+        import signal, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)    # a shell ignores it for what it starts with &
         from tests.e2e.test_program_life import long_program
         program = long_program(100_000_000)
         program.execute()
