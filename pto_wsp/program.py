@@ -103,6 +103,11 @@ class Program:
         if self.target not in TARGETS:
             raise CompileError(f"unsupported target {self.target!r}; there are {', '.join(map(repr, TARGETS))}")
         for name in self.options:
+            if name == "check":
+                raise CompileError(
+                    f"compile(check={self.options[name]!r}) is not supported yet: nothing looks for races and hazards; "
+                    "task_graph(deps=Deps.infer_bytes_overlap()) puts all tasks that overlap in order"
+                )
             if name not in OPTIONS:
                 known = "; ".join(f"{option} ({meaning})" for option, meaning in OPTIONS.items())
                 warnings.warn(f"compile() has no option {name!r}, it changes nothing. There are: {known}", stacklevel=5)

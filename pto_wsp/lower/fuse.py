@@ -12,7 +12,6 @@ from pto_wsp.lower.loops import LANES, Buffer, Hazard, LoopProgram, RowNest, Sna
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce, Rule, Whole
 from pto_wsp.trace.extents import MADE_WHOLE, Extent, extents_of
 from pto_wsp.trace.graph import KernelGraph, Node
-from pto_wsp.types import DType
 
 CHEAP = 1  # a Map of at most this cost is computed again rather than kept in memory …
 CHEAP_DEPTH = 2  # … together with at most this many levels of operands
@@ -421,7 +420,6 @@ class _Planner:
         for store in self.graph.stores:
             dst, home = store.operands[0].tile, self.home[id(store)]
             staging[id(store)] = buffer("out", store, dst.dtype, dst.rows, dst.cols, home, home)
-        live.append((Buffer("void", DType.U64, 1, 1), 0, len(self.nests)))  # for row scalars of tiles without columns
         placed, total = _place(live)
         return LoopProgram(
             self.graph,
@@ -431,7 +429,6 @@ class _Planner:
             {k: placed[i] for k, i in rows.items()},
             {k: Snapshot(n, placed[i], h, lanes) for k, (n, i, h, lanes) in snapshots.items()},
             {k: placed[i] for k, i in staging.items()},
-            placed[-1],
             total,
         )
 

@@ -379,7 +379,7 @@ class _Writer:
                 dst, value = node.operands[0], self.row_value(lane, node.operands[1])
                 view = self.writes[id(node)]
                 pointer = self.move(view.address, self.build.mul(lane.row, view.rows))
-                self.one.store(self.one.convert(value, dst.tile.dtype), self.present(dst, pointer))
+                self.one.store(self.one.convert(value, dst.tile.dtype), pointer)
             elif isinstance(rule, Reduce) and rule.axis == 0:
                 buffer = self.program.buffers[id(node)]
                 pointer = self.buffer_view(buffer).address
@@ -393,7 +393,7 @@ class _Writer:
                 self.keep_row_value(lane, node, self.one.const(0, compute_dtype(node.tile.dtype)))
             elif isinstance(rule, Halve):
                 base, dtype = self.row_in_memory(lane, node.operands[0])
-                value = self.one.load(self.present(node, self.move(base, I64(rule.first * dtype.itemsize))), dtype)
+                value = self.one.load(self.move(base, I64(rule.first * dtype.itemsize)), dtype)
                 self.keep_row_value(lane, node, self.one.widen(value))
             else:
                 self.keep_row_value(
@@ -425,7 +425,7 @@ class _Writer:
         if node.op.name == "load":
             view = self.reads[id(node)]
             pointer = self.move(view.address, self.build.mul(row, view.rows))
-            value = self.one.load(self.present(node, pointer), node.tile.dtype)
+            value = self.one.load(pointer, node.tile.dtype)
         elif id(node) in self.program.buffers:
             buffer = self.program.buffers[id(node)]
             value = self.one.load(
@@ -439,15 +439,6 @@ class _Writer:
         if not self.in_pass:
             self.row_values[id(node)] = value
         return value
-
-    def present(self, node: Node, pointer: Any) -> Any:
-        """The pointer, unless the tile's one column is not there (a partial tile of no columns)."""
-        count = self.extents_of(node)[1]
-        if isinstance(count, ir.Constant):
-            return pointer
-        return self.build.select(
-            self.build.icmp_signed(">", count, I64(0)), pointer, self.buffer_view(self.program.void).address
-        )
 
     def write_stage(self, index: int, at: int, stage: Stage, row: Any) -> None:
         """One pass over the columns: full steps of 16 lanes, then the lanes that are left."""

@@ -118,7 +118,6 @@ class LoopProgram:
     row_buffers: dict[int, Buffer]  # id(node) -> its value in memory, this row only
     snapshots: dict[int, Snapshot]  # by id(load)
     staging: dict[int, Buffer]  # id(store) -> where it goes if its view cannot take it yet
-    void: Buffer  # takes what has no place in memory
     scratch_bytes: int = 0
 
     def __str__(self) -> str:

@@ -178,5 +178,5 @@ declare <16 x i16> @"llvm.masked.load.v16i16.p0"(ptr %".1", i32 %".2", <16 x i1>
 
 !0 = !{ !"branch_weights", i32 1, i32 99 }
 define i64 @"kernel.scratch"() {
-  ret i64 512
+  ret i64 384
 }
