@@ -24,7 +24,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,20 +32,20 @@ from numpy.typing import NDArray
 
 from pto_wsp.errors import CompileError, ExecutionError, PtoError, ScheduleError, UsageError, show_user_frames
 from pto_wsp.lower import axes as axis_data
-from pto_wsp.lower.expand import Expansion, Host, Inputs, Stopped, expand
+from pto_wsp.lower.expand import Expansion, Host, Inputs, Stopped
+from pto_wsp.lower.places import Place
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.schedule import Schedule
 from pto_wsp.sim import regions
 from pto_wsp.sim.dataflow import DataflowEngine
-from pto_wsp.sim.decisions import Log, Recording, Replaying
+from pto_wsp.sim.decisions import Log, Recording
 from pto_wsp.sim.execute import Executor
-from pto_wsp.sim.hazards import TileUses
-from pto_wsp.sim.inorder import InOrderEngine, Starts
 from pto_wsp.sim.interpreted import Interpreter
 from pto_wsp.sim.progress import Progress, someone_watches
 from pto_wsp.sim.settings import Settings, check_explicit_edges, settle
+from pto_wsp.sim.simulation import Expansions, Simulation, Snapshot, engine_of, play, record_loads, tile_uses
 from pto_wsp.sim.stats import ExecutionTrace, ProgramStats, TraceEvent, TraceLevel
-from pto_wsp.sim.timeline import Recorder, Timeline
+from pto_wsp.sim.timeline import Timeline
 from pto_wsp.trace.tree import Loop, WorkloadTree, walk
 from pto_wsp.trace.workload import Workload
 from pto_wsp.types import DenseDyn, Ragged, RaggedRow, Sparse, SparseRow, Tensor
@@ -113,9 +113,11 @@ class Program:
                 warnings.warn(f"compile() has no option {name!r}, it changes nothing. There are: {known}", stacklevel=5)
         if self.workload.spatial_grid is not None:
             raise ScheduleError("spatial_map is not supported yet: tasks have no place on a grid", "spatial_map")
-        self.schedule: Settings = settle(self.workload.schedule.with_(task_graph=self.workload.task_graph_config))
+        self._given = self.workload.schedule
+        self.schedule: Settings = settle(self._given)
         self._tree: WorkloadTree = self.workload.tree()
-        self._expansion = expand(self._tree, self.schedule.key)
+        self._expansions = Expansions(self._tree)
+        self._expansion = self._expansions.of(self.schedule)
         check_explicit_edges(self.schedule, self._expansion.calls)
         self._executor = _executor(TARGETS[self.target], self._expansion, self._threads())
         self.set_axis_sizes(self.options.get("axis_sizes") or {})
@@ -209,25 +211,35 @@ class Program:
         raises  ScheduleError for what is not supported yet; RegionError for a task outside its array; UsageError when
                 the tasks depend on results, and there was no run with these inputs
         """
-        settings, expansion = self.schedule, self._expansion
-        if schedule is not None:
-            if not isinstance(schedule, Schedule):
-                raise UsageError(f"simulate() needs a Schedule(DispatchPolicy..., ...); got {schedule!r}")
-            settings = settle(schedule)
-        if settings.key is not None and settings.key is not self.schedule.key:
-            expansion = expand(self._tree, settings.key)
-        check_explicit_edges(settings, expansion.calls)
-        arrays, inputs = self._bind(expansion)
-        log = self._recorded()
         begin = time.perf_counter_ns()
-        uses = _tile_uses(settings, expansion, arrays)
-        engine = _engine(settings, expansion, uses)
-        _expand(expansion, inputs, log, lambda table: _play(engine, table))
-        end = time.perf_counter_ns()
-        self._note(TraceLevel.SUMMARY, TraceEvent(f"simulate {self.name}", "simulate", begin, end))
-        stats = ProgramStats.of(engine.counters(), self._compiled.duration_ms, (end - begin) / 1e6)
-        replay = _Replay(self.name, settings, expansion, inputs, log, uses)
-        return Simulation(**{f.name: getattr(stats, f.name) for f in fields(stats)}, schedule=settings, _replay=replay)
+        found = self.snapshot().simulate(schedule)
+        self._note(
+            TraceLevel.SUMMARY, TraceEvent(f"simulate {self.name}", "simulate", begin, time.perf_counter_ns())
+        )
+        return replace(found, compile_time_ms=self._compiled.duration_ms)
+
+    @show_user_frames()
+    def snapshot(self) -> Snapshot:
+        """All that the clock needs to know of this moment: tasks, sizes, symbols, decisions, where arrays lie.
+
+        raises  RegionError for a slot that would be loaded from outside its array; UsageError when the tasks depend on
+                results, and there was no run with these inputs
+        """
+        arrays, inputs = self._bind(self._expansion)
+        log = self._recorded(inputs)
+        if log is None and self._expansion.loads:
+            log = record_loads(self._expansion, inputs)
+        return Snapshot(
+            name=self.name,
+            expansions=self._expansions,
+            schedule=self._given,
+            places={t: Place.of(a) for t, a in zip(self._expansion.tensors, arrays, strict=True)},
+            sizes={loop: self._size_of(loop) for loop in self._expansion.loops},
+            symbols=dict(self._symbols),
+            data={axis: axis_data.by_name(axis, found) for axis, found in inputs.axes.items()},
+            volatile=inputs.volatile,
+            log=log,
+        )
 
     def timeline(self) -> Timeline:
         """When each task ran, and where, under the program's schedule and its present sizes."""
@@ -336,15 +348,17 @@ class Program:
     def _bind(self, expansion: Expansion) -> tuple[list[NDArray[Any]], Inputs]:
         """The arrays of this moment, and the run-time inputs made of them, of sizes and of symbols."""
         arrays = [tensor.array() for tensor in expansion.tensors]
-        sizes = {loop: self._sizes.get(loop, getattr(loop.axis, "size", 0)) for loop in expansion.loops}
+        sizes = {loop: self._size_of(loop) for loop in expansion.loops}
         spaces, _ = regions.spaces_of(arrays)
         data = {axis: dict(given) for axis, given in self._axis_data.items()}
         volatile = _written_axes(expansion, arrays, data)
         return arrays, expansion.inputs(arrays, sizes, self._symbols, data, spaces.tolist(), volatile)
 
-    def _recorded(self) -> Log | None:
+    def _size_of(self, loop: Loop) -> int:
+        return self._sizes.get(loop, getattr(loop.axis, "size", 0))
+
+    def _recorded(self, inputs: Inputs) -> Log | None:
         """What the last run has read of its own results; None when tasks do not depend on results."""
-        _, inputs = self._bind(self._expansion)
         if not inputs.volatile and not self._expansion.reads_results(inputs):
             return None
         if self._last is None or not self._last[0].same(inputs):
@@ -388,47 +402,6 @@ class Program:
 
     def __repr__(self) -> str:
         return f"Program({self.name}, target={self.target!r}, workers={self.schedule.workers})"
-
-
-@dataclass(frozen=True, repr=False)
-class Simulation(ProgramStats):
-    """What `program.simulate` found: the stats of a run under a schedule, and its timeline."""
-
-    schedule: Settings | None = None
-    _replay: _Replay | None = None
-
-    @property
-    def stats(self) -> ProgramStats:
-        """These stats."""
-        return self
-
-    def timeline(self) -> Timeline:
-        """When each task would run, and where."""
-        assert self._replay is not None
-        return self._replay.timeline()
-
-
-@dataclass(frozen=True, eq=False)
-class _Replay:
-    """All that is needed to run the clock again, with the inputs of then."""
-
-    name: str
-    settings: Settings
-    expansion: Expansion
-    inputs: Inputs
-    log: Log | None
-    uses: TileUses | None
-
-    def timeline(self) -> Timeline:
-        engine, recorder = _engine(self.settings, self.expansion, self.uses, record=True), Recorder()
-
-        def record(table: TaskTable) -> None:
-            recorder.add(table, _play(engine, table, record=True))
-
-        _expand(self.expansion, self.inputs, self.log, record)
-        calls = tuple((call.name, len(call.task.axes)) for call in self.expansion.calls)
-        starts = engine.starts()[0] if isinstance(engine, DataflowEngine) else None
-        return recorder.timeline(self.name, self.settings.workers, calls, starts)
 
 
 class _Run:
@@ -482,13 +455,13 @@ class _Run:
     def _work(self) -> None:
         program, begin = self.program, time.perf_counter_ns()
         table, chunks = program._expansion.table(), 0
-        uses = _tile_uses(program.schedule, program._expansion, self.arrays)
-        engine = _engine(program.schedule, program._expansion, uses)
+        uses = tile_uses(program.schedule, program._expansion, self.arrays)
+        engine = engine_of(program.schedule, program._expansion, uses)
 
         def tick(table: TaskTable) -> None:
             nonlocal chunks
             chunks += 1
-            _play(engine, table)
+            play(engine, table)
 
         middle = begin
         if self.inputs.volatile or program._expansion.reads_results(self.inputs):
@@ -566,35 +539,6 @@ def _stop_all() -> None:
 
 
 # ---- the pieces of a run
-
-
-def _tile_uses(settings: Settings, expansion: Expansion, arrays: list[NDArray[Any]]) -> TileUses | None:
-    """What edges are inferred from, and windows counted in; where the schedule wants that."""
-    needed = settings.infer is not None or settings.unit != "tasks"
-    return TileUses(expansion.calls, arrays) if needed else None
-
-
-def _engine(
-    settings: Settings, expansion: Expansion, uses: TileUses | None, record: bool = False
-) -> InOrderEngine | DataflowEngine:
-    if settings.engine == "dataflow":
-        return DataflowEngine(settings, expansion.calls, uses, record)
-    return InOrderEngine(settings.workers, settings.window, keyed=settings.key is not None)
-
-
-def _play(engine: InOrderEngine | DataflowEngine, table: TaskTable, record: bool = False) -> Starts | None:
-    """One chunk; the starts of its tasks if they are wanted and known by now."""
-    if isinstance(engine, DataflowEngine):
-        engine.play(table)
-        return None
-    rows = slice(0, table.count)
-    return engine.play(table.kernel[rows], table.cycles[rows], table.key[rows], record)
-
-
-def _expand(
-    expansion: Expansion, inputs: Inputs, log: Log | None, consume: Callable[[TaskTable], Any]
-) -> None:
-    expansion.run(inputs, expansion.table(), consume, host=None if log is None else Replaying(log))
 
 
 def _written_axes(

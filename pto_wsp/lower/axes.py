@@ -25,8 +25,8 @@ from pto_wsp.lower.lines import Lines
 from pto_wsp.types import Ragged, Sparse, Tensor
 
 __all__ = [
-    "PARTS", "WORDS", "Values", "as_indices", "data_of", "emit_all", "emit_inside", "emit_refresh", "emit_row",
-    "words_of",
+    "PARTS", "WORDS", "Values", "as_indices", "by_name", "data_of", "emit_all", "emit_inside", "emit_refresh",
+    "emit_row", "words_of",
 ]  # fmt: skip
 
 WORDS = 4
@@ -85,6 +85,12 @@ def data_of(axis: Ragged | Sparse, given: Mapping[str, Any], loop: str) -> tuple
     elif int(found[0].sum()) > _MOST_ITERATIONS:
         raise AxisError(f"{names[0]} add up to {int(found[0].sum()):,}; at most 2**40 iterations are possible")
     return tuple(found)
+
+
+def by_name(axis: Ragged | Sparse, arrays: tuple[_Int, ...]) -> dict[str, Any]:
+    """The arrays of `data_of`, as it takes them."""
+    named: dict[str, Any] = dict(zip(PARTS[type(axis)], arrays, strict=True))
+    return {**named, "outer": len(arrays[0]) - isinstance(axis, Sparse)}
 
 
 def _check_pattern(name: str, indptr: _Int, indices: int) -> None:

@@ -21,6 +21,7 @@ from pto_wsp.errors import AxisError, ExecutionError
 from pto_wsp.lower import axes, control, diagnose, expressions, jit
 from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse
 from pto_wsp.lower.expressions import signed
+from pto_wsp.lower.places import Placed, address_of
 from pto_wsp.lower.rows import COLUMNS, LOAD_OUTSIDE, LONGEST_AXIS, NO_ROW, STOPPED, Emitter, Input
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.scalar_expr import Expr
@@ -72,7 +73,7 @@ class Expansion:
 
     def inputs(
         self,
-        arrays: Sequence[NDArray[Any]],
+        arrays: Sequence[Placed],
         sizes: Mapping[tree.Loop, int],
         symbols: Mapping[str, int],
         data: Mapping[Ragged | Sparse, Mapping[str, Any]] | None = None,
@@ -81,7 +82,7 @@ class Expansion:
     ) -> Inputs:
         """The run-time inputs as the native code wants them.
 
-        arrays   one per entry of `tensors`
+        arrays   one per entry of `tensors`, or where each of them lies
         sizes    trip count per entry of `loops`
         symbols  64-bit words by name; a missing one is 0
         data     what replaces the data that an axis was made with, see axes.data_of
@@ -99,7 +100,7 @@ class Expansion:
                 words[place] = spaces[what[1]] if len(spaces) else what[1]
             else:
                 array = arrays[what[1]]
-                words[place] = array.ctypes.data
+                words[place] = address_of(array)
                 words[place + 1 : place + 1 + array.ndim] = array.strides
                 words[place + 1 + array.ndim : place + 1 + 2 * array.ndim] = array.shape
         found = {axis: axis_data(axis, (data or {}).get(axis, {}), loop) for axis, loop in self.axes.items()}

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pto_wsp.lower.bindings import Binding, Call
+from pto_wsp.lower.places import Placed
 from pto_wsp.sim import regions
 from pto_wsp.sim.edges import EDGES_STATE, NUMBER, SERIAL, STAMP, TILES, UNSEEN_BY, follow
 
@@ -275,7 +275,7 @@ class TileUses:
     params  most tile parameters of a call; call c's parameter p is entry c * params + p
     """
 
-    def __init__(self, calls: Sequence[Call], arrays: Sequence[NDArray[Any]]) -> None:
+    def __init__(self, calls: Sequence[Call], arrays: Sequence[Placed]) -> None:
         space_of, origin = regions.spaces_of(arrays)
         self.params = max((len(call.tiles) for call in calls), default=0)
         uses = np.full((len(calls), self.params, USE_SIZE), -1, np.int64)
@@ -298,7 +298,7 @@ class TileUses:
         self.spaces = np.array(spaces, np.int64).reshape(-1)
 
 
-def _shape(binding: Binding, array: NDArray[Any]) -> tuple[int, int, int]:
+def _shape(binding: Binding, array: Placed) -> tuple[int, int, int]:
     """Rows, bytes of one row and pitch of a whole tile."""
     tile, strides = binding.param.node.tile, {"rows": 0, "cols": 0}
     for axis, dim in enumerate(binding.dims):

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.lower.bindings import Binding, Call
+from pto_wsp.lower.places import Placed, address_of
 from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
 from pto_wsp.scalar_expr import affine
 from pto_wsp.types import Sparse, SparseRow
@@ -73,7 +74,7 @@ class Accesses:
     cells: int
 
 
-def spaces_of(arrays: Sequence[NDArray[Any]]) -> tuple[NDArray[np.int32], _Int]:
+def spaces_of(arrays: Sequence[Placed]) -> tuple[NDArray[np.int32], _Int]:
     """The space of each array, and the first byte of each space; arrays whose byte ranges overlap share one."""
     bounds = np.array([_bounds(a) for a in arrays], np.int64).reshape(-1, 2)
     space = _runs(bounds[:, 0], bounds[:, 1])
@@ -168,9 +169,9 @@ def cells_of(tiles: Tiles, origin: _Int) -> tuple[_Int, _Int]:
     return first, result
 
 
-def _bounds(array: NDArray[Any]) -> tuple[int, int]:
+def _bounds(array: Placed) -> tuple[int, int]:
     """First byte and the byte after the last."""
-    low = high = array.ctypes.data
+    low = high = address_of(array)
     if array.size == 0:
         return low, low
     for stride, size in zip(array.strides, array.shape, strict=True):

@@ -1,0 +1,191 @@
+"""A simulated run: the tasks of a program at one moment, played by an engine. No kernel runs, no array is written.
+
+    snapshot = program.snapshot()                    the tasks, sizes and decisions of this moment
+    result = snapshot.simulate(schedule, cycles)     the clock: stats, and the timeline on demand
+
+Start reading at `Snapshot.simulate`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pto_wsp.errors import UsageError
+from pto_wsp.lower.expand import Expansion, Inputs, expand
+from pto_wsp.lower.places import Place, Placed
+from pto_wsp.lower.tasks import TaskTable
+from pto_wsp.scalar_expr import Expr
+from pto_wsp.schedule import Schedule
+from pto_wsp.sim import regions
+from pto_wsp.sim.dataflow import DataflowEngine
+from pto_wsp.sim.decisions import Log, Recording, Replaying
+from pto_wsp.sim.hazards import TileUses
+from pto_wsp.sim.inorder import InOrderEngine, Starts
+from pto_wsp.sim.settings import Settings, check_explicit_edges, settle
+from pto_wsp.sim.stats import ProgramStats
+from pto_wsp.sim.timeline import Recorder, Timeline
+from pto_wsp.trace.tree import Loop, WorkloadTree
+from pto_wsp.types import Ragged, Sparse, Tensor
+
+__all__ = ["Expansions", "Replay", "Simulation", "Snapshot", "engine_of", "play", "record_loads", "tile_uses"]
+
+
+# ---- a program at one moment ---------------------------------------------------------------------------------------
+
+
+class Expansions:
+    """The expansions of one tree, made once for each dispatch key."""
+
+    def __init__(self, tree: WorkloadTree) -> None:
+        self.tree = tree
+        self._made: dict[int, tuple[Expr | None, Expansion]] = {}
+
+    def of(self, settings: Settings) -> Expansion:
+        """The expansion that gives the tasks the keys of a schedule."""
+        key = settings.key
+        if id(key) not in self._made:
+            self._made[id(key)] = key, expand(self.tree, key)
+        return self._made[id(key)][1]
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """All that the clock needs to know of a program at one moment. Arrays are not part of it, only where they lie.
+
+    schedule   the program's own
+    places     where the array of each base tensor lies
+    sizes      trip count of each DenseDyn loop;  symbols  64-bit words by name
+    data       of ragged and sparse axes: the arrays by name, and the number of rows as "outer"
+    volatile   axes whose data the program's own tasks write
+    log        what has been loaded into slots, and the data of volatile axes; None: there is nothing of the kind
+    """
+
+    name: str
+    expansions: Expansions
+    schedule: Schedule
+    places: Mapping[Tensor, Place]
+    sizes: Mapping[Loop, int] = field(default_factory=dict)
+    symbols: Mapping[str, int] = field(default_factory=dict)
+    data: Mapping[Ragged | Sparse, Mapping[str, Any]] = field(default_factory=dict)
+    volatile: frozenset[Ragged | Sparse] = frozenset()
+    log: Log | None = None
+
+    @property
+    def tree(self) -> WorkloadTree:
+        """The workload."""
+        return self.expansions.tree
+
+    def simulate(self, schedule: Schedule | None = None) -> Simulation:
+        """Run the clock under another schedule, or under the program's own.
+
+        raises  ScheduleError for what a schedule cannot do; RegionError for a task outside its array
+        """
+        begin = time.perf_counter_ns()
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise UsageError(f"simulate() needs a Schedule(DispatchPolicy..., ...); got {schedule!r}")
+        settings = settle(self.schedule if schedule is None else schedule)
+        expansion = self.expansions.of(settings)
+        check_explicit_edges(settings, expansion.calls)
+        replay = Replay(self, settings, expansion)
+        engine = replay.run()
+        spent = (time.perf_counter_ns() - begin) / 1e6
+        stats = ProgramStats.of(engine.counters(), 0.0, spent)
+        return Simulation(**{f.name: getattr(stats, f.name) for f in fields(stats)}, schedule=settings, _replay=replay)
+
+    def inputs(self, expansion: Expansion) -> Inputs:
+        """The run-time inputs as an expansion wants them."""
+        places = [self.places[tensor] for tensor in expansion.tensors]
+        spaces, _ = regions.spaces_of(places)
+        return expansion.inputs(places, self.sizes, self.symbols, self.data, spaces.tolist(), self.volatile)
+
+
+def record_loads(expansion: Expansion, inputs: Inputs) -> Log:
+    """What a workload loads into slots from memory that its tasks do not write."""
+    recording = Recording(_ignore, lambda: (0, 0, 0, 0))
+    expansion.run(inputs, expansion.table(), _ignore, host=recording)
+    return recording.log
+
+
+def _ignore(table: TaskTable) -> None:
+    pass
+
+
+# ---- one run of the clock ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class Simulation(ProgramStats):
+    """What `program.simulate` found: the stats of a run under a schedule, and its timeline."""
+
+    schedule: Settings | None = None
+    _replay: Replay | None = None
+
+    @property
+    def stats(self) -> ProgramStats:
+        """These stats."""
+        return self
+
+    def timeline(self) -> Timeline:
+        """When each task would run, and where."""
+        assert self._replay is not None
+        return self._replay.timeline()
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """A snapshot under one schedule; the clock can run any number of times."""
+
+    snapshot: Snapshot
+    settings: Settings
+    expansion: Expansion
+
+    def run(self, record: bool = False, consume: Callable[[TaskTable, Starts | None], None] | None = None) -> Any:
+        """Run the clock; the engine afterwards. `consume` gets each chunk, and the starts of its tasks."""
+        snapshot, expansion = self.snapshot, self.expansion
+        places = [snapshot.places[tensor] for tensor in expansion.tensors]
+        engine = engine_of(self.settings, expansion, tile_uses(self.settings, expansion, places), record)
+
+        def tick(table: TaskTable) -> None:
+            starts = play(engine, table, record)
+            if consume is not None:
+                consume(table, starts)
+
+        log = snapshot.log
+        inputs = snapshot.inputs(expansion)
+        expansion.run(inputs, expansion.table(), tick, host=None if log is None else Replaying(log))
+        return engine
+
+    def timeline(self) -> Timeline:
+        """When each task would run, and where."""
+        recorder = Recorder()
+        engine = self.run(True, recorder.add)
+        calls = tuple((call.name, len(call.task.axes)) for call in self.expansion.calls)
+        starts = engine.starts()[0] if isinstance(engine, DataflowEngine) else None
+        return recorder.timeline(self.snapshot.name, self.settings.workers, calls, starts)
+
+
+def tile_uses(settings: Settings, expansion: Expansion, arrays: Sequence[Placed]) -> TileUses | None:
+    """What edges are inferred from, and windows counted in; where the schedule wants that."""
+    needed = settings.infer is not None or settings.unit != "tasks"
+    return TileUses(expansion.calls, arrays) if needed else None
+
+
+def engine_of(
+    settings: Settings, expansion: Expansion, uses: TileUses | None, record: bool = False
+) -> InOrderEngine | DataflowEngine:
+    """The engine that a schedule asks for."""
+    if settings.engine == "dataflow":
+        return DataflowEngine(settings, expansion.calls, uses, record)
+    return InOrderEngine(settings.workers, settings.window, keyed=settings.key is not None)
+
+
+def play(engine: InOrderEngine | DataflowEngine, table: TaskTable, record: bool = False) -> Starts | None:
+    """One chunk; the starts of its tasks if they are wanted and known by now."""
+    if isinstance(engine, DataflowEngine):
+        engine.play(table)
+        return None
+    rows = slice(0, table.count)
+    return engine.play(table.kernel[rows], table.cycles[rows], table.key[rows], record)
