@@ -90,6 +90,7 @@ class KernelSource:
     kernel_type: str  # argument of KERNEL_TASK_TYPE_DEFAULT
     workspace_bytes: int
     placement: str  # printed buffer table
+    rows: tuple[Row, ...] = ()  # the same as data
 
 
 # ---- the parts of a file -------------------------------------------------------------------------------------------
@@ -252,6 +253,7 @@ def emit_kernel(graph: KernelGraph, name: str | None = None, apart: Collection[s
         KERNEL_TYPES[parts.core],
         parts.workspace_bytes,
         parts.table,
+        tuple(parts.rows),
     )
 
 
@@ -299,9 +301,13 @@ class Parts:
     helpers: list[str]
     functions: list[str]  # texts of functions that Run calls
     run: list[str]  # body of Run
-    table: str
+    rows: Sequence[Row]  # of the buffer table
     core: str = "AIV"
     workspace_bytes: int = 0
+
+    @property
+    def table(self) -> str:
+        return placement.table(self.rows)
 
 
 def _header(name: str, title: str, graph: KernelGraph, params: dict[int, SourceParam], parts: Parts) -> str:
@@ -809,7 +815,7 @@ class VectorKernel:
         if self.shared and not looped:
             out = ["if (part != 0) {", "  return;  // one core is enough", "}", *out]
         self.rows_of_table = self._rows(names)
-        return Parts(sorted(self.helpers), [], _wrapped(out), placement.table(self.rows_of_table))
+        return Parts(sorted(self.helpers), [], _wrapped(out), self.rows_of_table)
 
     def _named(self, used: Sequence[Buffer]) -> dict[int, str]:
         """Identifiers: the user's names first; what is changed in place under one name keeps it."""
@@ -993,7 +999,7 @@ class MixKernel:
             sorted(self.helpers),
             self.functions,
             _wrapped(out),
-            placement.table(self.rows),
+            self.rows,
             "MIX" if vector else "AIC",
             workspace,
         )
