@@ -67,24 +67,25 @@ class Code:
         return assembly(self.ir, self.target)
 
 
-def load(text: str, make_ir: Callable[[], str] | None = None, target: Target = HOST) -> Code:
+def load(text: str, make_ir: Callable[[], str] | None = None, target: Target = HOST, level: int = 0) -> Code:
     """Machine code for `text`.
 
     text     what the code is made from, and its key in the disk cache: the LLVM IR itself, or, with make_ir, anything
              that determines it (a printed graph). make_ir is called only when the cache has no code for text
+    level    0: PASSES, for code that is written as it shall be; 1 to 3: what LLVM does at -O1 to -O3
     returns  Code; programs that load one text share its memory, which goes with the last of them
     raises   CompileError when LLVM refuses the text
     """
     ir = make_ir if make_ir is not None else lambda: text
     phases: dict[str, float] = {}
-    key = _timed(phases, "key", lambda: key_of(text, (target.triple, target.cpu, target.features)))
+    key = _timed(phases, "key", lambda: key_of(text + level * "+", (target.triple, target.cpu, target.features)))
     linked = _LOADED.get(key)
     if linked is not None:
         return Code(ir, target, linked, phases, "process")
     disk = _disk(str(default_root()))
     code, origin = _timed(phases, "read", lambda: disk.load(key)), "disk"
     if code is None:
-        code, origin = _compile(ir, target, phases), "compiled"
+        code, origin = _compile(ir, target, phases, level), "compiled"
         _timed(phases, "write", lambda: disk.store(key, code))
     linked = _LOADED[key] = _timed(phases, "link", lambda: image.link(code))
     return Code(ir, target, linked, phases, origin)
@@ -110,11 +111,11 @@ def optimised(ir: str, target: Target = HOST) -> str:
     return str(_optimise(_parse(ir, machine), machine))
 
 
-def _compile(make_ir: Callable[[], str], target: Target, phases: dict[str, float]) -> bytes:
+def _compile(make_ir: Callable[[], str], target: Target, phases: dict[str, float], level: int) -> bytes:
     ir = _timed(phases, "emit IR", make_ir)
     machine = _timed(phases, "start LLVM", lambda: _machine(target))
     module = _timed(phases, "parse", lambda: _parse(ir, machine))
-    _timed(phases, "optimise", lambda: _optimise(module, machine))
+    _timed(phases, "optimise", lambda: _optimise(module, machine, level))
     return bytes(_timed(phases, "machine code", lambda: machine.emit_object(module)))
 
 
@@ -163,12 +164,13 @@ def _parse(ir: str, machine: Any) -> Any:
     return module
 
 
-def _optimise(module: Any, machine: Any) -> Any:
+def _optimise(module: Any, machine: Any, level: int = 0) -> Any:
     llvm = _llvm(False)
-    passes = llvm.create_new_module_pass_manager()
-    for name in PASSES:
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=level or 1))
+    passes = builder.getModulePassManager() if level else llvm.create_new_module_pass_manager()
+    for name in () if level else PASSES:
         getattr(passes, f"add_{name}_pass")()
-    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=1)))
+    passes.run(module, builder)
     return module
 
 

@@ -3,7 +3,7 @@
 In: the rows of a TaskTable, chunk by chunk, in program order. Out: counters and, if asked for, start, worker, wait
 reason and cause per task. A task is generated, has its edges met, is ready, gets a worker, runs, is complete; what has
 completed is forgotten, so that memory is bounded by the window. Ties go by program order, then by worker number.
-Start reading at `play`: plain Python over arrays, compiled by numba when there is enough work to pay for that.
+Start reading at `play`: plain Python over arrays, compiled (lower/python_loops.py) when there is enough work.
 """
 
 from __future__ import annotations
@@ -824,8 +824,8 @@ _TYPES = (
     "bool", "i64[]", "i32[]", "u8[]", "i64[]",  # recording, start, worker, wait, cause
 )  # fmt: skip
 
-# Plain Python plays a hundred thousand tasks per second, machine code millions, but that takes seconds to make.
-WORTH_LOADING, WORTH_MAKING = 500, 50_000
+# Plain Python plays a hundred thousand tasks per second, machine code ten million. That takes half a second to make.
+WORTH_LOADING, WORTH_MAKING = 200, 30_000
 _played_plainly = 0
 
 

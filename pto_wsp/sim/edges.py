@@ -3,7 +3,7 @@
 A node is a task between its generation and its completion, or a gate: a task of no duration that stands for the end of
 a block, so that a block of n tasks needs about 2 n edges and not n * n. Only live nodes exist: what has completed holds
 nothing up. Nodes, edges and frames are records in flat arrays of int64, linked by the position of their first word, so
-that numba can compile the functions over them. Start reading at `enter` and `leave`.
+that the functions over them can be compiled. Start reading at `enter` and `leave`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 In: the rows of a TaskTable, chunk by chunk (tasks, and the places where parallel and sequential blocks open
 and close). Out: counters and, if asked for, start, worker and wait reason per task. Start reading at `play`:
-it is plain Python over arrays, which numba compiles when there is enough work to pay for that; both give the
-same numbers. Nothing here looks at data or at the host's clock.
+it is plain Python over arrays, compiled (lower/python_loops.py) when there is enough work to pay for that; both give
+the same numbers. Nothing here looks at data or at the host's clock.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ class Wait(IntEnum):
     """The limit on starts per millisecond."""
     START = 6
     """The start policy, or the rest of its batch."""
+    CHANNEL_EMPTY = 7
+    """A token: its process was waiting to receive."""
+    CHANNEL_FULL = 8
+    """Room in a channel, or a receiver: its process was waiting to send."""
 
 
 def play(
@@ -333,9 +337,9 @@ def _grown(array: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     return larger
 
 
-# Plain Python plays a million tasks per second, machine code fifty million. But it takes milliseconds to load, and
-# seconds to make where that has never been done. So the first tasks of a process are played plainly.
-WORTH_LOADING, WORTH_MAKING = 5_000, 500_000
+# Plain Python plays a million tasks per second, machine code fifty million. But it takes a millisecond to load, and a
+# tenth of a second to make where that has never been done. So the first tasks of a process are played plainly.
+WORTH_LOADING, WORTH_MAKING = 1_000, 100_000
 _played_plainly = 0
 
 _TYPES = (

@@ -1,4 +1,4 @@
-"""Python functions over arrays as machine code: same results, kept on disk, numba asked once."""
+"""Python functions over arrays as machine code: same results, kept on disk."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pto_wsp.lower import python_loops
 
@@ -76,13 +78,13 @@ def test_a_constant_is_part_of_the_identity(fresh: Path, monkeypatch: pytest.Mon
     assert python_loops.from_cache(weighted, TYPES) is None
 
 
-def test_numba_can_be_switched_off(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_code_can_be_switched_off(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     assert python_loops.compiled(weighted, TYPES) is weighted
     assert python_loops.from_cache(weighted, TYPES) is None
 
 
-def test_later_processes_do_without_numba(fresh: Path) -> None:
+def test_later_processes_load_it(fresh: Path) -> None:
     code = textwrap.dedent("""
         import sys
         import numpy as np
@@ -91,7 +93,67 @@ def test_later_processes_do_without_numba(fresh: Path) -> None:
         inorder._played_plainly = inorder.WORTH_MAKING
         engine = inorder.InOrderEngine(workers=3, window=2)
         engine.play(np.zeros(600, np.int32), np.full(600, 10))
-        print(engine.counters().total_cycles, "numba" in sys.modules)
+        print(engine.counters().total_cycles, inorder.compiled().code.origin, "llvmlite.binding" in sys.modules)
     """)
     seen = [subprocess.check_output([sys.executable, "-c", code], text=True).split() for _ in range(2)]
-    assert seen == [["3000", "True"], ["3000", "False"]]
+    assert seen == [["3000", "compiled", "True"], ["3000", "disk", "False"]]
+
+
+def helper(a: Any, i: int, most: int) -> int:
+    if i >= len(a) or not i < most:
+        return -1
+    return a[i]  # type: ignore[no-any-return]
+
+
+def everything(n: int, a: Any, b: Any, flags: Any) -> int:
+    """All that the language has."""
+    x = y = 1
+    for i in range(n):
+        if i == 7:
+            continue
+        if i > 40 and (a[0] > 0 or flags[0] == 1):
+            break
+        x, y = y, x + (a[i % len(a)] if i & 1 else -i)
+        b[i % len(b)] = x ^ (y << 3)
+        x -= y // 3 + (0 - y) // 3 + y % 7 + (0 - y) % 7
+        y = min(max(y >> 1, -(1 << 40)), 1 << 40) | 5
+        flags[i % len(flags)] += 3
+    while True:
+        x += 1
+        if x % SCALE == 0:
+            break
+    for k in range(2, n, 2):
+        x += k * (n > k) * helper(a, k, n)
+    return x + ~y
+
+
+@given(st.integers(0, 60), st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=9))
+def test_every_construct_does_what_python_does(n: int, values: list[int]) -> None:
+    types = ("i64", "i64[]", "i32[]", "u8[]")
+    given_ = [(n, np.array(values), np.zeros(3, np.int32), np.zeros(2, np.uint8)) for _ in range(2)]
+    lists = [a.tolist() if isinstance(a, np.ndarray) else a for a in given_[0]]
+    assert python_loops.compiled(everything, types)(*given_[1]) == wrapped(everything(*lists), 64)
+    assert given_[1][2].tolist() == [wrapped(v, 32) for v in lists[2]]
+    assert given_[1][3].tolist() == [v % 256 for v in lists[3]]
+
+
+def wrapped(value: int, bits: int) -> int:
+    return (value + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
+
+
+def test_what_is_not_in_the_language_is_an_error_at_the_line(fresh: Path) -> None:
+    def floats(n: int) -> int:
+        return n * 1.5  # type: ignore[return-value]
+
+    def lists(n: int) -> int:
+        return sum([n])
+
+    def over(n: int) -> int:
+        for _ in "ab":
+            n += 1
+        return n
+
+    for function, words in ((floats, "1.5"), (lists, "call of sum"), (over, "range")):
+        line = function.__code__.co_firstlineno + 1
+        with pytest.raises(SyntaxError, match=f"test_python_loops.py:{line}: .*{words}.* not in the compiled language"):
+            python_loops.compiled(function, ("i64",))
