@@ -53,6 +53,7 @@ class Expansion:
     axes: dict[Ragged | Sparse, tree.Loop]  # axes whose data is a run-time input, and a loop over each
     loads: tuple[Load, ...]  # slots that are loaded from tensors
     row_uses: tuple[RowUse, ...]  # loops over one row of an axis
+    keys: int  # numbers that the schedule wants of each task
     has_events: bool  # some rows are not tasks
     ir: str
     code: jit.Code
@@ -63,13 +64,13 @@ class Expansion:
     def table(self) -> TaskTable:
         """An empty table for this workload's rows."""
         row = self.table_of(1)
-        rows = _LITTLE_ROOM // (8 * (row.args.shape[1] + row.axes.shape[1]) + 25)
+        rows = _LITTLE_ROOM // (8 * (row.args.shape[1] + row.axes.shape[1] + self.keys) + 17)
         return self.table_of(max(_LEAST_ROWS, min(_MOST_ROWS, 1 << rows.bit_length() - 1)))
 
     def table_of(self, rows: int) -> TaskTable:
         """An empty table of that capacity."""
         words = max((k.words for k in self.kernels), default=0)
-        return TaskTable.empty(rows, words, max((len(c.task.axes) for c in self.calls), default=0))
+        return TaskTable.empty(rows, words, max((len(c.task.axes) for c in self.calls), default=0), self.keys)
 
     def inputs(
         self,
@@ -294,13 +295,13 @@ _TELL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _EXPAND = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 2, _TELL, *[ctypes.c_void_p] * 4)
 
 
-def expand(workload: tree.WorkloadTree, key: Expr | None = None) -> Expansion:
+def expand(workload: tree.WorkloadTree, keys: Sequence[Expr] = ()) -> Expansion:
     """Make a workload ready for expansion.
 
-    key     dispatch key of each task (scheduling); None: all keys are 0
+    keys    numbers that the schedule wants of each task: the table has a column for each
     raises  CompileError, at the user's line, for what cannot be expanded
     """
-    emitter = Emitter(key, any(isinstance(node, tree.SlotLoad) for node in tree.walk(workload.root)))
+    emitter = Emitter(keys, any(isinstance(node, tree.SlotLoad) for node in tree.walk(workload.root)))
     piece = emitter.root(workload.root)
     ir = emitter.module(piece)
     return Expansion(
@@ -312,6 +313,7 @@ def expand(workload: tree.WorkloadTree, key: Expr | None = None) -> Expansion:
         axes=emitter.axes,
         loads=tuple(emitter.loads),
         row_uses=tuple(emitter.row_uses),
+        keys=len(keys),
         has_events=emitter.has_events,
         ir=ir,
         code=jit.load(ir),

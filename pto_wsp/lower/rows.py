@@ -34,7 +34,7 @@ OUTSIDE, STOPPED, LOAD_OUTSIDE, NO_ROW = 1, 2, 3, 4
 """What the native function returns when it does not come to the end: a task's tile is outside its array, it was told to
 stop, the element for a slot is outside its array, a ragged or sparse axis has no such row."""
 
-COLUMNS = ("kernel", "leaf", "tail", "cycles", "key", "axes", "args")
+COLUMNS = ("kernel", "leaf", "tail", "cycles", "keys", "axes", "args")
 """Columns of a TaskTable, in the order in which the native function is given them."""
 
 Input = tuple[Any, ...]  # ("size", loop) | ("symbol", name, dtype) | ("tensor", index) | ("space", index)
@@ -49,8 +49,8 @@ _LATER = {
 class Emitter:
     """Makes the text, and the tables that it refers to by number."""
 
-    def __init__(self, key: Expr | None, loads: bool) -> None:
-        self.key = key
+    def __init__(self, keys: Sequence[Expr], loads: bool) -> None:
+        self.keys = tuple(keys)
         self.notes_writes = loads  # some slot is loaded: which tasks write where has to be known
         self.kernels: dict[int, KernelUse] = {}  # by id(graph)
         self.calls: list[Call] = []
@@ -289,7 +289,7 @@ class Emitter:
         values = [_axis_word(out, value, scope) for value in node.axes]
         scalars = [self._scalar_word(out, p, given[p.name], scope) for p in graph.scalar_params]
         params = [*values, *(v for place in places for v in place.valid), *scalars]
-        key = self._key(out, replace(scope, params=params))
+        keys = [self._key(out, key, replace(scope, params=params)) for key in self.keys]
         static = out.datum(sum(term.static for term in use.cost))
         out.branch(out.every([whole for place in places for whole in place.whole]), full, partial)
         out.start(partial)
@@ -318,9 +318,11 @@ class Emitter:
             ("leaf", "i32", out.value(f"trunc i64 {call} to i32")),
             ("tail", "i8", tail),
             ("cycles", "i64", cycles),
-            ("key", "i64", key),
         ):
             _put(out, column, kind, row, value)
+        for k, key in enumerate(keys):
+            first = row if k == 0 else out.value(f"add i64 {row}, {out.value(f'mul i64 %capacity, {k}')}")
+            _put(out, "keys", "i64", first, key)
         _put_all(out, "axes", row, values)
         _put_all(out, "args", row, [*(word for place in places for word in place.words), *scalars])
         if self.notes_writes:
@@ -339,7 +341,6 @@ class Emitter:
             ("leaf", "i32", "-1"),
             ("tail", "i8", "0"),
             ("cycles", "i64", "0"),
-            ("key", "i64", "0"),
         ):
             _put(out, column, kind, row, value)
         _next_row(out, row)
@@ -350,10 +351,8 @@ class Emitter:
             self.kernels[id(graph)] = KernelUse.of(graph)
         return self.kernels[id(graph)]
 
-    def _key(self, out: Lines, scope: Scope) -> str:
-        if self.key is None:
-            return "0"
-        value = expressions.emit(out, self.key, scope)
+    def _key(self, out: Lines, key: Expr, scope: Scope) -> str:
+        value = expressions.emit(out, key, scope)
         return out.value(f"zext i1 {value.name} to i64") if value.type == "bool" else value.name
 
     # -- run-time inputs

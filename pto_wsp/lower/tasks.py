@@ -34,21 +34,21 @@ class TaskTable:
     leaf: NDArray[np.int32]  # [rows] which kernel call of the workload tree
     tail: NDArray[np.uint8]  # [rows] 1 when some tile of the task is partial
     cycles: NDArray[np.int64]  # [rows] duration of the task
-    key: NDArray[np.uint64]  # [rows] dispatch key; 0 when the schedule has none
+    keys: NDArray[np.uint64]  # [keys, rows] numbers that the schedule wants to know of each task
     axes: NDArray[np.int64]  # [rows, most axis values] the values in k[...]
     args: NDArray[np.int64]  # [rows, words] what the kernel's machine code receives
     count: int = 0
     first_task: int = 0  # number of the first task of this chunk; tasks are the rows with kernel >= 0
 
     @classmethod
-    def empty(cls, capacity: int, words: int, axes: int) -> TaskTable:
-        """A table of `capacity` rows, tasks of `words` argument words and `axes` axis values."""
+    def empty(cls, capacity: int, words: int, axes: int, keys: int = 0) -> TaskTable:
+        """A table of `capacity` rows, tasks of `words` argument words, `axes` axis values and `keys` keys."""
         return cls(
             kernel=np.empty(capacity, np.int32),
             leaf=np.empty(capacity, np.int32),
             tail=np.empty(capacity, np.uint8),
             cycles=np.empty(capacity, np.int64),
-            key=np.empty(capacity, np.uint64),
+            keys=np.empty((keys, capacity), np.uint64),
             axes=np.empty((capacity, axes), np.int64),
             args=np.empty((capacity, words), np.int64),
         )
@@ -57,7 +57,7 @@ class TaskTable:
         """A table of these rows; it shares the columns' memory."""
         some, before = slice(begin, end), int(np.count_nonzero(self.kernel[:begin] >= 0))
         return TaskTable(
-            self.kernel[some], self.leaf[some], self.tail[some], self.cycles[some], self.key[some], self.axes[some],
+            self.kernel[some], self.leaf[some], self.tail[some], self.cycles[some], self.keys[:, some], self.axes[some],
             self.args[some], end - begin, self.first_task + before,
         )  # fmt: skip
 

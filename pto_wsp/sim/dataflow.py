@@ -616,7 +616,7 @@ class DataflowEngine:
         """
         rows, settings = slice(0, table.count), self.settings
         kernel, cycles, none = table.kernel[rows], table.cycles[rows], np.zeros(0, np.int64)
-        given = table.key[rows]
+        given = table.keys[0, rows] if len(table.keys) else np.zeros(table.count, np.uint64)
         if settings.key_of == "cycles":
             cycles = self._costs(given, kernel)
         self._work += float(cycles.sum(dtype=np.float64, where=kernel >= 0))

@@ -47,7 +47,7 @@ class Expansions:
         """The expansion that gives the tasks the keys of a schedule."""
         key = settings.key
         if id(key) not in self._made:
-            self._made[id(key)] = key, expand(self.tree, key)
+            self._made[id(key)] = key, expand(self.tree, () if key is None else (key,))
         return self._made[id(key)][1]
 
 
@@ -188,4 +188,5 @@ def play(engine: InOrderEngine | DataflowEngine, table: TaskTable, record: bool 
         engine.play(table)
         return None
     rows = slice(0, table.count)
-    return engine.play(table.kernel[rows], table.cycles[rows], table.key[rows], record)
+    key = table.keys[0, rows] if engine.keyed else None
+    return engine.play(table.kernel[rows], table.cycles[rows], key, record)

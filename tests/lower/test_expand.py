@@ -64,7 +64,7 @@ def inputs_of(expansion, sizes=None, symbols=None):
 
 def rows_of(root, sizes=None, symbols=None, key=None, capacity=None):
     """All rows of a tree, chunk by chunk: (kernel, leaf, tail, cycles, key, axes, args) each."""
-    expansion = expand(WorkloadTree("w", root), key)
+    expansion = expand(WorkloadTree("w", root), () if key is None else (key,))
     table = expansion.table() if capacity is None else expansion.table_of(capacity)
     rows = []
 
@@ -79,7 +79,7 @@ def rows_of(root, sizes=None, symbols=None, key=None, capacity=None):
                     "call": task,
                     "axes": table.axes[k, : len(task.axes)].tolist(),
                     "args": table.args[k, : use.words].tolist(),
-                    "key": int(table.key[k]),
+                    "key": int(table.keys[0, k]) if key is not None else 0,
                     "tail": bool(table.tail[k]),
                 }
             rows.append(row)

@@ -49,11 +49,11 @@ def simulate(tree: Tree, settings: Settings, explicit: bool = False, chunk: int 
     rows, number = rows_of(tree), 0
     for first in range(0, len(rows), chunk):
         part = rows[first : first + chunk]
-        table = TaskTable.empty(len(part), 0, 0)
+        table = TaskTable.empty(len(part), 0, 0, 1)
         table.count = len(part)
         for k, (kernel, cycles, key) in enumerate(part):
             leaf = number % 5 if explicit and kernel >= 0 else 0
-            table.kernel[k], table.cycles[k], table.key[k], table.leaf[k] = kernel, cycles, key, leaf
+            table.kernel[k], table.cycles[k], table.keys[0, k], table.leaf[k] = kernel, cycles, key, leaf
             number += kernel >= 0
         engine.play(table)
     starts, cause = engine.starts()
@@ -207,11 +207,11 @@ def test_a_block_of_n_tasks_has_about_2_n_edges() -> None:
     n = 400
     engine = DataflowEngine(schedule(4), CALLS)
     rows = rows_of(seq(*(par(*[task(1)] * n) for _ in range(5))))
-    table = TaskTable.empty(len(rows), 0, 0)
+    table = TaskTable.empty(len(rows), 0, 0, 1)
     table.count = len(rows)
     table.leaf[:] = 0
     for k, (kernel, cycles, key) in enumerate(rows):
-        table.kernel[k], table.cycles[k], table.key[k] = kernel, cycles, key
+        table.kernel[k], table.cycles[k], table.keys[0, k] = kernel, cycles, key
     engine.play(table)
     assert engine.counters().total_cycles == 5 * n // 4
     assert engine._state[dataflow.EDGES_TOP] // dataflow.EDGE_SIZE <= 5 * 2 * n
