@@ -5,8 +5,13 @@
     work = process("work").consumes(queue).body(consume(queue, lambda i: task(...)))
     program = connect([load, work], [queue]).compile()
 
-A channel carries one integer per send, the first axis value of the sent task; data moves through tensors.
-`send`, `consume` and `connect` make nodes of a workload.  `try_send` and the events work at once, on the
+A channel carries one integer per send, the first axis value of the sent task; data moves through tensors. A process
+does one thing after the other. `consume` takes every token of a channel; `receive` takes one, so that a process can
+join a token of each of two channels:
+
+    add = process("add").consumes(a, b).body(consume(a, lambda i: receive(b, lambda j: task(...))))
+
+`send`, `consume`, `receive` and `connect` make nodes of a workload.  `try_send` and the events work at once, on the
 host, between threads of the user's own program; they are never part of a compiled workload.
 """
 
@@ -16,12 +21,13 @@ import operator
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pto_wsp.errors import ChannelClosed
 
 if TYPE_CHECKING:
+    from pto_wsp.errors import SourceLine
     from pto_wsp.scalar_expr import LoopVar
     from pto_wsp.trace.workload import Workload
 
@@ -33,6 +39,7 @@ __all__ = [
     "consume",
     "process",
     "query",
+    "receive",
     "record",
     "replicate",
     "send",
@@ -152,12 +159,14 @@ class Process:
 
     consumes, produces   channels; a channel is closed when the last process that produces it has ended
     body                 what it does, a Workload
+    line                 where it was written
     """
 
     name: str
     consumes: list[Channel[Any]]
     produces: list[Channel[Any]]
     body: Workload
+    line: SourceLine | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,8 +187,10 @@ class ProcessBuilder:
 
     def body(self, workload: Workload) -> Process:
         """What the process does."""
+        from pto_wsp.trace.source import where
+
         _check_workload(workload, f"body of process {self.name!r}")
-        return Process(self.name, list(self.inputs), list(self.outputs), workload)
+        return Process(self.name, list(self.inputs), list(self.outputs), workload, where())
 
 
 def process(name: str) -> ProcessBuilder:
@@ -192,7 +203,8 @@ def replicate(proc: Process, count: int) -> list[Process]:
     if not isinstance(proc, Process):
         raise TypeError(f"replicate needs a Process, as process(...).body(...) returns; got {proc!r}")
     copies = range(_checked_count(count, f"count in replicate({proc.name!r}, count)"))
-    return [Process(f"{proc.name}_{i}", list(proc.consumes), list(proc.produces), proc.body) for i in copies]
+    return [replace(proc, name=f"{proc.name}_{i}", consumes=list(proc.consumes), produces=list(proc.produces))
+            for i in copies]  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------ workload nodes
@@ -217,6 +229,25 @@ def consume(channel: Channel[Any], body: Callable[[LoopVar], Workload]) -> Workl
     if not callable(body):
         raise TypeError(f"consume needs a function of the token that returns a workload; got {body!r}")
     return Workload("consume", channel=channel, body=body)
+
+
+def receive(
+    channel: Channel[Any], body: Callable[[LoopVar], Workload], otherwise: Workload | None = None
+) -> Workload:
+    """Take one token and run a body once.
+
+    body       called once, when the program is compiled, with a loop variable for the token; returns a Workload
+    otherwise  what to do instead when the channel is closed and empty, `combine()` for nothing; without it, to come
+               here then is an ExecutionError of the run
+    """
+    from pto_wsp.trace.workload import Workload
+
+    _check_channel(channel, "receive")
+    if not callable(body):
+        raise TypeError(f"receive needs a function of the token that returns a workload; got {body!r}")
+    if otherwise is not None:
+        _check_workload(otherwise, "otherwise= in receive")
+    return Workload("receive", channel=channel, body=body, otherwise=otherwise)
 
 
 def connect(processes: Iterable[Process], channels: Iterable[Channel[Any]]) -> Workload:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pto_wsp.errors import AxisError, CompileError, OperandError, SourceLine, TypeCheckError, UsageError
 from pto_wsp.scalar_expr import Expr, LoopVar, as_expr
-from pto_wsp.trace import record
+from pto_wsp.trace import channels, record
 from pto_wsp.trace.tree import (
     Block,
     Cond,
@@ -20,6 +20,7 @@ from pto_wsp.trace.tree import (
     Consume,
     Loop,
     ProcessTree,
+    Receive,
     Send,
     SlotLoad,
     SlotSet,
@@ -49,6 +50,7 @@ class _Resolver:
         self.scope: list[LoopVar] = []
         self.choices = 0  # conditions around
         self.calls: dict[int, TaskCall] = {}  # by id of the node's origin: what `after=` handles refer to
+        self.bodies: dict[int, TreeNode] | None = None  # by id, of the processes; None outside connect(...)
 
     def root(self, workload: Workload) -> TreeNode:
         return self.visit(workload)
@@ -193,19 +195,43 @@ class _Resolver:
             raise CompileError(f"send needs a task, as task(...) or a kernel call makes; got {value!r}.").at(
                 node.line
             )
+        self.check_in_process(node)
         return Send(part(node, "channel"), self.inner(value, node), node.line)
 
     def consume(self, node: Workload) -> TreeNode:
-        channel = part(node, "channel")
-        var = LoopVar(f"token_{channel.name}", channel)
+        channel, var = self.token(node)
         return Consume(channel, var, self.body(part(node, "body"), var, node), node.line)
 
+    def receive(self, node: Workload) -> TreeNode:
+        channel, var = self.token(node)
+        otherwise = part(node, "otherwise", None)
+        orelse = None if otherwise is None else self.inner(otherwise, node)
+        return Receive(channel, var, self.body(part(node, "body"), var, node), orelse, node.line)
+
+    def token(self, node: Workload) -> tuple[Any, LoopVar]:
+        """The channel, and the variable that a token of it is bound to."""
+        self.check_in_process(node)
+        channel = part(node, "channel")
+        return channel, LoopVar(f"token_{channel.name}", channel)
+
+    def check_in_process(self, node: Workload) -> None:
+        if self.bodies is None:
+            raise CompileError(
+                f"{node.kind}(...) belongs in the body of a process of connect([process(...)...], [channels])."
+            ).at(node.line)
+
     def connect(self, node: Workload) -> TreeNode:
-        processes = tuple(
-            ProcessTree(p.name, tuple(p.consumes), tuple(p.produces), self.inner(p.body, node))
-            for p in part(node, "processes")
-        )
-        return Connect(processes, tuple(part(node, "channels")), node.line)
+        self.bodies = {}
+        processes = []
+        for process in part(node, "processes"):
+            if id(process.body) not in self.bodies:
+                self.bodies[id(process.body)] = self.inner(process.body, node)
+            body = self.bodies[id(process.body)]
+            declared = tuple(process.consumes), tuple(process.produces)
+            processes.append(ProcessTree(process.name, *declared, body, process.line))
+        made = Connect(tuple(processes), tuple(part(node, "channels")), node.line)
+        channels.check(made)
+        return made
 
 
 RULES: dict[str, Callable[[_Resolver, Workload], TreeNode]] = {
@@ -222,6 +248,7 @@ RULES: dict[str, Callable[[_Resolver, Workload], TreeNode]] = {
     "slot_load_u64": _Resolver.slot_load,
     "send": _Resolver.send,
     "consume": _Resolver.consume,
+    "receive": _Resolver.receive,
     "connect": _Resolver.connect,
 }
 

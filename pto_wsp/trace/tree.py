@@ -105,13 +105,25 @@ class Consume:
 
 
 @dataclass(frozen=True, eq=False)
+class Receive:
+    """The body for one token; `orelse` when the channel is closed and empty, None: then the run fails."""
+
+    channel: Channel[Any]
+    var: LoopVar
+    body: TreeNode
+    orelse: TreeNode | None = None
+    line: SourceLine | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class ProcessTree:
-    """One process of a pipeline."""
+    """One process of a pipeline. Processes that do the same share their body."""
 
     name: str
     consumes: tuple[Channel[Any], ...]
     produces: tuple[Channel[Any], ...]
     body: TreeNode
+    line: SourceLine | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +135,7 @@ class Connect:
     line: SourceLine | None = None
 
 
-TreeNode = TaskCall | Block | Loop | Cond | SlotSet | SlotLoad | Send | Consume | Connect
+TreeNode = TaskCall | Block | Loop | Cond | SlotSet | SlotLoad | Send | Consume | Receive | Connect
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +176,8 @@ def children(node: TreeNode) -> tuple[TreeNode, ...]:
         return (node.body,)
     if isinstance(node, Cond):
         return (node.then, node.orelse)
+    if isinstance(node, Receive):
+        return (node.body,) if node.orelse is None else (node.body, node.orelse)
     if isinstance(node, Send):
         return (node.task,)
     if isinstance(node, Connect):
@@ -176,8 +190,14 @@ def children(node: TreeNode) -> tuple[TreeNode, ...]:
 
 def _lines(node: TreeNode, indent: str) -> Iterator[str]:
     yield indent + _head(node)
+    if isinstance(node, Connect):
+        yield from (f"{indent}  channel {c.name}, depth {c.depth}" for c in node.channels)
+        for process in node.processes:
+            yield f"{indent}  process {process.name}"
+            yield from _lines(process.body, indent + "    ")
+        return
     for child in children(node):
-        if isinstance(node, Cond) and child is node.orelse:
+        if isinstance(node, (Cond, Receive)) and child is node.orelse:
             yield indent + "else"
         yield from _lines(child, indent + "  ")
 
@@ -202,6 +222,8 @@ def _head(node: TreeNode) -> str:
         return f"send to {node.channel.name}"
     if isinstance(node, Consume):
         return f"consume {node.var} from {node.channel.name}"
+    if isinstance(node, Receive):
+        return f"receive {node.var} from {node.channel.name}"
     return f"connect {', '.join(p.name for p in node.processes)}"
 
 

@@ -102,7 +102,7 @@ def _visit(node: Workload, values: _Values) -> Iterator[Task]:
     elif kind == "connect":
         for process in part(node, "processes"):
             yield from _visit(process.body, values)
-    elif kind not in ("empty", "consume"):  # what is consumed is known only when the pipeline runs
+    elif kind not in ("empty", "consume", "receive"):  # what is consumed is known only when the pipeline runs
         raise CompileError(f"{kind!r} is no kind of workload.").at(node.line)
 
 

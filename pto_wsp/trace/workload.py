@@ -23,6 +23,7 @@ from pto_wsp.trace.tree import (
     Consume,
     Loop,
     ProcessTree,
+    Receive,
     Send,
     SlotLoad,
     SlotSet,
@@ -43,6 +44,7 @@ __all__ = [
     "Consume",
     "Loop",
     "ProcessTree",
+    "Receive",
     "Send",
     "SlotLoad",
     "SlotSet",
@@ -93,7 +95,7 @@ class Workload:
                 combine, sequential     workloads
                 slot_set_u64            slot, value
                 slot_load_u64           slot, tensor, row, col
-                send, consume           channel, value / channel, body
+                send, consume, receive  channel, value / channel, body / channel, body, otherwise
                 connect, pipeline       processes, channels / stages
                 empty
     name      given by `named`;  title  what to call it otherwise: the name of the @workload function
