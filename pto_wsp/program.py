@@ -491,10 +491,15 @@ class _Run:
         def machine() -> tuple[int, int, int, int]:
             self._count(int(self._natively[0]))
             self._natively[0] = 0
-            return executor.machine(self._natively) if native else (0, 0, 0, 0)  # type: ignore[union-attr]
+            return executor.machine(self._natively, self._stop) if native else (0, 0, 0, 0)  # type: ignore[union-attr]
 
         recording = Recording(self._execute, machine)
-        self.total = self._expand(table, tick, recording)
+        try:
+            self.total = self._expand(table, tick, recording)
+        except Stopped:
+            if isinstance(executor, Executor):
+                executor.raise_failure(table)  # a kernel stopped the run
+            raise
         self.program._last = self.inputs, recording.log
 
     def _execute(self, table: TaskTable) -> None:

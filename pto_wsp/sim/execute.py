@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import ExecutionError, UsageError
-from pto_wsp.lower import jit, pipeline
+from pto_wsp.lower import custom, jit, pipeline
 from pto_wsp.lower.expand import Binding, Call, Expansion
 from pto_wsp.lower.tasks import TaskTable
-from pto_wsp.sim import native, regions
+from pto_wsp.sim import bodies, native, regions
 
 __all__ = ["Executor", "host_threads"]
 
@@ -67,9 +67,10 @@ class Executor:
         self.expansion = expansion
         self.threads = host_threads(threads)
         self.phases: dict[str, float] = {}
-        self._codes: dict[int, jit.Code] = {}  # by position in _functions; keeps the machine code alive
+        self._codes: dict[int, jit.Code | custom.Body] = {}  # by position in _functions; keeps the machine code alive
         self._functions = np.zeros(2 * max(len(expansion.kernels), 1), np.int64)
         self._scratch_bytes = 64
+        self._stop = 0  # address of the word that ends the run
         self._scratch: dict[int, NDArray[np.uint8]] = {}  # by number of the thread within a run
         calls = expansion.calls
         shape = len(calls), max((len(c.tiles) for c in calls), default=0)
@@ -82,6 +83,7 @@ class Executor:
                     self._outputs.setdefault(binding.tensor, (call, binding))
         self._uses: regions.Uses | None = None
         self.independent = False
+        self._custom = any(kernel.graph.custom is not None for kernel in expansion.kernels)
         self._skip, self._patience = 0, 1  # chunks for which not to look for parallel work, after finding none
         native.run_rows()  # loaded now, not while the first tasks are being timed
         for kernel in range(len(expansion.kernels)):
@@ -92,6 +94,8 @@ class Executor:
 
         raises  ExecutionError for an array that is written but read-only, or whose elements share memory
         """
+        for thread in self._scratch:
+            self._record(thread)[:] = 0
         for call, binding in self._outputs.values():
             check_output(arrays[binding.tensor], call, binding)
         space_of, origin = regions.spaces_of(arrays)
@@ -111,9 +115,15 @@ class Executor:
     def run(self, table: TaskTable, stop: NDArray[np.int64], done: Callable[[int], None]) -> None:
         """Run the tasks of one chunk; returns early, soon after stop[0] becomes non-zero.
 
-        done  called now and then, in this thread, with the number of tasks finished since the last call
+        done    called now and then, in this thread, with the number of tasks finished since the last call
+        raises  KernelError when the CPU body of a custom kernel raised something
         """
         self._compile_tails(table)
+        self._stop = int(stop.ctypes.data)
+        self._run(table, stop, done)
+        self.raise_failure(table)
+
+    def _run(self, table: TaskTable, stop: NDArray[np.int64], done: Callable[[int], None]) -> None:
         run = _Run(self, table, stop, done)
         if self.threads == 1 or self._skip > 0:
             self._skip -= 1
@@ -126,8 +136,17 @@ class Executor:
         if seconds < _WORTH or saved < price or not run.parallel(row, seconds):
             run.serial(row, table.count)
 
-    def machine(self, progress: NDArray[np.int64]) -> tuple[int, int, int, int]:
-        """What native code needs to run tasks in order: see decisions.Recording. `progress`: one word."""
+    def raise_failure(self, table: TaskTable) -> None:
+        """Tell what the body of a custom kernel raised, if one did, in the last run of tasks of this table.
+
+        raises  KernelError that names the task, its axis values and the user's line
+        """
+        if self._custom:
+            bodies.raise_failure(self.expansion, table, [self._record(thread) for thread in self._scratch])
+
+    def machine(self, progress: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[int, int, int, int]:
+        """What native code needs to run tasks in order: see decisions.Recording. `progress`, `stop`: one word each."""
+        self._stop = int(stop.ctypes.data)
         return native.address_of_run_rows(), self.functions, self.scratch(0), int(progress.ctypes.data)
 
     def found_parallel(self, found: bool) -> None:
@@ -146,13 +165,24 @@ class Executor:
         return int(self._functions.ctypes.data)
 
     def scratch(self, thread: int) -> int:
-        """Address of the scratch memory of a thread, aligned to 64 bytes."""
-        if thread not in self._scratch or len(self._scratch[thread]) < self._scratch_bytes + 64:
-            self._scratch[thread] = np.empty(self._scratch_bytes + 64, np.uint8)
-        return -(-int(self._scratch[thread].ctypes.data) // 64) * 64
+        """Address of the scratch memory of a thread, aligned to 64 bytes; before it, the words of lower/custom.py."""
+        if thread not in self._scratch or len(self._scratch[thread]) < self._scratch_bytes + 128:
+            self._scratch[thread] = np.zeros(self._scratch_bytes + 128, np.uint8)
+        self._record(thread)[custom.STOP] = self._stop
+        return int(self._record(thread).ctypes.data) + 64
+
+    def _record(self, thread: int) -> NDArray[np.int64]:
+        """The words before the scratch memory of a thread."""
+        memory = self._scratch[thread]
+        begin = -int(memory.ctypes.data) % 64
+        return memory[begin : begin + 8 * custom.RECORD].view(np.int64)
 
     def _compile(self, kernel: int, tail: bool) -> None:
-        compiled = pipeline.compile_kernel(self.expansion.kernels[kernel].graph, tail)
+        graph = self.expansion.kernels[kernel].graph
+        if graph.custom is not None:
+            self._use_body(kernel, custom.load(graph))
+            return
+        compiled = pipeline.compile_kernel(graph, tail)
         code = jit.load(compiled.key, lambda: compiled.ir)
         for phase, spent in code.phases.items():
             self.phases[phase] = self.phases.get(phase, 0.0) + spent
@@ -160,6 +190,13 @@ class Executor:
         self._scratch_bytes = max(self._scratch_bytes, needed)
         self._codes[2 * kernel + tail] = code
         self._functions[2 * kernel + tail] = code.address(compiled.symbol)
+
+    def _use_body(self, kernel: int, body: custom.Body) -> None:
+        """One function for full and for partial tiles."""
+        for phase, spent in body.phases.items():
+            self.phases[phase] = self.phases.get(phase, 0.0) + spent
+        for position in (2 * kernel, 2 * kernel + 1):
+            self._codes[position], self._functions[position] = body, body.address
 
     def _compile_tails(self, table: TaskTable) -> None:
         """Machine code for partial tiles, once there are some."""

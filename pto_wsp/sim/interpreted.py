@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pto_wsp.errors import ExecutionError, KernelError
+from pto_wsp.errors import ExecutionError
 from pto_wsp.lower.expand import Call, Expansion
 from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
+from pto_wsp.sim.bodies import failed, scalar_of, tile_of
 from pto_wsp.sim.execute import check_output
-from pto_wsp.types import DType
+from pto_wsp.trace.source import line_of_error
 
 __all__ = ["Interpreter"]
 
@@ -44,47 +45,22 @@ class Interpreter:
         for row in np.flatnonzero(table.kernel[: table.count] >= 0).tolist():
             if stop[0]:
                 return
-            self._task(self.expansion.calls[table.leaf[row]], table.args[row], task)
+            self._task(self.expansion.calls[table.leaf[row]], table, row, task)
             done(1)
             task += 1
 
-    def _task(self, call: Call, words: NDArray[np.int64], number: int) -> None:
+    def _task(self, call: Call, table: TaskTable, row: int, number: int) -> None:
+        words = table.args[row]
         graph = self.expansion.kernels[call.kernel].graph
         given: dict[str, Any] = dict(call.task.args)
         tiles = len(graph.tile_params) * TILE_WORDS
         for i, param in enumerate(graph.tile_params):
-            given[param.name] = _array(words[i * TILE_WORDS : (i + 1) * TILE_WORDS].tolist(), param.type.dtype)
+            given[param.name] = tile_of(words[i * TILE_WORDS : (i + 1) * TILE_WORDS].tolist(), param.type.dtype)
         for param, word in zip(graph.scalar_params, words[tiles:], strict=False):
-            given[param.name] = _scalar(word, param.type.dtype)
+            given[param.name] = scalar_of(word, param.type.dtype)
         try:
             call.task.kernel.interpret(**given)
         except ExecutionError:
             raise
         except Exception as error:
-            message = f"kernel {call.name} failed: {type(error).__name__}: {error}"
-            raise KernelError(message, task_id=number, kernel_name=call.name).at(call.task.line) from error
-
-
-class _Memory:
-    """A region of memory as NumPy's array protocol describes it."""
-
-    def __init__(self, address: int, shape: tuple[int, int], strides: tuple[int, int], itemsize: int) -> None:
-        self.__array_interface__ = {
-            "data": (address, False),
-            "shape": shape,
-            "strides": strides,
-            "typestr": f"<u{itemsize}",
-            "version": 3,
-        }
-
-
-def _array(words: list[int], dtype: DType) -> NDArray[Any]:
-    """The tile that five argument words describe; it writes through to the user's array, which outlives it."""
-    address, row_stride, column_stride, rows, columns = words
-    memory = _Memory(address, (rows, columns), (row_stride, column_stride), dtype.itemsize)
-    return np.asarray(memory).view(dtype.numpy)
-
-
-def _scalar(word: np.int64, dtype: DType) -> Any:
-    """The number in the low bytes of an argument word."""
-    return np.frombuffer(word.tobytes()[: dtype.itemsize], dtype.numpy)[0].item()
+            raise failed(call, table.axes[row].tolist(), number, error, line_of_error(error)) from error

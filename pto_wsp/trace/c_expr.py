@@ -7,7 +7,7 @@ unary - + !, * / %, + -, comparisons, && ||, and ?: with C's precedence. Arithme
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pto_wsp.errors import OperandError
@@ -185,12 +185,20 @@ def added_cycles(graph: KernelGraph, first_scalar: int) -> Expr | None:
     first_scalar   position of the first scalar parameter among the task's argument words
     """
     leaves = {p.name: _word(first_scalar + i, p.type.dtype) for i, p in enumerate(graph.scalar_params)}
+    if graph.custom is not None:
+        extents = extent_names([p.name for p in graph.tile_params])
+        leaves = {name: task_param(first_scalar - len(extents) + i) for i, name in enumerate(extents)} | leaves
     total: Expr | None = None
     for node in graph.nodes:
         if node.op.name == "add_cycles" and isinstance(node.attrs["cycles"], str):
             more = to_expr(parse(node.attrs["cycles"]), leaves).cast_i64()
             total = more if total is None else total + more
     return total
+
+
+def extent_names(tiles: Sequence[str]) -> list[str]:
+    """What the cycles of a custom kernel may name beside its scalars: valid rows and columns of its tiles."""
+    return [f"{tile}_{extent}" for tile in tiles for extent in ("rows", "cols")]
 
 
 def _word(index: int, dtype: DType) -> Expr:

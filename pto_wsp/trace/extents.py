@@ -244,4 +244,7 @@ def cycles_of(graph: KernelGraph) -> tuple[CostTerm, ...]:
                 total[found] += coefficient
             else:
                 total[()] += CostTerm(coefficient, found).static
+    if graph.custom is not None and graph.custom.cycles is None:
+        for param in graph.tile_params:  # what the tiles of a custom body cost to load and to store
+            total[extents.of(param.node, 0), extents.of(param.node, 1)] += 1 + (param.direction == "inout")
     return tuple(CostTerm(coefficient, dims) for dims, coefficient in total.items() if coefficient)

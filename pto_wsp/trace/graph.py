@@ -17,6 +17,7 @@ from pto_wsp.errors import OperandError, SourceLine
 from pto_wsp.types import DType, ScalarType, TileType
 
 if TYPE_CHECKING:
+    from pto_wsp.trace.custom import CustomBody
     from pto_wsp.trace.extents import CostTerm
     from pto_wsp.trace.ops import Op
 
@@ -78,11 +79,13 @@ class KernelGraph:
     """A kernel as data: parameters in signature order, then every node in execution order.
 
     `nodes` begins with the parameters' own nodes. `str(graph)` prints it and `trace.text.parse` reads it back.
+    With a `custom` body there are no operations, perhaps one node of added cycles: what happens is not ours to know.
     """
 
     name: str
     params: tuple[Param, ...]
     nodes: tuple[Node, ...]
+    custom: CustomBody | None = None
 
     @property
     def tile_params(self) -> tuple[Param, ...]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import ExecutionError
+from pto_wsp.trace import custom
 from pto_wsp.trace.extents import MADE_WHOLE, Extents, Source, extents_of, is_elementwise
 from pto_wsp.trace.graph import KernelGraph, Node, Number, number_as
 from pto_wsp.trace.ops import ref_cast
@@ -41,6 +42,9 @@ def interpret(graph: KernelGraph, arrays: Sequence[Array], scalars: Sequence[Num
     """
     arrays = tuple(np.asarray(a) for a in arrays)
     run = Run(graph, arrays, scalars)
+    if graph.custom is not None:
+        custom.call(graph, arrays, scalars)
+        return
     with np.errstate(all="ignore"):
         for node in graph.nodes:
             value = run.node(node)

@@ -13,8 +13,7 @@ import sys
 import warnings
 from collections import ChainMap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, overload
 
@@ -28,8 +27,9 @@ from pto_wsp.errors import (
     show_user_frames,
 )
 from pto_wsp.scalar_expr import Expr, LoopVar, as_expr
-from pto_wsp.trace import record, tile
-from pto_wsp.trace.graph import KernelGraph, number_as
+from pto_wsp.trace import custom, record, tile
+from pto_wsp.trace.graph import KernelGraph, build, number_as
+from pto_wsp.trace.ops import OPS
 from pto_wsp.trace.resolve import leaves, outside_its_loop
 from pto_wsp.trace.source import where, where_is
 from pto_wsp.trace.workload import Workload
@@ -245,7 +245,10 @@ def kernel(
     cpp_body_path: Any = None,
     cpp_tu_path: Any = None,
     cpp_includes: list[str] | None = None,
+    cpp_core: str | None = None,
+    cpp_workspace_bytes: int | None = None,
     cpu: Any = None,
+    cycles: int | str | None = None,
     **options: Any,
 ) -> Callable[[Callable[..., Any]], Kernel]: ...
 
@@ -259,7 +262,10 @@ def kernel(
     cpp_body_path: Any = None,
     cpp_tu_path: Any = None,
     cpp_includes: list[str] | None = None,
+    cpp_core: str | None = None,
+    cpp_workspace_bytes: int | None = None,
     cpu: Any = None,
+    cycles: int | str | None = None,
     **options: Any,
 ) -> Any:
     """A function over tiles, as a kernel: `@kernel`, or `@kernel(...)` with options.
@@ -267,19 +273,24 @@ def kernel(
     cpp_src, cpp_body_path  a C++ body for the NPU, as text or in a file; the Python body is then never run
     cpp_tu_path             a complete C++ translation unit in a file
     cpp_includes            extra #include lines for the first two
-    cpu                     a numba function: the body on the CPU of a kernel written in C++
+    cpp_core                what runs the C++: "AIV" (a vector core), "AIC" (a cube core) or "MIX" (one and its two)
+    cpp_workspace_bytes     global memory that each running task of the C++ needs beside its tiles
+    cpu                     the body on the CPU: a numba function, or a plain one that numba compiles. It gets the
+                            tiles as arrays and the scalars as numbers, in order; see trace/custom.py
+    cycles                  of one task of such a kernel: a number, or a C expression of integer scalars and of the
+                            valid extents `x_rows`, `x_cols` of tiles; by default, one per element loaded and stored
     num_warps, num_stages and others are kept in `kernel.options` for backends that use them
 
-    raises  ValueError for two C++ sources; FileNotFoundError
+    raises  ValueError for two C++ sources and for options that need one; FileNotFoundError
     """
     given = {
         "num_warps": num_warps,
         "num_stages": num_stages,
         **options,
-        **_cpp_options(cpp_src, cpp_body_path, cpp_tu_path, cpp_includes),
+        **custom.checked_options(
+            cpp_src, cpp_body_path, cpp_tu_path, cpp_includes, cpu, cycles, cpp_core, cpp_workspace_bytes
+        ),
     }
-    if cpu is not None:
-        given["cpu"] = cpu
     if func is None:
         return lambda f: _make(f, given)
     return _make(func, given)
@@ -296,23 +307,6 @@ def _make(func: Any, options: dict[str, Any]) -> Kernel:
     if isinstance(func, Kernel):
         raise UsageError(f"{func.name} is a kernel already; one @kernel is enough.").at(where())
     return Kernel(func, options)
-
-
-def _cpp_options(src: str | None, body: Any, unit: Any, includes: list[str] | None) -> dict[str, Any]:
-    """The options that a C++ source leaves on a kernel; files are read now."""
-    given = [n for n, v in (("cpp_src", src), ("cpp_body_path", body), ("cpp_tu_path", unit)) if v is not None]
-    if len(given) > 1:
-        raise ValueError(f"a kernel has one C++ source; got {' and '.join(given)}.")
-    made: dict[str, Any] = {}
-    if src is not None:
-        made["cpp_src"] = src
-    if body is not None:
-        made |= {"cpp_src": Path(body).read_text(encoding="utf-8"), "cpp_src_path": str(body)}
-    if unit is not None:
-        made |= {"cpp_file_src": Path(unit).read_text(encoding="utf-8"), "cpp_file_path": str(unit)}
-    if includes is not None:
-        made["cpp_includes"] = list(includes)
-    return made
 
 
 # ---- kernels -----------------------------------------------------------------------------------------------------
@@ -335,6 +329,8 @@ class Kernel:
         self.__name__ = self.name
         self.__wrapped__ = func
         self._graphs: dict[tuple[Any, ...], KernelGraph] = {}
+        if self.is_custom:
+            self._check_custom()
 
     # ---- calls
 
@@ -467,17 +463,12 @@ class Kernel:
 
     def _graph_for(self, values: Mapping[str, Any]) -> KernelGraph:
         self.require_compilable()
-        if self.is_cpp:
-            raise CompileError(
-                f"kernel {self.name} has a C++ body, which runs on the NPU only. To run it on the CPU give it a numba"
-                " function as well: @kernel(..., cpu=function)."
-            ).at(self.line)
         constexprs = self._constexprs(values)
         key = tuple((name, type(v), v) for name, v in constexprs.items())
         found = self._graphs.get(key)
         if found is None:
             found = self._graphs[key] = self._trace(constexprs)
-            if not found.stores:
+            if not found.stores and found.custom is None:
                 line = self.line or where()
                 warnings.warn_explicit(
                     f"kernel {self.name} stores nothing, so its tasks have no effect but their cycles. "
@@ -498,8 +489,39 @@ class Kernel:
 
     @property
     def is_cpp(self) -> bool:
-        """Whether the body is C++; the Python body is then never run."""
+        """Whether there is a C++ body."""
         return "cpp_src" in self.options or "cpp_file_src" in self.options
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether the body is C++ or was given as cpu=; the Python function itself is then never run."""
+        return self.is_cpp or "cpu" in self.options
+
+    def _check_custom(self) -> None:
+        if "cpu" in self.options:
+            custom.check_cpu(self.name, self.options["cpu"], len(self.params))
+        tiles = [p.name for p in self.params if p.kind == "tile"]
+        integers = [p.name for p in self.params if p.kind == "scalar" and p.dtype is not None and p.dtype.is_int]
+        custom.check_cycles(self.name, self.options.get("cycles"), tiles, integers)
+        if "cpp_file_src" in self.options and "cpp_includes" in self.options:
+            says = "cpp_includes changes nothing for a translation unit, which includes what it needs itself"
+            warnings.warn(f"kernel {self.name}: {says}", stacklevel=5)
+
+    def _custom_body(self, constexprs: Mapping[str, Any]) -> custom.CustomBody:
+        options = self.options
+        return custom.CustomBody(
+            self.name,
+            options.get("cpp_src", options.get("cpp_file_src")),
+            "unit" if "cpp_file_src" in options else "body",
+            options.get("cpp_src_path", options.get("cpp_file_path", "")),
+            tuple(options.get("cpp_includes", ())),
+            options.get("cpu"),
+            custom.constants_of(self.params, constexprs),
+            options.get("cycles"),
+            options.get("cpp_core", "AIV"),
+            options.get("cpp_workspace_bytes", 0),
+            self.line,
+        )
 
     def _constexprs(self, values: Mapping[str, Any]) -> dict[str, Any]:
         found = {}
@@ -517,7 +539,11 @@ class Kernel:
         self._not_inside_a_kernel()
         tracer = tile.Tracer(self.name)
         self.run(tracer, constexprs)
-        return tracer.graph()
+        if not self.is_custom:
+            return tracer.graph()
+        if self.options.get("cycles"):
+            tracer.append(build(OPS["add_cycles"], (), {"cycles": self.options["cycles"]}, self.line)[-1])
+        return replace(tracer.graph(), custom=self._custom_body(constexprs))
 
     def run(self, tracer: tile.Tracer, constexprs: Mapping[str, Any]) -> None:
         """Run the body on values of `tracer`."""
@@ -531,7 +557,7 @@ class Kernel:
                 args.append(value)
             else:
                 kwargs[param.name] = value
-        if self.is_cpp:
+        if self.is_custom:
             return
         with tracer.active():
             made = self.func(*args, **kwargs)
@@ -575,13 +601,14 @@ class Kernel:
         from pto_wsp.lower import jit
 
         with show_user_frames():
-            return jit.assembly(self._compiled().ir)
+            return str(self._compiled().asm) if self.is_custom else jit.assembly(self._compiled().ir)
 
     def _compiled(self) -> Any:
+        from pto_wsp.lower import custom as bodies
         from pto_wsp.lower import pipeline
 
         with show_user_frames():
-            return pipeline.compile_kernel(self.graph)
+            return bodies.load(self.graph) if self.is_custom else pipeline.compile_kernel(self.graph)
 
     def compile(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: workloads are compiled, with the kernels in them."""

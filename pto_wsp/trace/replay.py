@@ -37,7 +37,11 @@ def replay(kernel: Kernel, arguments: Mapping[str, Any]) -> None:
     constexprs = {p.name: given[p.name] for p in kernel.params if p.kind == "constexpr"}
     graph = kernel.graph_for(constexprs)
     arrays = [_array(given[p.name]) for p in graph.tile_params]
-    run = interpret.Run(graph, arrays, [given[p.name] for p in graph.scalar_params])
+    scalars = [given[p.name] for p in graph.scalar_params]
+    if graph.custom is not None:
+        interpret.interpret(graph, arrays, scalars)
+        return
+    run = interpret.Run(graph, arrays, scalars)
     with np.errstate(all="ignore"):
         kernel.run(_Replay(graph, run), constexprs)
 

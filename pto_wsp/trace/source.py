@@ -70,14 +70,18 @@ def line_for_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except PtoError as error:
-        last = None
-        trace = error.__traceback__
-        while trace is not None:
-            if _is_users(trace.tb_frame):
-                last = trace
-            trace = trace.tb_next
-        error.at(_line_of(last.tb_frame, last.tb_lasti, last.tb_lineno) if last is not None else None, doing)
+        error.at(line_of_error(error), doing)
         raise
+
+
+def line_of_error(error: BaseException) -> SourceLine | None:
+    """The user's innermost line in an error's traceback; None when there is none."""
+    last, trace = None, error.__traceback__
+    while trace is not None:
+        if _is_users(trace.tb_frame):
+            last = trace
+        trace = trace.tb_next
+    return _line_of(last.tb_frame, last.tb_lasti, last.tb_lineno) if last is not None else None
 
 
 def _line_of(frame: FrameType, instruction: int | None = None, line: int | None = None) -> SourceLine:

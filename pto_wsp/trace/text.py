@@ -21,12 +21,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pto_wsp.errors import IRConversionError, PtoError, SourceLine
 from pto_wsp.trace.graph import KernelGraph, Node, Param, ValueType, check_node, check_params
 from pto_wsp.trace.ops import OPS, Op
 from pto_wsp.types import DType, Location, ScalarType, TileType
+
+if TYPE_CHECKING:
+    from pto_wsp.trace.custom import CustomBody
 
 MOST_CHARACTERS = 1 << 26                       # of a text
 MOST_NODES = 1 << 20                            # of a kernel
@@ -64,7 +67,7 @@ def _shape(graph: KernelGraph) -> tuple[Any, ...]:
     params = tuple((p.name, p.direction, number.get(id(p.node))) for p in graph.params)
     nodes = tuple((n.op.name, tuple(number.get(id(o)) for o in n.operands), n.type,
                    tuple(sorted((k, _value_text(v)) for k, v in n.attrs.items()))) for n in graph.nodes)
-    return graph.name, params, nodes
+    return graph.name, params, nodes, graph.custom
 
 
 # ---- printing ------------------------------------------------------------------------------------------------------
@@ -76,6 +79,8 @@ def print_graph(graph: KernelGraph, comments: bool = True) -> str:
         number.setdefault(id(node), len(number))
     handles = {id(p.node) for p in graph.params}
     rows = [_node_text(n, number) for n in graph.nodes if id(n) not in handles]
+    if graph.custom is not None:
+        rows.insert(0, _custom_text(graph.custom))
     width = max((len(result) for result, _, _ in rows), default=0)
     lines = [f"  {result:<{width}} = {work}" if result else f"  {work}" for result, work, _ in rows]
     column = min(max((len(line) for line in lines), default=0), COMMENT_COLUMN)
@@ -99,6 +104,13 @@ def _node_text(node: Node, number: Mapping[int, int]) -> tuple[str, str, str]:
     operands = [f"%{number[id(o)]}" if id(o) in number else "%?" for o in node.operands]
     attrs = [f"{name}={_value_text(value)}" for name, value in node.attrs.items()]
     return result, " ".join([node.op.name, *operands, *attrs]), _line_text(node.line)
+
+
+def _custom_text(body: CustomBody) -> tuple[str, str, str]:
+    """("", "custom cpp=body cpu=scale_rows", "kernels.py:14")"""
+    cpp = f" cpp={body.form}" if body.cpp is not None else ""
+    cpu = f" cpu={_name_text(body.function.__name__)}" if body.cpu is not None else ""
+    return "", f"custom{cpp}{cpu}", _line_text(body.line)
 
 
 def _line_text(line: SourceLine | None) -> str:
@@ -341,6 +353,8 @@ class _Reader:
 
     def op(self) -> Op:
         token = self.expect("word", "an op")
+        if token.text == "custom":
+            self.fail("the body of a custom kernel is C++ or a Python function, which this text does not hold.", token)
         if token.text not in OPS:
             close = get_close_matches(token.text[:80], OPS, 1)
             self.fail(f"there is no op {token.text[:80]}{f'; did you mean {close[0]}?' if close else '.'}", token)

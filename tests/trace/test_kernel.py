@@ -178,8 +178,9 @@ def test_cpp_sources(tmp_path):
     assert (c.options["cpp_file_src"], c.options["cpp_file_path"]) == ("int unit;", str(unit))
     for k in (a, b, c):
         assert k.is_cpp and len(k.trace().params) == 1
+        assert k.graph.custom is not None and k.graph.custom.form == ("unit" if k is c else "body")
         with pytest.raises(CompileError, match="cpu="):
-            k.graph
+            k.llvm
     with pytest.raises(ValueError, match="one C"):
         kernel(cpp_src="x", cpp_tu_path=unit)
     with pytest.raises(FileNotFoundError):
