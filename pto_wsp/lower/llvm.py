@@ -7,7 +7,7 @@ instructions. Start reading at `write`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,7 @@ POINTER = ir.PointerType()
 WORDS_PER_TILE = 5  # address, row stride, column stride, valid rows, valid columns
 UNROLLED_COST = 64  # vector instructions, roughly, up to which steps are written out in one turn of a loop
 MOST_UNROLLED = 8
+CHEAP_PASS = 16  # vector instructions of a step, roughly, up to which a pass waits for memory
 
 
 def write(
@@ -47,6 +48,19 @@ class View:
     address: Any
     rows: Any
     cols: Any
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A row scalar of all rows of a block, one lane a row: 16 lanes, twice.
+
+    `lanes` is only loaded and stored whole, so that LLVM keeps it in a register; passes read single rows from `memory`.
+    Rows that were stored there one by one could not be read as one vector before all earlier stores have left the core.
+    """
+
+    dtype: DType
+    lanes: Any
+    memory: Any
 
 
 @dataclass
@@ -93,8 +107,11 @@ class _Writer:
         self.accumulators: dict[int, list[Any]] = {}  # id(row reduction) -> allocas
         self.in_pass = False  # inside the loop of a stage, where row scalars are not kept
         self.in_block: Any = None  # index of the row in its block
-        self.slots: dict[int, tuple[Any, DType]] = {}  # id([rows, 1] node) -> its values in this block, 16 lanes
-        self.slot_memory: dict[int, Any] = {}  # id([rows, 1] node) -> alloca
+        self.before_rows: Any = None  # the code before the loop over the rows of a block
+        self.filled: list[Slot] = []  # those that it fills
+        self.partials: dict[int, Any] = {}  # id(row reduction) -> its lanes in each row of a block
+        self.slots: dict[int, Slot] = {}  # id([rows, 1] node) -> its values in this block
+        self.known_slots: dict[int, Slot] = {}  # the same of all blocks
         self.home = {id(n): i for i, nest in enumerate(program.nests) for n in nest.nodes}
         self.index = {id(p.node): i for i, p in enumerate(self.graph.tile_params)}
         self.users: dict[int, list[Node]] = {id(n): [] for n in self.graph.nodes}
@@ -319,18 +336,24 @@ class _Writer:
         self.write_block_scalars(index, -1, first, count, nest.before)
         for at, stage in enumerate(nest.stages):
             if stage.nodes:
+                together = self.reduced_together(stage, count)
                 with self.block_rows(index, at, first, count) as lane:
-                    self.write_stage(index, at, stage, lane.row)
+                    self.write_stage(index, at, stage, lane.row, together)
+                for node in together:
+                    self.reduce_rows(index, at, first, count, node)
             self.write_block_scalars(index, at, first, count, stage.scalars)
         self.slots = {}
 
     @contextmanager
     def block_rows(self, index: int, at: int, first: Any, count: int) -> Iterator[Lane]:
         """The rows of a block, one after another."""
+        self.filled, self.before_rows = [], self.build.block
         with self.loop(I64(0), I64(count), 1) as i:
             self.row_values, self.in_block = {}, i
             yield Lane(self.one, index, at, self.build.add(first, i))
-        self.row_values, self.in_block = {}, None
+        for slot in self.filled:
+            self.wide.store(self.wide.load(slot.lanes, slot.dtype), slot.memory)
+        self.row_values, self.in_block, self.filled = {}, None, []
 
     def write_block_scalars(self, index: int, at: int, first: Any, count: int, nodes: list[Node]) -> None:
         """As write_scalars, for a block: what is computed from row scalars in lanes, the rest row by row."""
@@ -345,31 +368,97 @@ class _Writer:
                     with self.block_rows(index, at, first, count) as lane:
                         self.keep_in_slot(operand, self.row_value(lane, operand))
                 if operand.is_tile:
-                    operands.append(self.wide.load(*self.slots[id(operand)]))
+                    slot = self.slots[id(operand)]
+                    operands.append(self.wide.load(slot.lanes, slot.dtype))
                 else:
                     operands.append(self.wide.splat(self.scalars[id(operand)].ir, self.scalars[id(operand)].dtype))
-            value = self.apply(self.wide, node, operands)
-            self.wide.store(value, self.slot(node, value.dtype))
-            if id(node) in self.program.buffers:
-                with self.block_rows(index, at, first, count) as lane:
-                    self.keep_row_value(lane, node, self.row_value(lane, node))
+            self.keep_block_values(index, at, first, count, node, self.apply(self.wide, node, operands))
 
-    def slot(self, node: Node, dtype: DType) -> Any:
-        """Where the row scalars of a block are kept."""
-        if id(node) not in self.slots:
-            if id(node) not in self.slot_memory:
-                with self.build.goto_block(self.entry):
-                    self.build.position_at_start(self.entry)
-                    memory = self.build.alloca(self.wide.ir_type(dtype), name="rows")
+    def keep_block_values(self, index: int, at: int, first: Any, count: int, node: Node, value: Lanes) -> None:
+        """The row scalars of a block, one lane a row."""
+        slot = self.slot(node, value.dtype)
+        self.wide.store(value, slot.lanes)
+        self.wide.store(value, slot.memory)
+        if id(node) in self.program.buffers:
+            with self.block_rows(index, at, first, count) as lane:
+                self.keep_row_value(lane, node, self.row_value(lane, node))
+
+    def reduced_together(self, stage: Stage, count: int) -> list[Node]:
+        """The row reductions of a pass whose trees are worth doing side by side: those of costly passes.
+
+        A cheap pass is better off without stores: it can run while the stores of the pass before it wait for memory.
+        """
+        if count == 1 or LANES % count:
+            return []
+        costly = cost_of(stage) > CHEAP_PASS
+        return [n for n in _reductions(stage.nodes, 1) if costly or _reduce_rule(n).cost > 1]
+
+    def reduce_rows(self, index: int, at: int, first: Any, count: int, node: Node) -> None:
+        """A row reduction whose 16 lanes each row of a block has left in memory."""
+        lanes = self.build.call(self.tree_of_rows(node, count), [self.partial(node)])
+        total = self.finished(self.wide, RULES[node.op.name], node, Lanes(lanes, node.tile.dtype))
+        self.keep_block_values(index, at, first, count, node, total)
+
+    def partial(self, node: Node) -> Any:
+        """Memory for 16 lanes of each row of a block."""
+        if id(node) not in self.partials:
+            with self.build.goto_block(self.entry):
+                self.build.position_at_start(self.entry)
+                memory = self.build.alloca(ir.ArrayType(self.wide.ir_type(node.tile.dtype), LANES), name="partial")
+                memory.type = POINTER
+            self.partials[id(node)] = memory
+        return self.partials[id(node)]
+
+    def tree_of_rows(self, node: Node, count: int) -> ir.Function:
+        """The tree of `across` for several rows at once: a power of two. Lane r of the result belongs to row r.
+
+        A level makes one vector of two as long as there are two, and keeps the rows in order.
+        """
+        rule, dtype = _reduce_rule(node), node.tile.dtype
+        kind, name = self.wide.ir_type(dtype), f"tree_{node.op.name}_{dtype.value}_{count}"
+        if name in self.module.globals:
+            return self.module.globals[name]
+        function = ir.Function(self.module, ir.FunctionType(kind, [POINTER]), name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        build = ir.IRBuilder(function.append_basic_block("entry"))
+        k = Algebra(build, LANES, self.features)
+
+        def picked(x: Any, y: Any, lanes: list[int]) -> Lanes:
+            return Lanes(build.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, LANES), lanes)), dtype)
+
+        rows = [k.load(build.gep(function.args[0], [I64(r)], source_etype=kind), dtype).ir for r in range(count)]
+        width = LANES
+        while width > 1:
+            half, width = len(rows) // 2, width // 2
+            firsts = [g + other for g in range(0, LANES, 2 * width) for other in (0, LANES)[: 1 + bool(half)]]
+            low, high = ([(f + at + i) for f in firsts for i in range(width)] for at in (0, width))
+            pairs = zip(rows[:half], rows[half:], strict=True) if half else [(rows[0], rows[0])]
+            rows = [rule.body(k, *(picked(x, y, (lanes * 2)[:LANES]) for lanes in (low, high))).ir for x, y in pairs]
+        build.ret(rows[0])
+        return function
+
+    def slot(self, node: Node, dtype: DType) -> Slot:
+        """Where a row scalar is kept for the rows of a block."""
+        if id(node) not in self.known_slots:
+            with self.build.goto_block(self.entry):
+                self.build.position_at_start(self.entry)
+                kind = self.wide.ir_type(dtype)
+                slot = Slot(dtype, *(self.build.alloca(kind, name=name) for name in ("lanes", "rows")))
+                for memory in (slot.lanes, slot.memory):
                     memory.type = POINTER
-                    self.build.store(_zeros(self.wide.ir_type(dtype)), memory)  # lanes without a row hold something
-                self.slot_memory[id(node)] = memory
-            self.slots[id(node)] = self.slot_memory[id(node)], dtype
-        return self.slots[id(node)][0]
+            self.known_slots[id(node)] = slot
+        return self.slots.setdefault(id(node), self.known_slots[id(node)])
 
     def keep_in_slot(self, node: Node, value: Lanes) -> None:
-        pointer = self.build.gep(self.slot(node, value.dtype), [self.in_block], source_etype=IR_TYPES[value.dtype])
-        self.one.store(value, pointer)
+        """The value of this row into its lane."""
+        k, slot = self.wide, self.slot(node, value.dtype)
+        with self.build.goto_block(self.before_rows):  # lanes without a row hold something
+            self.build.store(_zeros(k.ir_type(value.dtype)), slot.lanes)
+        number = Lanes(ir.Constant(k.ir_type(DType.I32), list(range(k.lanes))), DType.I32)
+        mine = k.eq(number, k.splat(self.build.trunc(self.in_block, I32), DType.I32))
+        k.store(k.select(mine, k.splat(value.ir, value.dtype), k.load(slot.lanes, slot.dtype)), slot.lanes)
+        self.filled.append(slot)
 
     def write_scalars(self, lane: Lane, nodes: list[Node]) -> None:
         """[rows, 1] values of one row, one after another."""
@@ -388,7 +477,7 @@ class _Writer:
             elif isinstance(rule, Reduce):
                 x = self.one.convert(self.row_value(lane, node.operands[0]), node.tile.dtype)
                 start = self.one.const(rule.start(node.tile.dtype), node.tile.dtype)
-                self.keep_row_value(lane, node, self.finished(rule, node, rule.body(self.one, start, x)))
+                self.keep_row_value(lane, node, self.finished(self.one, rule, node, rule.body(self.one, start, x)))
             elif isinstance(rule, Leaf):  # alloc, or iota of one column
                 self.keep_row_value(lane, node, self.one.const(0, compute_dtype(node.tile.dtype)))
             elif isinstance(rule, Halve):
@@ -416,8 +505,9 @@ class _Writer:
         if id(node) in self.row_values:
             return self.row_values[id(node)]
         if id(node) in self.slots and self.in_block is not None:
-            memory, dtype = self.slots[id(node)]
-            value = self.one.load(self.build.gep(memory, [self.in_block], source_etype=IR_TYPES[dtype]), dtype)
+            slot = self.slots[id(node)]
+            at = self.build.gep(slot.memory, [self.in_block], source_etype=IR_TYPES[slot.dtype])
+            value = self.one.load(at, slot.dtype)
             if not self.in_pass:
                 self.row_values[id(node)] = value
             return value
@@ -440,8 +530,11 @@ class _Writer:
             self.row_values[id(node)] = value
         return value
 
-    def write_stage(self, index: int, at: int, stage: Stage, row: Any) -> None:
-        """One pass over the columns: full steps of 16 lanes, then the lanes that are left."""
+    def write_stage(self, index: int, at: int, stage: Stage, row: Any, together: Sequence[Node] = ()) -> None:
+        """One pass over the columns: full steps of 16 lanes, then the lanes that are left.
+
+        together: reductions that `reduce_rows` will finish
+        """
         reductions = _reductions(stage.nodes, 1)
         for node in reductions:
             self.start_reduction(node)
@@ -480,8 +573,13 @@ class _Writer:
                 self.write_step(stage, Lane(self.wide, index, at, row, full, self.first_lanes(rest), rest))
         self.in_pass = False
         for node in reductions:
-            lane = Lane(self.one, index, at, row)
-            self.keep_row_value(lane, node, self.finished(RULES[node.op.name], node, self.across(node)))
+            if node in together:
+                kind = self.wide.ir_type(node.tile.dtype)
+                here = self.build.gep(self.partial(node), [self.in_block], source_etype=kind)
+                self.wide.store(self.folded(node), here)
+            else:
+                lane, total = Lane(self.one, index, at, row), self.across(node, self.folded(node))
+                self.keep_row_value(lane, node, self.finished(self.one, RULES[node.op.name], node, total))
 
     def algebra(self, lanes: int) -> Algebra:
         return self.wide if lanes == LANES else Algebra(self.build, lanes, self.features)
@@ -676,8 +774,7 @@ class _Writer:
 
     def start_reduction(self, node: Node) -> None:
         """ACCUMULATORS of 16 lanes, or as many as will get a turn: the others would add nothing, to the bit."""
-        rule, dtype = RULES[node.op.name], node.tile.dtype
-        assert isinstance(rule, Reduce)
+        rule, dtype = _reduce_rule(node), node.tile.dtype
         if id(node) not in self.accumulators:
             steps = -(-node.operands[0].tile.cols // LANES)
             count = ACCUMULATORS if steps > 2 or self.tail else max(steps, 1)
@@ -707,16 +804,20 @@ class _Writer:
         before = self.load_lanes(lane, pointer, buffer.dtype)
         self.store_lanes(lane, rule.body(k, before, k.convert(x, buffer.dtype)), pointer, buffer.dtype)
 
-    def across(self, node: Node) -> Lanes:
-        """The fixed tree: accumulators 0 with 2 and 1 with 3, the two, then lanes 0-7 with 8-15, 0-3 with 4-7, 0-1 with
-        2-3, 0 with 1. Where a sum of accumulators started in the queue does not matter to it."""
-        rule, dtype = RULES[node.op.name], node.tile.dtype
-        assert isinstance(rule, Reduce)
+    def folded(self, node: Node) -> Lanes:
+        """The accumulators in one: 0 with 2 and 1 with 3, then the two. Where a sum of accumulators started in the
+        queue does not matter to it."""
+        rule, dtype = _reduce_rule(node), node.tile.dtype
         parts = [self.wide.load(pointer, dtype) for pointer in self.accumulators[id(node)]]
         while len(parts) > 1:
             half = len(parts) // 2
             parts = [rule.body(self.wide, x, y) for x, y in zip(parts[:half], parts[half:], strict=True)]
-        value = parts[0].ir
+        return parts[0]
+
+    def across(self, node: Node, lanes: Lanes) -> Lanes:
+        """The fixed tree: lanes 0-7 with 8-15, 0-3 with 4-7, 0-1 with 2-3, 0 with 1."""
+        rule, dtype = _reduce_rule(node), node.tile.dtype
+        value = lanes.ir
         width = LANES
         while width > 1:
             width //= 2
@@ -741,9 +842,12 @@ class _Writer:
         first, second = (Lanes(self.build.extract_element(v, I32(0)), dtype) for v in (low, high))
         return rule.body(self.one, first, second).ir
 
-    def finished(self, rule: Any, node: Node, total: Lanes) -> Lanes:
+    def finished(self, k: Algebra, rule: Any, node: Node, total: Lanes) -> Lanes:
         """A mean is divided by the number of elements there were."""
-        return self.one.div(total, self.count_of(node, rule)) if rule.mean else total
+        if not rule.mean:
+            return total
+        count = self.count_of(node, rule)
+        return k.div(total, k.splat(count.ir, count.dtype))
 
     def count_of(self, node: Node, rule: Reduce) -> Lanes:
         count = self.extent(self.program.extents.of(node.operands[0], rule.axis))
@@ -753,15 +857,13 @@ class _Writer:
 
     def fill(self, node: Node) -> None:
         """Column accumulators at their neutral element."""
-        rule, buffer = RULES[node.op.name], self.program.buffers[id(node)]
-        assert isinstance(rule, Reduce)
+        rule, buffer = _reduce_rule(node), self.program.buffers[id(node)]
         with self.loop(I64(0), I64(buffer.cols), 1) as col:
             pointer = self.build.gep(self.buffer_view(buffer).address, [col], source_etype=IR_TYPES[buffer.dtype])
             self.one.store(self.one.const(rule.start(buffer.dtype), buffer.dtype), pointer)
 
     def finish_columns(self, node: Node) -> None:
-        rule, buffer = RULES[node.op.name], self.program.buffers[id(node)]
-        assert isinstance(rule, Reduce)
+        rule, buffer = _reduce_rule(node), self.program.buffers[id(node)]
         if rule.mean:
             count = self.count_of(node, rule)
             with self.loop(I64(0), I64(buffer.cols), 1) as col:
@@ -890,6 +992,12 @@ def _reductions(nodes: list[Node], axis: int) -> list[Node]:
     return [node for node, rule in rules if isinstance(rule, Reduce) and rule.axis == axis]
 
 
+def _reduce_rule(node: Node) -> Reduce:
+    rule = RULES[node.op.name]
+    assert isinstance(rule, Reduce)
+    return rule
+
+
 def lanes_of(stage: Stage) -> int:
     """Lanes of a step: more than LANES where every value is a narrow integer, or the vectors would be short."""
     nodes = [n for n in stage.nodes if n.op.name != "store"]
@@ -899,10 +1007,15 @@ def lanes_of(stage: Stage) -> int:
     return LANES * max(1, 32 // max(compute_dtype(t.dtype).bits for t in types if t is not None))
 
 
+def cost_of(stage: Stage) -> int:
+    """Vector instructions of a step, roughly."""
+    rules = [RULES[n.op.name] for n in stage.nodes]
+    return sum(1 + (rule.cost if isinstance(rule, Map) else 3) for rule in rules)
+
+
 def unrolled(stage: Stage) -> int:
     """Steps in one turn of the loop: several if they are short."""
-    rules = [RULES[n.op.name] for n in stage.nodes]
-    cost = sum(1 + (rule.cost if isinstance(rule, Map) else 3) for rule in rules)
+    cost = cost_of(stage)
     return next(n for n in (MOST_UNROLLED, 4, 2, 1) if n * cost <= UNROLLED_COST or n == 1)
 
 

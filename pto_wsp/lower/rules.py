@@ -37,6 +37,7 @@ class Reduce:
     start: Callable[[DType], float | int]  # neutral element of the accumulator dtype
     body: Body  # (k, accumulator, element) -> accumulator
     mean: bool = False  # divide by the number of elements
+    cost: int = 1  # of the body, as in Map
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,12 @@ RULES: dict[str, Rule] = {
     "round": Map(lambda k, x: k.rint(x)),
     "cast": Map(lambda k, x: x),  # the result's dtype is all there is to it
     "rowsum": Reduce(1, zero, lambda k, acc, x: k.add(acc, x)),
-    "rowmax": Reduce(1, lowest, lambda k, acc, x: k.maximum(acc, x)),
-    "rowmin": Reduce(1, highest, lambda k, acc, x: k.minimum(acc, x)),
+    "rowmax": Reduce(1, lowest, lambda k, acc, x: k.maximum(acc, x), cost=3),
+    "rowmin": Reduce(1, highest, lambda k, acc, x: k.minimum(acc, x), cost=3),
     "rowmean": Reduce(1, zero, lambda k, acc, x: k.add(acc, x), mean=True),
     "colsum": Reduce(0, zero, lambda k, acc, x: k.add(acc, x)),
-    "colmax": Reduce(0, lowest, lambda k, acc, x: k.maximum(acc, x)),
-    "colmin": Reduce(0, highest, lambda k, acc, x: k.minimum(acc, x)),
+    "colmax": Reduce(0, lowest, lambda k, acc, x: k.maximum(acc, x), cost=3),
+    "colmin": Reduce(0, highest, lambda k, acc, x: k.minimum(acc, x), cost=3),
     "colmean": Reduce(0, zero, lambda k, acc, x: k.add(acc, x), mean=True),
     "rowmul": _MUL,
     "rowadd": _ADD,
