@@ -1,6 +1,6 @@
 """include/plan.h: what the host, the task generator and the workers share, and the only file that all three include.
 
-Constants and array lengths are those of one program. Start reading at `write`.
+Constants and array lengths are those of one program. Start reading at `plan_h`.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from pto_wsp.ascend.names import comment, place_of
 from pto_wsp.schedule import WindowMode
 from pto_wsp.types import DType
 
-__all__ = ["ERRORS", "VERSION", "write"]
+__all__ = ["ERRORS", "VERSION", "plan_h"]
 
 VERSION = 1
 ERRORS = (
     ("kOk", ""),
     ("kBadHeader", "the plan is not one of this program's"),
     ("kTooManyTasks", "the table has room for no task"),
-    ("kOutOfTensor", "position errorFound of dimension errorDimension of operand errorOperand; it ends at errorBound"),
-    ("kBadStride", "elements that a kernel needs next to each other lie errorFound apart"),
+    ("kOutOfTensor", "position errorFound; the end is errorBound"),
+    ("kBadStride", "a tile's elements lie errorFound apart, not 1"),
     ("kOverflow", "an index has left the 64 bits"),
-    ("kDisagree", "valid extents of partial tiles differ: errorFound, errorBound"),
-    ("kEmptyTile", "operand errorOperand has no elements, but others of the task have"),
-    ("kOverlap", "operands errorOperand and errorFound of one task overlap"),
-    ("kNoRow", "a ragged or sparse axis has errorBound rows and not row errorFound"),
+    ("kDisagree", "partial tiles of errorFound and errorBound"),
+    ("kEmptyTile", "a tile without elements beside others"),
+    ("kOverlap", "tiles errorOperand, errorFound of a task"),
+    ("kNoRow", "row errorFound of an axis of errorBound rows"),
     ("kTooManyLoads", "the log of loaded slots is full"),
-    ("kWindowTooSmall", "a task needs errorFound of a window of errorBound"),
-    ("kWindowFull", "the window is full, and the schedule says WindowMode.ABORT"),
+    ("kWindowTooSmall", "a task needs errorFound of errorBound"),
+    ("kWindowFull", "and the schedule says WindowMode.ABORT"),
     ("kNoAnswer", "a worker does not answer"),
 )
 """What the task generator reports in Plan.error, by number."""
@@ -36,7 +36,7 @@ ERRORS = (
 _POLICIES = {"one worker": 0, "round_robin": 0, "affinity": 1, "hash": 2, "work_steal": 3, "dispatch_by": 4}
 
 
-def write(e: Emission) -> str:
+def plan_h(e: Emission) -> str:
     """The text of include/plan.h."""
     guard = "PTO_WSP_PLAN_H_"
     parts = [
@@ -44,6 +44,7 @@ def write(e: Emission) -> str:
         _sizes(e),
         _names(e),
         _tables(e),
+        _errors(),
         _STRUCTS,
         _plan(e),
         f"}}  // namespace plan\n\n#endif  // {guard}\n",
@@ -181,13 +182,12 @@ def cells_of(e: Emission) -> list[list[int]]:
     return cells
 
 
-_STRUCTS = """\
-enum Error : uint32_t {
-  // clang-format off
-%s
-  // clang-format on
-};
+def _errors() -> str:
+    lines = [f"  {name} = {number}," + (f"  // {text}" if text else "") for number, (name, text) in enumerate(ERRORS)]
+    return "\n".join(["enum Error : uint32_t {", *lines, "};\n"])
 
+
+_STRUCTS = """\
 struct alignas(kLine) Tensor {  // host writes; contiguous, row by row
   uint64_t addr, bytes;
   uint32_t elemBytes, rank;
@@ -218,15 +218,13 @@ struct alignas(kLine) Record {  // a worker writes
   uint64_t begin, end;          // GetSystemCycle
   uint64_t worker, runs;        // runs: 1 when the task has run
 };
-static_assert(sizeof(Tensor) %% kLine == 0 && sizeof(Task) %% kLine == 0 &&
+static_assert(sizeof(Tensor) % kLine == 0 && sizeof(Task) % kLine == 0 &&
                   sizeof(Record) == kLine,
               "one writer for each line");
 
 // Flags in errorCall: the number is not that of a kernel call.
 constexpr uint32_t kIsLoad = 1u << 31, kIsAxis = 1u << 30;
-""" % "\n".join(
-    f"  {name} = {number},{'  // ' + text if text else ''}" for number, (name, text) in enumerate(ERRORS)
-)
+"""
 
 
 def _plan(e: Emission) -> str:
