@@ -25,8 +25,8 @@ from pto_wsp.lower.lines import Lines
 from pto_wsp.types import Ragged, Sparse, Tensor
 
 __all__ = [
-    "PARTS", "WORDS", "Values", "as_indices", "by_name", "data_of", "emit_all", "emit_inside", "emit_refresh",
-    "emit_row", "words_of",
+    "PARTS", "WORDS", "Values", "as_indices", "by_name", "data_of", "emit_all", "emit_flag", "emit_inside",
+    "emit_refresh", "emit_row", "words_of",
 ]  # fmt: skip
 
 WORDS = 4
@@ -119,24 +119,36 @@ class Values:
     table: str = ""
     first: str = ""
 
-    def at(self, out: Lines, index: str) -> str:
+    def keep(self, out: Lines, depth: int) -> None:
+        """Before the loop of that depth: put away what each of its iterations needs."""
+        if self.table:
+            out.put(f"store ptr {self.table}, ptr %table{depth}")
+            out.put(f"store i64 {self.first}, ptr %first{depth}")
+
+    def at(self, out: Lines, index: str, depth: int) -> str:
+        """Inside it: the value of an iteration."""
         if not self.table:
             return index
-        place = out.value(f"add i64 {self.first}, {index}")
-        return out.value(f"load i64, ptr {out.value(f'getelementptr i64, ptr {self.table}, i64 {place}')}")
+        table, first = out.value(f"load ptr, ptr %table{depth}"), out.value(f"load i64, ptr %first{depth}")
+        place = out.value(f"add i64 {first}, {index}")
+        return out.value(f"load i64, ptr {out.value(f'getelementptr i64, ptr {table}, i64 {place}')}")
 
 
 def emit_refresh(out: Lines, number: int) -> None:
     """The beginning of a loop: read the axis again if tasks write to it."""
     refresh, stopped, fresh = out.label(), "stopped", out.label()
-    flag = _word(out, number, 3)
-    out.branch(out.value(f"icmp eq i64 {flag}, 0"), fresh, refresh)
+    out.branch(emit_flag(out, number), refresh, fresh)
     out.start(refresh)
     row = out.value("load i64, ptr %row")
     what = out.value(f"add i64 {out.datum(number)}, {control.REFRESH}")
     refused = out.value(f"call i64 %tell(i64 {what}, i64 {row})")
     out.branch(out.value(f"icmp eq i64 {refused}, 0"), fresh, stopped)
     out.start(fresh)
+
+
+def emit_flag(out: Lines, number: int) -> str:
+    """An i1: tasks write to the axis."""
+    return out.value(f"icmp ne i64 {_word(out, number, 3)}, 0")
 
 
 def emit_all(out: Lines, axis: Ragged | Sparse, number: int) -> tuple[str, Values]:

@@ -7,11 +7,12 @@ Control words, 64 bits each:
     MODE       what becomes of values that are loaded into slots: KEEP_NOTHING, RECORD them, or REPLAY recorded ones
     LOG        address of a page of such values;  CURSOR  the next one;  ROOM  how many the page holds
     RUN        address of native.run_rows, or 0: tasks are run by the caller only;  FUNCTIONS, SCRATCH, PROGRESS  for it
+    PIPELINE   address of what processes and the clock share, see processes.py; 0 for a workload without processes
     WRITTEN    and following, one per space of memory: the row after the last one that writes to it
 
 The caller is told what has happened by `tell(what, rows)`, which returns 0 to go on: FLUSH, the table is full;
-CATCH_UP, its tasks so far have to be run; TURN, the page of values is full, or read to its end; REFRESH + k, the same
-as CATCH_UP, and axis k has to be read again.
+CATCH_UP, its tasks so far have to be run; TURN, the page of values is full, or read to its end; ATTEND, the clock of a
+pipeline needs its caller (`rows` says what for); REFRESH + k, the same as CATCH_UP, and axis k has to be read again.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from __future__ import annotations
 from pto_wsp.scalar_expr import SLOTS
 
 __all__ = [
-    "CATCH_UP", "CURSOR", "EXECUTED", "FLUSH", "FUNCTIONS", "KEEP_NOTHING", "LOG", "MODE", "PROGRESS", "RECORD",
-    "REFRESH", "REPLAY", "ROOM", "RUN", "SCRATCH", "SLOTS", "TEXT", "TURN", "WRITTEN",
+    "ATTEND", "CATCH_UP", "CURSOR", "EXECUTED", "FLUSH", "FUNCTIONS", "KEEP_NOTHING", "LOG", "MODE", "PIPELINE",
+    "PROGRESS", "RECORD", "REFRESH", "REPLAY", "ROOM", "RUN", "SCRATCH", "SLOTS", "TEXT", "TURN", "WRITTEN",
 ]  # fmt: skip
 
-EXECUTED, MODE, LOG, CURSOR, ROOM, RUN, FUNCTIONS, SCRATCH, PROGRESS, WRITTEN = range(SLOTS, SLOTS + 10)
+EXECUTED, MODE, LOG, CURSOR, ROOM, RUN, FUNCTIONS, SCRATCH, PROGRESS, PIPELINE, WRITTEN = range(SLOTS, SLOTS + 11)
 KEEP_NOTHING, RECORD, REPLAY = range(3)
-FLUSH, CATCH_UP, TURN, REFRESH = range(4)
+FLUSH, CATCH_UP, TURN, ATTEND, REFRESH = range(5)
 
 _FEW, _SHORT = 64, 1_000_000
 """Tasks, and cycles of theirs, that are run here one after the other; more of them may be worth several threads."""

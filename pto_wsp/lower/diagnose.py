@@ -15,8 +15,9 @@ from pto_wsp.types import RaggedRow, Sparse
 
 if TYPE_CHECKING:
     from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse
+    from pto_wsp.trace.tree import Receive
 
-__all__ = ["load_outside", "no_row", "outside"]
+__all__ = ["load_outside", "no_row", "no_token", "outside"]
 
 _AXES = ("rows", "columns")
 
@@ -90,6 +91,14 @@ def no_row(
     if not exact:
         what += f", which overflows 64 bits: {axis.row}"  # type: ignore[union-attr]
     return ExecutionError(f"{what} of a {type(whole).__name__} axis with {rows} rows.").at(use.loop.line)
+
+
+def no_token(node: Receive) -> ExecutionError:
+    """The error for a receive from a channel that is closed and empty."""
+    return ExecutionError(
+        f"receive from channel {node.channel.name!r}: it is closed and empty, and nothing says what to do then. Send "
+        "one token for each receive, or say it: receive(channel, body, otherwise=...)."
+    ).at(node.line)
 
 
 def load_outside(

@@ -18,17 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import AxisError, ExecutionError
-from pto_wsp.lower import axes, control, diagnose, expressions, jit
+from pto_wsp.lower import axes, control, diagnose, expressions, jit, processes
 from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse
 from pto_wsp.lower.expressions import signed
 from pto_wsp.lower.places import Placed, address_of
-from pto_wsp.lower.rows import COLUMNS, LOAD_OUTSIDE, LONGEST_AXIS, NO_ROW, STOPPED, Emitter, Input
+from pto_wsp.lower.rows import COLUMNS, LOAD_OUTSIDE, LONGEST_AXIS, NO_ROW, NO_TOKEN, STOPPED, Emitter, Input
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.scalar_expr import Expr
 from pto_wsp.trace import tree
 from pto_wsp.types import Ragged, Sparse, Tensor
 
-__all__ = ["LONGEST_AXIS", "Binding", "Call", "Expansion", "Host", "Inputs", "KernelUse", "Stopped", "expand"]
+__all__ = ["LONGEST_AXIS", "Binding", "Call", "Clock", "Expansion", "Host", "Inputs", "KernelUse", "Stopped", "expand"]
 
 _LITTLE_ROOM = 1 << 21  # bytes of a table chunk: it should stay in the cache
 _MOST_ROWS, _LEAST_ROWS = 1 << 16, 1 << 10
@@ -54,6 +54,8 @@ class Expansion:
     loads: tuple[Load, ...]  # slots that are loaded from tensors
     row_uses: tuple[RowUse, ...]  # loops over one row of an axis
     keys: int  # numbers that the schedule wants of each task
+    pipeline: processes.Pipeline | None  # when processes make the tasks, in the order that a Clock says
+    receives: tuple[tree.Receive, ...]  # those that need a token
     has_events: bool  # some rows are not tasks
     ir: str
     code: jit.Code
@@ -133,15 +135,17 @@ class Expansion:
         consume: Callable[[TaskTable], None],
         stop: NDArray[np.int64] | None = None,
         host: Host | None = None,
+        clock: Clock | None = None,
     ) -> int:
         """Expand once; the number of tasks.
 
         consume  called with each filled chunk in program order, in the calling thread; what it raises ends the run
         stop     one word; the run ends with Stopped soon after it becomes non-zero
         host     runs tasks while the table fills, and keeps the values that are loaded into slots
+        clock    says which process of a pipeline goes on; it is used for one run
         raises   RegionError for a task whose tile would not lie inside its array; its chunk is not handed over
         """
-        going = _Pass(self, inputs, table, consume, host)
+        going = _Pass(self, inputs, table, consume, host, clock)
         if stop is None:
             stop = np.zeros(1, np.int64)
         if host is not None:
@@ -171,6 +175,8 @@ class Expansion:
     ) -> ExecutionError:
         """Why the run ended early. number: of the call, load or loop that is wrong; rows: filled in the table."""
         known = (inputs.symbols, going.words[: control.SLOTS].view(np.uint64).tolist())
+        if outcome == NO_TOKEN:
+            return diagnose.no_token(self.receives[number])
         if outcome == NO_ROW:
             entries = {axis: len(data[0]) for axis, data in zip(self.axes, going.data, strict=True)}
             return diagnose.no_row(self.row_uses[number], loops, entries, *known)
@@ -226,6 +232,16 @@ class Host(Protocol):
         """The run has ended well."""
 
 
+class Clock(Protocol):
+    """Which process of a pipeline goes on next, and when; see processes.py."""
+
+    def begin(self, rows: int, frame_words: int, /) -> NDArray[np.int64]:
+        """A run begins, with a table of so many rows: the words that PIPELINE points to. They stay alive."""
+
+    def attend(self, what: int, /) -> None:
+        """The clock's native function has returned `what`, neither a process nor FINISHED."""
+
+
 class _Pass:
     """One pass through the workload: what the native code shares with us while it runs.
 
@@ -241,11 +257,17 @@ class _Pass:
         table: TaskTable,
         consume: Callable[[TaskTable], None],
         host: Host | None,
+        clock: Clock | None = None,
     ) -> None:
         self.expansion, self.inputs, self.table, self.consume, self.host = expansion, inputs, table, consume, host
+        self.clock = clock
         self.failure: BaseException | None = None
         self.tasks = table.count = table.first_task = 0
         self.words = np.zeros(control.WRITTEN + len(expansion.tensors), np.int64)
+        if expansion.pipeline is not None:
+            assert clock is not None, "a pipeline needs a clock"
+            self.shared = clock.begin(table.capacity, expansion.pipeline.frame_words)
+            self.words[control.PIPELINE] = self.shared.ctypes.data
         self.data, self.retired = list(inputs.axes.values()), list[Data]()
         self.axis_words = np.zeros((len(self.data) + 1, axes.WORDS), np.int64)
         for k, (axis, data) in enumerate(inputs.axes.items()):
@@ -256,6 +278,9 @@ class _Pass:
         try:
             if what == control.FLUSH:
                 self._flush(rows)
+            elif what == control.ATTEND:
+                assert self.clock is not None
+                self.clock.attend(rows)
             elif self.host is None:
                 raise AssertionError("tasks have to be run before the next ones are known")
             elif what == control.TURN:
@@ -301,9 +326,16 @@ def expand(workload: tree.WorkloadTree, keys: Sequence[Expr] = ()) -> Expansion:
     keys    numbers that the schedule wants of each task: the table has a column for each
     raises  CompileError, at the user's line, for what cannot be expanded
     """
-    emitter = Emitter(keys, any(isinstance(node, tree.SlotLoad) for node in tree.walk(workload.root)))
-    piece = emitter.root(workload.root)
-    ir = emitter.module(piece)
+    loads = any(isinstance(node, tree.SlotLoad) for node in tree.walk(workload.root))
+    pipeline, receives = None, ()
+    emitter: Emitter
+    if isinstance(workload.root, tree.Connect):
+        emitter = several = processes.Emitter(keys, loads)
+        pipeline = several.pipeline(workload.root)
+        ir, receives = several.text(), tuple(several.receives)
+    else:
+        emitter = Emitter(keys, loads)
+        ir = emitter.module(emitter.root(workload.root))
     return Expansion(
         kernels=tuple(emitter.kernels.values()),
         calls=tuple(emitter.calls),
@@ -314,6 +346,8 @@ def expand(workload: tree.WorkloadTree, keys: Sequence[Expr] = ()) -> Expansion:
         loads=tuple(emitter.loads),
         row_uses=tuple(emitter.row_uses),
         keys=len(keys),
+        pipeline=pipeline,
+        receives=receives,
         has_events=emitter.has_events,
         ir=ir,
         code=jit.load(ir),

@@ -11,10 +11,14 @@ Two marks make the text of one node independent of the place where it will stand
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 __all__ = ["Lines", "Piece", "finish"]
+
+_DATUM = re.compile(r"^  (\S+) = add i64 §, 0$", re.M)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,20 @@ class Lines:
             self._text.append(piece.text.replace("~", f"~{self._names}."))
             self._data.extend(piece.data)
 
-    def add_template(self, text: str, operands: Iterable[str]) -> None:
-        """The text of a piece with values of this one in place of its data."""
+    def add_template(self, text: str, numbers: str) -> None:
+        """The text of a piece, its data read from a table where it is used. `numbers`: a variable, address of the table."""
         self._names += 1
-        parts = text.replace("~", f"~{self._names}.").split("§")
-        self._text.append("".join(_interleaved(parts, operands)))
+        count = itertools.count()
+
+        def read(found: re.Match[str]) -> str:
+            name = found.group(1)
+            return (
+                f"  {name}.table = load ptr, ptr {numbers}\n"
+                f"  {name}.place = getelementptr i64, ptr {name}.table, i64 {next(count)}\n"
+                f"  {name} = load i64, ptr {name}.place"
+            )
+
+        self._text.append(_DATUM.sub(read, text.replace("~", f"~{self._names}.")))
 
     def piece(self) -> Piece:
         return Piece("\n".join(self._text), tuple(self._data))

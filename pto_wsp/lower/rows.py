@@ -7,6 +7,7 @@ of an unrolled Python loop, share that text: a native loop runs over a table of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,25 +26,25 @@ from pto_wsp.trace.extents import CostTerm, Source
 from pto_wsp.trace.graph import KernelGraph, Param
 from pto_wsp.types import Dense, DenseDyn, DType, Ragged, RaggedRow, Sparse, SparseRow, Symbol, Tensor
 
-__all__ = ["COLUMNS", "LOAD_OUTSIDE", "LONGEST_AXIS", "NO_ROW", "OUTSIDE", "STOPPED", "Emitter", "Input"]
+__all__ = [
+    "COLUMNS", "LOAD_OUTSIDE", "LONGEST_AXIS", "NO_ROW", "NO_TOKEN", "OUTSIDE", "POINTERS", "STOPPED", "Emitter",
+    "Input", "axis_word",
+]  # fmt: skip
 
 LONGEST_AXIS = 1 << 40
 """Iterations that a run-time axis may have; keeps index arithmetic of ordinary programs free of overflow checks."""
 
-OUTSIDE, STOPPED, LOAD_OUTSIDE, NO_ROW = 1, 2, 3, 4
+OUTSIDE, STOPPED, LOAD_OUTSIDE, NO_ROW, NO_TOKEN = 1, 2, 3, 4, 5
 """What the native function returns when it does not come to the end: a task's tile is outside its array, it was told to
-stop, the element for a slot is outside its array, a ragged or sparse axis has no such row."""
+stop, the element for a slot is outside its array, a ragged or sparse axis has no such row, a channel has no token."""
 
 COLUMNS = ("kernel", "leaf", "tail", "cycles", "keys", "axes", "args")
 """Columns of a TaskTable, in the order in which the native function is given them."""
 
 Input = tuple[Any, ...]  # ("size", loop) | ("symbol", name, dtype) | ("tensor", index) | ("space", index)
 
-_LATER = {
-    tree.Send: "send",
-    tree.Consume: "consume",
-    tree.Connect: "connect",
-}
+_DOING = (tree.TaskCall, tree.SlotSet, tree.SlotLoad, tree.Send, tree.Consume, tree.Receive)
+"""Nodes that do something; the others only say what is in which order."""
 
 
 class Emitter:
@@ -60,7 +61,8 @@ class Emitter:
         self.tensors: list[Tensor] = []
         self.inputs: dict[Input, int] = {}  # what -> position of its first word
         self.constants: list[int] = []  # numbers of the nodes that became native loops
-        self.depth = 0
+        self.depth = 0  # loops inside one another
+        self.repeats = 0  # native loops over equal nodes inside one another
         self.has_events = False
         self._numbers: dict[int, int] = {}
         self._tensor_numbers: dict[int, int] = {}
@@ -90,14 +92,14 @@ class Emitter:
             return slots.emit_set(node)
         if isinstance(node, tree.SlotLoad):
             return self.slot_load(node, replace(scope, line=node.line))
-        construct = _LATER.get(type(node), type(node).__name__)
-        raise CompileError(f"{construct} is not supported yet on cpu_sim.").at(node.line)
+        what = type(node).__name__.lower()
+        raise CompileError(f"{what}(...) belongs in a process of connect(...), the root of a workload.").at(node.line)
 
     def block(self, node: tree.Block, scope: Scope, sequential: bool) -> Piece:
         children = _parts(node)
         if len(children) == 1:
             return self.node(children[0], scope, sequential)
-        timed = sum(_leads_to(child, (tree.TaskCall, *_LATER)) for child in children)
+        timed = sum(_leads_to(child, (tree.TaskCall,)) for child in children)
         pieces = [self.node(child, scope, sequential if timed <= 1 else not node.parallel) for child in children]
         out = Lines()
         texts = list(dict.fromkeys(piece.text for piece in pieces))
@@ -106,36 +108,37 @@ class Emitter:
                 out.add(piece)
         else:
             self._repeat(out, pieces, texts)
-        return self._nested(out.piece(), node.parallel, sequential) if timed > 1 else out.piece()
+        return self.nested(out.piece(), node.parallel, sequential) if timed > 1 else out.piece()
 
     def _repeat(self, out: Lines, pieces: list[Piece], texts: list[str]) -> None:
         """One native loop over the pieces: a table says which text each has, and where its numbers are."""
         which = {text: k for k, text in enumerate(texts)}
         steps = [n for piece in pieces for n in (which[piece.text], self._constants(piece.data))]
-        start, count = out.datum(self._constants(steps)), out.datum(len(pieces))
-        entry, body, latch, done = out.label(), out.label(), out.label(), out.label()
-        following = out.fresh()
-        out.jump(entry)
-        out.start(entry)
+        level = 1 + max((int(n) for text in texts for n in re.findall(r"%step(\d+)", text)), default=-1)
+        self.repeats = max(self.repeats, level + 1)
+        start = out.datum(self._constants(steps))
+        body, latch, done = out.label(), out.label(), out.label()
+        out.put(f"store i64 0, ptr %step{level}")
+        out.put(f"store i64 {start}, ptr %steps{level}")
         out.jump(body)
         out.start(body)
-        index = out.value(f"phi i64 [0, %{entry}], [{following}, %{latch}]")
+        index, start = out.value(f"load i64, ptr %step{level}"), out.value(f"load i64, ptr %steps{level}")
         place = out.value(f"add i64 {start}, {out.value(f'shl i64 {index}, 1')}")
         step = out.value(f"getelementptr i64, ptr @constants, i64 {place}")
         text = out.value(f"load i64, ptr {step}")
         first = out.value(f"load i64, ptr {out.value(f'getelementptr i64, ptr {step}, i64 1')}")
-        numbers = out.value(f"getelementptr i64, ptr @constants, i64 {first}")
+        out.put(f"store ptr {out.value(f'getelementptr i64, ptr @constants, i64 {first}')}, ptr %numbers{level}")
         labels = [out.label() for _ in texts]
         cases = " ".join(f"i64 {k}, label %{label}" for k, label in enumerate(labels[1:], 1))
         out.put(f"switch i64 {text}, label %{labels[0]} [{cases}]")
         for label, template in zip(labels, texts, strict=True):
             out.start(label)
-            cells = [out.value(f"getelementptr i64, ptr {numbers}, i64 {k}") for k in range(template.count("§"))]
-            out.add_template(template, [out.value(f"load i64, ptr {cell}") for cell in cells])
+            out.add_template(template, f"%numbers{level}")
             out.jump(latch)
         out.start(latch)
-        out.put(f"{following} = add i64 {index}, 1")
-        out.branch(out.value(f"icmp ult i64 {following}, {count}"), body, done)
+        following = out.value(f"add i64 {out.value(f'load i64, ptr %step{level}')}, 1")
+        out.put(f"store i64 {following}, ptr %step{level}")
+        out.branch(out.value(f"icmp ult i64 {following}, {out.datum(len(pieces))}"), body, done)
         out.start(done)
 
     def _constants(self, numbers: Iterable[int]) -> int:
@@ -144,7 +147,7 @@ class Emitter:
         self.constants.extend(numbers)
         return first
 
-    def _nested(self, body: Piece, parallel: bool, sequential: bool) -> Piece:
+    def nested(self, body: Piece, parallel: bool, sequential: bool) -> Piece:
         """A body of several parts, between events when their order is not that of the surroundings."""
         if not body.text or parallel is not sequential:
             return body
@@ -193,16 +196,16 @@ class Emitter:
             most = _size(axis)
             count, low, high = out.datum(most), 0, most - 1
         elif isinstance(axis, (Ragged, RaggedRow, Sparse, SparseRow)):
-            count, values = self._dynamic(out, node, replace(scope, line=node.line))
+            count, values = self.dynamic(out, node, replace(scope, line=node.line))
             low, high, most = 0, LONGEST_AXIS - 1, LONGEST_AXIS
         else:
             raise CompileError(f"{type(axis).__name__} axes are not supported yet on cpu_sim.").at(node.line)
         variable = Variable(node.var, f"%var{depth}", low, high)
         body = self.node(node.body, scope.inside(variable), sequential if most == 1 else not node.parallel)
         self._iterate(out, depth, count, values, body)
-        return self._nested(out.piece(), node.parallel, sequential) if most > 1 else out.piece()
+        return self.nested(out.piece(), node.parallel, sequential) if most > 1 else out.piece()
 
-    def _dynamic(self, out: Lines, node: tree.Loop, scope: Scope) -> tuple[str, axes.Values]:
+    def dynamic(self, out: Lines, node: tree.Loop, scope: Scope) -> tuple[str, axes.Values]:
         """Trip count and values of a loop over an axis whose data is read when the loop begins."""
         axis = node.axis
         whole = axis.ragged if isinstance(axis, RaggedRow) else axis.sparse if isinstance(axis, SparseRow) else axis
@@ -215,12 +218,12 @@ class Emitter:
         row = expressions.emit(out, axis.row, scope)
         good, bad = out.label(), out.label()
         out.branch(axes.emit_inside(out, number, row), good, bad)
-        self._refuse(out, bad, NO_ROW, len(self.row_uses))
+        self.refuse(out, bad, NO_ROW, len(self.row_uses))
         self.row_uses.append(RowUse(node, tuple(v.var for v in scope.loops)))
         out.start(good)
         return axes.emit_row(out, whole, number, row)
 
-    def _refuse(self, out: Lines, label: str, outcome: int, number: int) -> None:
+    def refuse(self, out: Lines, label: str, outcome: int, number: int) -> None:
         """A block that ends the run."""
         out.start(label)
         out.put(f"store i64 {out.datum(number)}, ptr %where")
@@ -230,15 +233,18 @@ class Emitter:
     def _iterate(self, out: Lines, depth: int, count: str, values: axes.Values, body: Piece) -> None:
         head, check, inside, done = out.label(), out.label(), out.label(), out.label()
         out.put(f"store i64 0, ptr %loop{depth}")
+        out.put(f"store i64 {count}, ptr %count{depth}")
+        values.keep(out, depth)
         out.jump(head)
         out.start(head)
         index = out.value(f"load i64, ptr %loop{depth}")
-        out.branch(out.value(f"icmp slt i64 {index}, {count}"), check, done)
+        end = out.value(f"load i64, ptr %count{depth}")
+        out.branch(out.value(f"icmp slt i64 {index}, {end}"), check, done)
         out.start(check)
         stop = out.value("load atomic i64, ptr %stop monotonic, align 8")
         out.branch(out.value(f"icmp eq i64 {stop}, 0"), inside, "stopped")
         out.start(inside)
-        out.put(f"store i64 {values.at(out, index)}, ptr %var{depth}")
+        out.put(f"store i64 {values.at(out, index, depth)}, ptr %var{depth}")
         out.add(body)
         index = out.value(f"load i64, ptr %loop{depth}")
         out.put(f"store i64 {out.value(f'add nuw nsw i64 {index}, 1')}, ptr %loop{depth}")
@@ -256,7 +262,7 @@ class Emitter:
         slots.emit_load(out, load, tensor, scope, bad)
         after = out.label()
         out.jump(after)
-        self._refuse(out, bad, LOAD_OUTSIDE, len(self.loads))
+        self.refuse(out, bad, LOAD_OUTSIDE, len(self.loads))
         out.start(after)
         self.loads.append(load)
         return out.piece()
@@ -286,7 +292,7 @@ class Emitter:
         out.put(f"store i64 {OUTSIDE}, ptr %outcome")
         out.jump("outside")
         out.start(good)
-        values = [_axis_word(out, value, scope) for value in node.axes]
+        values = [axis_word(out, value, scope) for value in node.axes]
         scalars = [self._scalar_word(out, p, given[p.name], scope) for p in graph.scalar_params]
         params = [*values, *(v for place in places for v in place.valid), *scalars]
         keys = [self._key(out, key, replace(scope, params=params)) for key in self.keys]
@@ -323,6 +329,7 @@ class Emitter:
         for k, key in enumerate(keys):
             first = row if k == 0 else out.value(f"add i64 {row}, {out.value(f'mul i64 %capacity, {k}')}")
             _put(out, "keys", "i64", first, key)
+        self.made(out, cycles)
         _put_all(out, "axes", row, values)
         _put_all(out, "args", row, [*(word for place in places for word in place.words), *scalars])
         if self.notes_writes:
@@ -332,6 +339,9 @@ class Emitter:
                 out.put(f"store i64 {following}, ptr {place}")
         _next_row(out, row)
         return out.piece()
+
+    def made(self, out: Lines, cycles: str) -> None:
+        """Something else to do for each task; `cycles`: its duration."""
 
     def _event(self, out: Lines, event: int) -> None:
         self.has_events = True
@@ -424,8 +434,31 @@ class Emitter:
 
     def module(self, piece: Piece) -> str:
         """The module's text."""
-        pointers = ("noalias %inputs", "noalias %columns", "%tell", "noalias %where", "%stop", "%control", "%axis_data")
-        lines = [f"define i64 @expand({', '.join(f'ptr {p}' for p in pointers)}) {{"]
+        lines = [f"define i64 @expand({POINTERS}) {{", *self.opening(), "  %row = alloca i64\n  store i64 0, ptr %row"]
+        for kind, name in self.variables():
+            lines.append(f"  {name} = alloca {kind}")
+        lines += [f"  store i64 0, ptr %var{d}" for d in range(self.depth)]  # reported, also where none is set
+        lines += self.closing(finish(piece), "  %rows = load i64, ptr %row\n  store i64 %rows, ptr %rows_at\n  ret i64 0")
+        return "\n".join([self.globals(), *lines, ""])
+
+    def globals(self) -> str:
+        """What comes before the functions."""
+        table = ", ".join(f"i64 {n}" for n in self.constants)
+        constants = f"@constants = private constant [{len(self.constants)} x i64] [{table}]\n" if table else ""
+        functions = control.TEXT if self.loads or self.axes else ""
+        return constants + _DECLARATIONS + functions
+
+    def variables(self) -> list[tuple[str, str]]:
+        """Variables that the text of nodes refers to: type and name."""
+        per_loop = [("i64", "loop"), ("i64", "count"), ("i64", "var"), ("ptr", "table"), ("i64", "first")]
+        per_repeat = [("i64", "step"), ("i64", "steps"), ("ptr", "numbers")]
+        return [(kind, f"%{name}{d}") for d in range(self.depth) for kind, name in per_loop] + [
+            (kind, f"%{name}{k}") for k in range(self.repeats) for kind, name in per_repeat
+        ]
+
+    def opening(self) -> list[str]:
+        """The beginning of a function with the parameters POINTERS."""
+        lines = []
         for k, column in enumerate(COLUMNS):
             lines.append(f"  %{column}_at = getelementptr ptr, ptr %columns, i64 {k}")
             lines.append(f"  %{column} = load ptr, ptr %{column}_at")
@@ -433,22 +466,23 @@ class Emitter:
             lines.append(f"  %{word}_at = getelementptr i64, ptr %columns, i64 {len(COLUMNS) + k}")
             lines.append(f"  %{word} = load i64, ptr %{word}_at")
         lines.append(f"  %written = getelementptr i64, ptr %control, i64 {control.WRITTEN}\n  %outcome = alloca i64")
-        lines.append("  %row = alloca i64\n  store i64 0, ptr %row\n  %rows_at = getelementptr i64, ptr %where, i64 1")
+        return lines
+
+    def closing(self, text: str, end: str) -> list[str]:
+        """The rest of the function: the text of its nodes, the end, and the ways out of the middle."""
+        lines = ["  %rows_at = getelementptr i64, ptr %where, i64 1"]
         for d in range(self.depth):
-            lines.append(f"  %loop{d} = alloca i64\n  %var{d} = alloca i64")
-            lines.append(f"  store i64 0, ptr %var{d}\n  %var{d}_at = getelementptr i64, ptr %where, i64 {2 + d}")
-        lines.append(finish(piece))
-        lines.append("  %rows = load i64, ptr %row\n  store i64 %rows, ptr %rows_at\n  ret i64 0")
-        lines.append("outside:\n  %left = load i64, ptr %row\n  store i64 %left, ptr %rows_at")
+            lines.append(f"  %var{d}_at = getelementptr i64, ptr %where, i64 {2 + d}")
+        lines += [text, end, "outside:\n  %left = load i64, ptr %row\n  store i64 %left, ptr %rows_at"]
         for d in range(self.depth):
             lines.append(f"  %at{d} = load i64, ptr %var{d}\n  store i64 %at{d}, ptr %var{d}_at")
-        lines.append("  %why = load i64, ptr %outcome\n  ret i64 %why")
-        lines.append(f"stopped:\n  ret i64 {STOPPED}\n}}")
-        table = ", ".join(f"i64 {n}" for n in self.constants)
-        constants = f"@constants = private constant [{len(self.constants)} x i64] [{table}]\n" if table else ""
-        functions = control.TEXT if self.loads or self.axes else ""
-        return constants + _DECLARATIONS + functions + "\n".join(lines) + "\n"
+        return [*lines, "  %why = load i64, ptr %outcome\n  ret i64 %why", f"stopped:\n  ret i64 {STOPPED}\n}}"]
 
+
+POINTERS = (
+    "ptr noalias %inputs, ptr noalias %columns, ptr %tell, ptr noalias %where, ptr %stop, ptr %control, ptr %axis_data"
+)
+"""Parameters of the native function."""
 
 _DECLARATIONS = """
 declare i64 @llvm.smin.i64(i64, i64)
@@ -489,7 +523,7 @@ def _parts(block: tree.Block) -> list[tree.TreeNode]:
 
 def _is_empty(node: tree.TreeNode) -> bool:
     """Can it be seen without running that the node does nothing?"""
-    return not _leads_to(node, (tree.TaskCall, tree.SlotSet, tree.SlotLoad, *_LATER))
+    return not _leads_to(node, _DOING)
 
 
 def _leads_to(node: tree.TreeNode, kinds: tuple[type, ...]) -> bool:
@@ -526,7 +560,7 @@ def _read(out: Lines, position: int) -> str:
     return out.value(f"load i64, ptr {place}")
 
 
-def _axis_word(out: Lines, value: Any, scope: Scope) -> str:
+def axis_word(out: Lines, value: Any, scope: Scope) -> str:
     """A value in kernel[...]: a string is its hash, a float is truncated."""
     if isinstance(value, (Expr, LoopVar)):
         found = expressions.emit(out, value, scope)

@@ -44,8 +44,10 @@ def test_names_are_unique_after_joining():
 
 def test_templates_take_values_for_numbers():
     out = Lines()
-    out.add_template(counted(5).text, ["%x"])
-    assert "add i64 %x, 0" in out.piece().text and out.piece().data == ()
+    out.add_template(counted(5).text, "%x")
+    assert out.piece().data == () and "§" not in out.piece().text
+    loads = [line.strip() for line in finish(out.piece()).splitlines() if "load" in line]
+    assert re.fullmatch(r"(%\S+)\.table = load ptr, ptr %x, \1 = load i64, ptr \1\.place", ", ".join(loads))
 
 
 def test_every():
