@@ -84,7 +84,7 @@ class Lines:
             self._data.extend(piece.data)
 
     def add_template(self, text: str, numbers: str) -> None:
-        """The text of a piece, its data read from a table where it is used. `numbers`: a variable, address of the table."""
+        """The text of a piece that reads its data where it needs it: `numbers` is a variable, the address of a table."""
         self._names += 1
         count = itertools.count()
 

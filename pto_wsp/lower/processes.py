@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pto_wsp.errors import CompileError
-from pto_wsp.lower import axes, control, expressions, rows, slots
+from pto_wsp.lower import axes, control, rows, slots
 from pto_wsp.lower.expressions import Scope, Variable
 from pto_wsp.lower.lines import Lines, Piece, finish
 from pto_wsp.scalar_expr import Expr
@@ -212,8 +212,8 @@ class Emitter(rows.Emitter):
         """The function of one body."""
         head = f"define private i64 @process{number}({rows.POINTERS}, ptr %self, ptr %frame, ptr %row) {{"
         lines = [head, *self.opening()]
-        for word, name in ((ACTION, "action"), (TOKEN, "token"), (OPEN, "open"), (DURATION, "duration"), (PORT, "port")):
-            lines.append(f"  %{name} = getelementptr i64, ptr %self, i64 {word}")
+        words = {"action": ACTION, "token": TOKEN, "open": OPEN, "duration": DURATION, "port": PORT}
+        lines += [f"  %{name} = getelementptr i64, ptr %self, i64 {word}" for name, word in words.items()]
         for k, (_, name) in enumerate(self.variables()):
             lines.append(f"  {name} = getelementptr i64, ptr %frame, i64 {1 + k}")
         text, places = _numbered(finish(piece))

@@ -438,7 +438,8 @@ class Emitter:
         for kind, name in self.variables():
             lines.append(f"  {name} = alloca {kind}")
         lines += [f"  store i64 0, ptr %var{d}" for d in range(self.depth)]  # reported, also where none is set
-        lines += self.closing(finish(piece), "  %rows = load i64, ptr %row\n  store i64 %rows, ptr %rows_at\n  ret i64 0")
+        end = "  %rows = load i64, ptr %row\n  store i64 %rows, ptr %rows_at\n  ret i64 0"
+        lines += self.closing(finish(piece), end)
         return "\n".join([self.globals(), *lines, ""])
 
     def globals(self) -> str:

@@ -207,6 +207,26 @@ def play(
 
 
 @dataclass(frozen=True)
+class ChannelUse:
+    """What happened in one channel of a pipeline. Stalled cycles are those of the processes that waited."""
+
+    name: str
+    depth: int
+    tokens: int
+    """Tokens that were sent."""
+    high_water: int
+    """Most slots that were occupied at a time; a token occupies one from its send to its receive, under way included."""
+    empty_stalls: int
+    empty_cycles: int
+    """How often, and for how many cycles in all, a process waited to receive."""
+    full_stalls: int
+    full_cycles: int
+    """How often, and for how many cycles in all, a process waited to send."""
+    left: int = 0
+    """Tokens that nobody has received; they are gone with the run."""
+
+
+@dataclass(frozen=True)
 class Counters:
     """What one simulated run added up to. Times are in cycles, counts in tasks."""
 
@@ -243,6 +263,9 @@ class Counters:
     most_in_window: int = 0
     most_ready: int = 0
     """Dataflow engine: most tasks that were in the window, and that were ready, at one time."""
+    lanes: tuple[str, ...] = ()
+    channels: tuple[ChannelUse, ...] = ()
+    """Pipelines: the processes, which are the workers, and what happened in each channel."""
 
 
 @dataclass(frozen=True)

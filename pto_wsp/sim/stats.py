@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from pto_wsp.sim.inorder import Counters
+from pto_wsp.sim.inorder import ChannelUse, Counters
 
-__all__ = ["ExecutionTrace", "ProgramStats", "Stall", "TraceEvent", "TraceLevel"]
+__all__ = ["ChannelUse", "ExecutionTrace", "ProgramStats", "Stall", "TraceEvent", "TraceLevel"]
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,12 @@ class Stall:
     """One thing that held up tasks: how often, and for how many cycles in all."""
 
     reason: str
-    """`WINDOW_FULL`, `DEPENDENCY`, `WORKER_BUSY` or `RATE_LIMIT`."""
+    """`WINDOW_FULL`, `DEPENDENCY`, `WORKER_BUSY`, `RATE_LIMIT`, `CHANNEL_EMPTY` or `CHANNEL_FULL`."""
     count: int
     cycles: int
     high_water: int = 0
-    """Most at one time in what is limited: the window, in its unit; the ready queues. 0 where it is not counted."""
+    """Most at one time in what is limited: the window, in its unit; the ready queues; any one channel. 0 where it is
+    not counted."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,10 +57,15 @@ class ProgramStats:
     unseen_overlaps: int = 0
     """With edges inferred from identical regions: pairs of tasks, in the window together, whose regions overlap
     without being identical, one of them written. Nothing orders such a pair."""
+    lanes: tuple[str, ...] = ()
+    """Pipelines: the name of each process; processes are the workers."""
+    channels: tuple[ChannelUse, ...] = ()
+    """Pipelines: what happened in each channel."""
 
     @classmethod
     def of(cls, counters: Counters, compile_ms: float = 0.0, execute_ms: float = 0.0) -> ProgramStats:
         """The stats of one simulated run."""
+        used = counters.channels
         stalls = (
             Stall(
                 "WINDOW_FULL", counters.window_stalls + counters.overflows, counters.window_stalled_cycles,
@@ -68,6 +74,11 @@ class ProgramStats:
             Stall("RATE_LIMIT", counters.rate_stalls, counters.rate_stalled_cycles),
             Stall("DEPENDENCY", counters.dependency_stalls, counters.dependency_stalled_cycles),
             Stall("WORKER_BUSY", counters.busy_stalls, counters.busy_stalled_cycles, counters.most_ready),
+            Stall("CHANNEL_EMPTY", sum(c.empty_stalls for c in used), sum(c.empty_cycles for c in used)),
+            Stall(
+                "CHANNEL_FULL", sum(c.full_stalls for c in used), sum(c.full_cycles for c in used),
+                max((c.high_water for c in used), default=0),
+            ),
         )
         return cls(
             compile_time_ms=compile_ms,
@@ -81,6 +92,8 @@ class ProgramStats:
             critical_path_cycles=counters.critical_path_cycles,
             stalls=tuple(stall for stall in stalls if stall.count),
             unseen_overlaps=counters.unseen_overlaps,
+            lanes=counters.lanes,
+            channels=counters.channels,
         )
 
     @property
@@ -112,16 +125,18 @@ class ProgramStats:
             f"  total cycles     {self.total_cycles:,}",
             f"  lower bounds     {bounds}",
             f"  tasks            {self.task_count:,}; {self.parallel_tasks:,} began while an earlier one ran",
-            f"  workers          {self.workers}, {self.utilisation:.1%} busy",
+            f"  {'processes' if self.lanes else 'workers':<17}{self.workers}, {self.utilisation:.1%} busy",
         ]
         if self.workers <= 16:
-            each = enumerate(zip(self.tasks_per_worker, self.busy_cycles, strict=True))
-            lines += [f"    worker {w:<8}{tasks:,} tasks, {busy:,} cycles" for w, (tasks, busy) in each]
+            names = self.lanes or [f"worker {w}" for w in range(self.workers)]
+            each = zip(names, self.tasks_per_worker, self.busy_cycles, strict=True)
+            lines += [f"    {name:<15}{tasks:,} tasks, {busy:,} cycles" for name, tasks, busy in each]
         else:
             lines.append(
                 f"  each worker      {min(self.tasks_per_worker):,} to {max(self.tasks_per_worker):,} tasks, "
                 f"{min(self.busy_cycles):,} to {max(self.busy_cycles):,} cycles"
             )
+        lines += [f"  channel {c.name:<9}{_channel(c)}" for c in self.channels[:16]]
         for s in self.stalls:
             most = f", at most {s.high_water:,} at a time" if s.high_water else ""
             lines.append(f"  {s.reason:<17}{s.count:,} stalls, {s.cycles:,} cycles{most}")
@@ -132,6 +147,16 @@ class ProgramStats:
             f"  wall clock       compile {self.compile_time_ms:.1f} ms, run {self.execute_time_ms:.1f} ms"
         )
         return lines
+
+
+def _channel(c: ChannelUse) -> str:
+    """What happened in a channel, in one line."""
+    most = f", at most {c.high_water:,} at a time" if c.depth else ""
+    left = f"; {c.left:,} never received" if c.left else ""
+    return (
+        f"depth {c.depth:,}: {c.tokens:,} tokens{most}; receivers waited {c.empty_cycles:,} cycles, "
+        f"senders {c.full_cycles:,}{left}"
+    )
 
 
 class TraceLevel(IntEnum):
