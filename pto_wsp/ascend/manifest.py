@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pto_wsp.ascend.emission import EmittedCall, EmittedKernel, Emission, Orders
+from pto_wsp.ascend.emission import Emission, EmittedCall, EmittedKernel, Orders
 from pto_wsp.ascend.names import place_of
 from pto_wsp.types import Ragged, Symbol, Tensor
 

@@ -177,6 +177,7 @@ class Job {
     host_.loads = Room(&loads_, sizeof(uint64_t) * host_.maxLoads);
     loads_.Put(log.data(), host_.numLoads * sizeof(uint64_t));
     host_.error = plan::kOk;
+    host_.numTasks = 0;  // the round begins again
     device_.Put(&host_, sizeof(host_));
   }
 
