@@ -803,6 +803,22 @@ class Tensor:
         sizes = self._storage.shape
         return tuple(Range(0, sizes[d]) if e is None else e for d, e in enumerate(self._window))
 
+    @property
+    def exact_window(self) -> tuple[Index | Range | None, ...]:
+        """As `window`, but None for a whole dimension, whose extent follows the array when another one is bound."""
+        return self._window
+
+    def with_window(self, window: Sequence[Index | Range | None]) -> Tensor:
+        """The view of a root that has this `exact_window`."""
+        self._check_root("window")
+        entries = tuple(window)
+        parts = tuple(
+            slice(None) if e is None else e.at if isinstance(e, Index) else slice(e.start, _plus(e.start, e.extent))
+            for e in entries
+        )
+        kept = [d for d, e in enumerate(entries) if not isinstance(e, Index)]
+        return self._derived(entries, parts, self._layout.keep(kept))
+
     def nbytes(self) -> int:
         """Number of elements times bytes per element; 0 for shape ()."""
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize if self.shape else 0

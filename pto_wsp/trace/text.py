@@ -172,30 +172,36 @@ def parse(text: str) -> KernelGraph:
 
     raises GraphTextError, which shows the place in the text
     """
-    return _Reader(text).kernel()
+    return _GraphReader(text).kernel()
 
 
-class _Reader:
-    """One pass over the tokens, one ahead."""
+def parse_part(text: str, begin: int, end: int) -> KernelGraph:
+    """The graph that text[begin:end] describes; errors show the place in the whole text."""
+    return _GraphReader(text, begin, end).kernel()
 
-    def __init__(self, text: str) -> None:
+
+class Reader:
+    """One pass over the tokens of text[begin:end], one ahead."""
+
+    TOKENS = TOKENS
+    TITLE = "graph text"
+
+    def __init__(self, text: str, begin: int = 0, end: int | None = None) -> None:
         if not isinstance(text, str):
             raise GraphTextError(f"a graph is read from a str; got {type(text).__name__}.")
         if len(text) > MOST_CHARACTERS:
             raise GraphTextError(f"the text has {len(text)} characters; at most {MOST_CHARACTERS} are read.")
         self.text = text
-        self.tokens = self._tokens()
+        self.begin, self.end = begin, len(text) if end is None else end
         self.parentheses = 0
+        self.tokens = self._tokens()
         self.token = next(self.tokens)
-        self.numbered: dict[str, Node] = {}
-        self.made: set[int] = set()             # ids of the nodes so far
-        self.directions: dict[int, str] = {}    # of the parameters, by id of their nodes
 
     def _tokens(self) -> Iterator[Token]:
         """Tokens without blanks and comments; line ends only outside parentheses, where they mean something."""
-        position = 0
-        while position < len(self.text):
-            found = TOKENS.match(self.text, position)
+        position = self.begin
+        while position < self.end:
+            found = self.TOKENS.match(self.text, position, self.end)
             if found is None:
                 self.fail(f"{self.text[position]!r} means nothing here.", Token("mark", self.text[position], position))
             kind = found.lastgroup or ""
@@ -203,7 +209,7 @@ class _Reader:
                 yield Token(kind, found.group(), position)
             position = found.end()
         while True:
-            yield Token("end", "", len(self.text))
+            yield Token("end", "", self.end)
 
     def fail(self, why: str, token: Token | None = None) -> NoReturn:
         token = token or self.token
@@ -214,7 +220,7 @@ class _Reader:
         first = max(0, column - 80)             # of a very long line, the part around the token
         shown = self.text[begin:end if end >= 0 else len(self.text)][first:first + 160].replace("\t", " ")
         carets = "^" * max(1, min(len(token.text.rstrip("\n")), len(shown) - (column - first)))
-        raise GraphTextError(f"graph text, line {row}, column {column + 1}: {why}\n    {shown}\n"
+        raise GraphTextError(f"{self.TITLE}, line {row}, column {column + 1}: {why}\n    {shown}\n"
                              f"    {' ' * (column - first)}{carets}", row, column + 1)
 
     # -- tokens
@@ -242,7 +248,36 @@ class _Reader:
         while self.token.kind == "newline":
             self.take()
 
-    # -- the grammar
+    def end_of_line(self) -> None:
+        if self.token.kind != "end":
+            self.expect("newline", "the end of the line")
+
+    def name(self, what: str) -> str:
+        if self.token.kind == "string":
+            return self.string(self.take())
+        return self.expect("word", what).text
+
+    def string(self, token: Token) -> str:
+        try:
+            found = json.loads(token.text)
+        except ValueError as error:
+            self.fail(f"not a string: {error}.", token)
+        return str(found)
+
+    def number(self, token: Token) -> int | float:
+        if len(token.text) > 40:
+            self.fail("this number has too many digits.", token)
+        return int(token.text) if token.text.lstrip("-").isdigit() else float(token.text)
+
+
+class _GraphReader(Reader):
+    """The grammar of kernel graphs."""
+
+    def __init__(self, text: str, begin: int = 0, end: int | None = None) -> None:
+        super().__init__(text, begin, end)
+        self.numbered: dict[str, Node] = {}
+        self.made: set[int] = set()             # ids of the nodes so far
+        self.directions: dict[int, str] = {}    # of the parameters, by id of their nodes
 
     def kernel(self) -> KernelGraph:
         self.skip_lines()
@@ -263,18 +298,6 @@ class _Reader:
             self.end_of_line()
             self.skip_lines()
         return KernelGraph(name, params, tuple(nodes))
-
-    def name(self, what: str) -> str:
-        if self.token.kind == "string":
-            return self.string(self.take())
-        return self.expect("word", what).text
-
-    def string(self, token: Token) -> str:
-        try:
-            found = json.loads(token.text)
-        except ValueError as error:
-            self.fail(f"not a string: {error}.", token)
-        return str(found)
 
     def params(self) -> tuple[Param, ...]:
         self.mark("(")
@@ -394,12 +417,3 @@ class _Reader:
             self.mark(")")
             return tuple(items)
         self.fail("expected a value: a number, a dtype, a word, a string or (a, b).", token)
-
-    def number(self, token: Token) -> int | float:
-        if len(token.text) > 40:
-            self.fail("this number has too many digits.", token)
-        return int(token.text) if token.text.lstrip("-").isdigit() else float(token.text)
-
-    def end_of_line(self) -> None:
-        if self.token.kind != "end":
-            self.expect("newline", "the end of the line")

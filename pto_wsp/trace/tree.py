@@ -140,7 +140,7 @@ TreeNode = TaskCall | Block | Loop | Cond | SlotSet | SlotLoad | Send | Consume 
 
 @dataclass(frozen=True, eq=False)
 class WorkloadTree:
-    """A whole workload. `str(tree)` prints it."""
+    """A whole workload. `str(tree)` prints it; with its kernels, as text that can be read back, see tree_text.py."""
 
     name: str
     root: TreeNode = field(default_factory=Block)
@@ -156,7 +156,9 @@ class WorkloadTree:
         return tuple({id(t.kernel): t.kernel for t in self.tasks}.values())
 
     def __str__(self) -> str:
-        return "\n".join([f"workload {self.name}", *_lines(self.root, "  ")])
+        from pto_wsp.trace.tree_text import lines_of
+
+        return "\n".join(lines_of(self))
 
 
 def walk(node: TreeNode) -> Iterator[TreeNode]:
@@ -183,59 +185,3 @@ def children(node: TreeNode) -> tuple[TreeNode, ...]:
     if isinstance(node, Connect):
         return tuple(p.body for p in node.processes)
     return ()
-
-
-# ---- printing ----------------------------------------------------------------------------------------------------
-
-
-def _lines(node: TreeNode, indent: str) -> Iterator[str]:
-    yield indent + _head(node)
-    if isinstance(node, Connect):
-        yield from (f"{indent}  channel {c.name}, depth {c.depth}" for c in node.channels)
-        for process in node.processes:
-            yield f"{indent}  process {process.name}"
-            yield from _lines(process.body, indent + "    ")
-        return
-    for child in children(node):
-        if isinstance(node, (Cond, Receive)) and child is node.orelse:
-            yield indent + "else"
-        yield from _lines(child, indent + "  ")
-
-
-def _head(node: TreeNode) -> str:
-    if isinstance(node, TaskCall):
-        axes = ", ".join(str(a) if not isinstance(a, str) else repr(a) for a in node.axes)
-        args = ", ".join(f"{name}={_argument(value)}" for name, value in node.args)
-        after = f" after {len(node.after)} tasks" if node.after else ""
-        return f"{node.kernel.name}[{axes}]({args}){after}" + (f"    # {node.line}" if node.line else "")
-    if isinstance(node, Block):
-        return "parallel" if node.parallel else "sequential"
-    if isinstance(node, Loop):
-        return f"{'parallel' if node.parallel else 'sequential'} for {node.var} in {_axis(node.axis)}"
-    if isinstance(node, Cond):
-        return f"if {node.pred}"
-    if isinstance(node, SlotSet):
-        return f"slot[{node.slot}] = {node.value}"
-    if isinstance(node, SlotLoad):
-        return f"slot[{node.slot}] = {_argument(node.tensor)}[{node.row}, {node.col}]"
-    if isinstance(node, Send):
-        return f"send to {node.channel.name}"
-    if isinstance(node, Consume):
-        return f"consume {node.var} from {node.channel.name}"
-    if isinstance(node, Receive):
-        return f"receive {node.var} from {node.channel.name}"
-    return f"connect {', '.join(p.name for p in node.processes)}"
-
-
-def _axis(axis: Axis) -> str:
-    if isinstance(axis, tuple):
-        return str(list(axis))
-    return repr(axis)
-
-
-def _argument(value: object) -> str:
-    """A tensor as its shape and indices, anything else as it prints."""
-    if not hasattr(value, "index_exprs"):
-        return str(value)
-    indices = "".join(f"[{i}]" for i in value.index_exprs)
-    return f"{value.base.dtype.value}{list(value.base.shape)}{indices}"  # type: ignore[attr-defined]
