@@ -159,23 +159,58 @@ declare i64 @llvm.smax.i64(i64, i64)
 
 _WORK = """
 ; state: [next ticket, next free place of the queue, finished tasks], each on its own cache line.
-; queue[ticket] is a ready task + 1, or 0 while there is none; every task that is queued is queued once.
+; queue[place] is a ready task + 1, or 0 while there is none; every task that is queued is queued once.
+; Ticket t stands for the places from batch[t] to batch[t + 1], and behind the last batch for one place.
+; progress belongs to this thread.
 define void @work(ptr %functions, ptr %kernel, ptr %tail, ptr %args, i64 %width, ptr %rows, i64 %tasks,
-                  ptr %waits, ptr %first, ptr %next, ptr %queue, ptr %state, ptr %scratch, ptr %stop, ptr %progress,
-                  ptr %pause) {
+                  ptr %waits, ptr %first, ptr %next, ptr %queue, ptr %batch, i64 %batches, ptr %state, ptr %scratch,
+                  ptr %stop, ptr %progress, ptr %pause) {
 entry:
   %tickets = getelementptr i64, ptr %state, i64 0
   %places = getelementptr i64, ptr %state, i64 8
   %finished = getelementptr i64, ptr %state, i64 16
+  %ran = alloca i64
+  store i64 0, ptr %ran
+  %end.of.batches = getelementptr i32, ptr %batch, i64 %batches
+  %batched = load i32, ptr %end.of.batches
   %mode = call i32 @enter()
   br label %draw
 draw:
+  %count = load i64, ptr %ran
+  %counted = atomicrmw add ptr %finished, i64 %count acq_rel
+  store i64 0, ptr %ran
   %ticket = atomicrmw add ptr %tickets, i64 1 monotonic
-  %exists = icmp slt i64 %ticket, %tasks
+  %in.batch = icmp slt i64 %ticket, %batches
+  br i1 %in.batch, label %several, label %single
+several:
+  %batch.at = getelementptr i32, ptr %batch, i64 %ticket
+  %batch.begin = load i32, ptr %batch.at
+  %batch.next = getelementptr i32, ptr %batch.at, i64 1
+  %batch.end = load i32, ptr %batch.next
+  br label %places.drawn
+single:
+  %behind = sub i64 %ticket, %batches
+  %behind.short = trunc i64 %behind to i32
+  %single.begin = add i32 %batched, %behind.short
+  %single.end = add i32 %single.begin, 1
+  br label %places.drawn
+places.drawn:
+  %begin.short = phi i32 [%batch.begin, %several], [%single.begin, %single]
+  %end.short = phi i32 [%batch.end, %several], [%single.end, %single]
+  %begin = zext i32 %begin.short to i64
+  %end = zext i32 %end.short to i64
+  br label %turn
+turn:
+  %at = phi i64 [%begin, %places.drawn], [%at.next, %over.next]
+  %exists = icmp slt i64 %at, %tasks
   br i1 %exists, label %wait, label %done
+over.next:
+  %at.next = add i64 %at, 1
+  %another = icmp slt i64 %at.next, %end
+  br i1 %another, label %turn, label %draw
 wait:
-  %spins = phi i64 [0, %draw], [%spins.next, %rest]
-  %queue.at = getelementptr i32, ptr %queue, i64 %ticket
+  %spins = phi i64 [0, %turn], [%spins.next, %rest]
+  %queue.at = getelementptr i32, ptr %queue, i64 %at
   %found = load atomic i32, ptr %queue.at acquire, align 4
   %ready = icmp ne i32 %found, 0
   br i1 %ready, label %got, label %idle
@@ -216,7 +251,12 @@ run:
   %offset = mul i64 %wide, %width
   %args.at = getelementptr i64, ptr %args, i64 %offset
   call void %function(ptr %args.at, ptr %scratch)
-  %ignored = atomicrmw add ptr %progress, i64 1 monotonic
+  %before = load i64, ptr %progress
+  %after = add i64 %before, 1
+  store atomic i64 %after, ptr %progress monotonic, align 8
+  %ran.before = load i64, ptr %ran
+  %ran.after = add i64 %ran.before, 1
+  store i64 %ran.after, ptr %ran
   %first.at = getelementptr i32, ptr %first, i32 %t
   %from = load i32, ptr %first.at
   %last.at = getelementptr i32, ptr %first.at, i32 1
@@ -248,13 +288,12 @@ released:
   %e.next = add i32 %e, 1
   br label %release
 finish:
-  %counted = atomicrmw add ptr %finished, i64 1 acq_rel
   %stopped.2 = load atomic i64, ptr %stop monotonic, align 8
   %go = icmp eq i64 %stopped.2, 0
   %has = icmp sge i32 %mine, 0
   br i1 %go, label %onward, label %done
 onward:
-  br i1 %has, label %again, label %draw
+  br i1 %has, label %again, label %over.next
 again:
   br label %run
 done:
@@ -338,9 +377,9 @@ def find_edges() -> Any:
 
 
 def work() -> Any:
-    """(functions, kernel, tail, args, width, rows, tasks, waits, first, next, queue, state, scratch, stop, progress,
-    pause); nothing comes back."""
-    kinds = *[_Pointer] * 4, _Word, _Pointer, _Word, *[_Pointer] * 9
+    """(functions, kernel, tail, args, width, rows, tasks, waits, first, next, queue, batch, batches, state, scratch,
+    stop, progress, pause); nothing comes back."""
+    kinds = *[_Pointer] * 4, _Word, _Pointer, _Word, *[_Pointer] * 5, _Word, *[_Pointer] * 5
     return _function("work", _text(_FIND_EDGES, _WORK), None, *kinds)
 
 
