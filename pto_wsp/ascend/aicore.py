@@ -91,6 +91,7 @@ class KernelSource:
     workspace_bytes: int
     placement: str  # printed buffer table
     rows: tuple[Row, ...] = ()  # the same as data
+    files: tuple[tuple[str, str], ...] = ()  # more of the tree that the header includes: path, text
 
 
 # ---- the parts of a file -------------------------------------------------------------------------------------------
@@ -233,16 +234,20 @@ def emit_kernel(graph: KernelGraph, name: str | None = None, apart: Collection[s
     raises   CompileError at the user's line when the hardware has no way to do an op, or its tiles do not fit
     """
     check(graph)
+    if graph.custom is not None:
+        from pto_wsp.ascend import custom  # it is written with the parts below
+
+        return custom.emit(graph, Names().new(name or graph.name), apart)
     title, graph = graph.name, tidy.tidy(graph)
     name = Names().new(name or title)
-    params = _params(graph, apart)
+    params = params_of(graph, apart)
     if any(mix.is_cube(n) for n in graph.nodes):
         kernel: MixKernel | VectorKernel = MixKernel(mix.legal(graph), params)
     else:
         kernel = VectorKernel(graph, params)
     parts = kernel.write()
     header = _header(name, title, graph, params, parts)
-    entry = _entry(name, params, KERNEL_TYPES[parts.core], parts.workspace_bytes > 0)
+    entry = entry_of(name, params, KERNEL_TYPES[parts.core], parts.workspace_bytes > 0)
     return KernelSource(
         name,
         header,
@@ -264,8 +269,8 @@ KERNEL_TYPES = {
 }
 
 
-def _params(graph: KernelGraph, apart: Collection[str] = ()) -> dict[int, SourceParam]:
-    """By id of the parameter's node."""
+def params_of(graph: KernelGraph, apart: Collection[str] = ()) -> dict[int, SourceParam]:
+    """The parameters of an emitted kernel, by id of their nodes."""
     names = Names(RESERVED_OUTSIDE)
     found: dict[int, SourceParam] = {}
     for param in graph.params:
@@ -364,7 +369,7 @@ def _signature(start: str, arguments: Sequence[str], end: str) -> str:
     return "\n".join(_wrapped([start + ", ".join(arguments) + end], WIDTH))
 
 
-def _entry(name: str, params: dict[int, SourceParam], kernel_type: str, workspace: bool) -> str:
+def entry_of(name: str, params: dict[int, SourceParam], kernel_type: str, workspace: bool) -> str:
     arguments, calls = [], ["&pipe"]
     for p in params.values():
         if p.is_tile:
@@ -702,7 +707,7 @@ class VectorKernel:
                 low = max(1, size * UB_BYTES // total // unit)
                 break
             try:
-                VectorKernel(smaller, _params(smaller)).write()
+                VectorKernel(smaller, params_of(smaller)).write()
                 low = middle
             except CompileError:
                 high = middle
