@@ -39,6 +39,7 @@ __all__ = [
     "OperandError",
     "PolicyError",
     "PtoError",
+    "RaceError",
     "RegionError",
     "ScalarOverflowError",
     "ScheduleError",
@@ -281,6 +282,28 @@ class RegionError(ExecutionError):
         super().__init__(message, task_id, kernel_name)
         self.axes = axes
         self.tensor = tensor
+
+
+class RaceError(ExecutionError):
+    """Two tasks that nothing puts in order touch the same elements, at least one of them writing.
+
+    tasks, kernels, axes   of both: numbers in program order, kernel names, the values in `kernel[...]`
+    tensor                 the parameter of the second task that the array was bound to
+    region                 per dimension of that array, first and last+1 index of the elements that both touch
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        tasks: tuple[int, int] = (-1, -1),
+        kernels: tuple[str, str] = ("", ""),
+        axes: tuple[tuple[int, ...], tuple[int, ...]] = ((), ()),
+        tensor: str | None = None,
+        region: tuple[tuple[int, int], ...] = (),
+    ) -> None:
+        super().__init__(message, tasks[1], kernels[1] or None)
+        self.tasks, self.kernels, self.axes = tasks, kernels, axes
+        self.tensor, self.region = tensor, region
 
 
 class ScheduleError(PtoError):

@@ -36,7 +36,7 @@ from pto_wsp.lower.expand import Expansion, Host, Inputs, Stopped
 from pto_wsp.lower.places import Place
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.schedule import Schedule
-from pto_wsp.sim import regions
+from pto_wsp.sim import checks, regions
 from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.decisions import Log, Recording
 from pto_wsp.sim.execute import Executor
@@ -56,6 +56,7 @@ TARGETS = {"cpu_sim": "cpu_sim", "cpu_sim_codegen": "cpu_sim", "numpy": "numpy"}
 LATER_TARGETS = ("ascend_npu", "ascend")
 OPTIONS = {
     "axis_sizes": "a dict: loop name -> trip count of a DenseDyn loop",
+    "check": "what each execute() looks for before anything is written: 'races', 'hazards' or both in a tuple",
     "threads": "number of host threads",
     "progress": "True or False: show a progress bar",
 }
@@ -103,11 +104,6 @@ class Program:
         if self.target not in TARGETS:
             raise CompileError(f"unsupported target {self.target!r}; there are {', '.join(map(repr, TARGETS))}")
         for name in self.options:
-            if name == "check":
-                raise CompileError(
-                    f"compile(check={self.options[name]!r}) is not supported yet: nothing looks for races and hazards; "
-                    "task_graph(deps=Deps.infer_bytes_overlap()) puts all tasks that overlap in order"
-                )
             if name not in OPTIONS:
                 known = "; ".join(f"{option} ({meaning})" for option, meaning in OPTIONS.items())
                 warnings.warn(f"compile() has no option {name!r}, it changes nothing. There are: {known}", stacklevel=5)
@@ -115,6 +111,7 @@ class Program:
             raise ScheduleError("spatial_map is not supported yet: tasks have no place on a grid", "spatial_map")
         self._given = self.workload.schedule
         self.schedule: Settings = settle(self._given)
+        self._checks = checks.wanted(self.options.get("check"), self.schedule)
         self._tree: WorkloadTree = self.workload.tree()
         self._expansions = Expansions(self._tree)
         self._expansion = self._expansions.of(self.schedule)
@@ -140,7 +137,7 @@ class Program:
         arrays, inputs = self._bind(self._expansion)
         self._executor.bind(arrays)
         self._last = None
-        self._run = _Run(self, arrays, inputs)
+        self._run = _Run(self, arrays, inputs, self._to_check(arrays, inputs))
         if TARGETS[self.target] == "numpy":
             self._run.here(Progress(self.name) if self._watched() else None)
         else:
@@ -212,7 +209,10 @@ class Program:
                 the tasks depend on results, and there was no run with these inputs
         """
         begin = time.perf_counter_ns()
-        found = self.snapshot().simulate(schedule)
+        snapshot = self.snapshot()
+        found = snapshot.simulate(schedule)
+        if "hazards" in self._checks and found.schedule is not None:
+            checks.look_for(("hazards",), snapshot, found.schedule)
         self._note(
             TraceLevel.SUMMARY, TraceEvent(f"simulate {self.name}", "simulate", begin, time.perf_counter_ns())
         )
@@ -226,7 +226,9 @@ class Program:
                 results, and there was no run with these inputs
         """
         arrays, inputs = self._bind(self._expansion)
-        log = self._recorded(inputs)
+        return self._snapshot(arrays, inputs, self._recorded(inputs))
+
+    def _snapshot(self, arrays: list[NDArray[Any]], inputs: Inputs, log: Log | None) -> Snapshot:
         if log is None and self._expansion.loads:
             log = record_loads(self._expansion, inputs)
         return Snapshot(
@@ -240,6 +242,30 @@ class Program:
             volatile=inputs.volatile,
             log=log,
         )
+
+    def _to_check(self, arrays: list[NDArray[Any]], inputs: Inputs) -> Callable[[Log | None], None]:
+        """What a run is checked by: called with what it has read of its own results, if it does."""
+        if not self._checks:
+            return _nothing
+        snapshot = self._snapshot(arrays, inputs, Log() if self._is_steered(inputs) else None)
+
+        def look(log: Log | None) -> None:
+            seen = snapshot if log is None else replace(snapshot, log=log)
+            checks.look_for(self._checks, seen, self.schedule, have_run=log is not None)
+
+        return look
+
+    @show_user_frames()
+    def check_races(self) -> None:
+        """Are tasks independent that may run at the same time? `P(...)` promises that, and this verifies it, for the
+        sizes, symbols and arrays of this moment: for all elements of all tasks, whatever the schedule.
+
+        What the program has decided by its own results is played again from the last execute().
+
+        raises  RaceError for two tasks with no path of structural or explicit edges between them that touch the same
+                element, at least one of them writing; otherwise as simulate()
+        """
+        checks.look_for(("races",), self.snapshot(), self.schedule)
 
     def timeline(self) -> Timeline:
         """When each task ran, and where, under the program's schedule and its present sizes."""
@@ -357,9 +383,13 @@ class Program:
     def _size_of(self, loop: Loop) -> int:
         return self._sizes.get(loop, getattr(loop.axis, "size", 0))
 
+    def _is_steered(self, inputs: Inputs) -> bool:
+        """Do the tasks depend on results of earlier ones?"""
+        return bool(inputs.volatile) or self._expansion.reads_results(inputs)
+
     def _recorded(self, inputs: Inputs) -> Log | None:
         """What the last run has read of its own results; None when tasks do not depend on results."""
-        if not inputs.volatile and not self._expansion.reads_results(inputs):
+        if not self._is_steered(inputs):
             return None
         if self._last is None or not self._last[0].same(inputs):
             missing = "there was none" if self._last is None else "sizes, symbols or arrays have changed since"
@@ -410,8 +440,10 @@ class _Run:
     done, total   tasks that have been executed, and all of them; total is 0 until they have been counted
     """
 
-    def __init__(self, program: Program, arrays: list[NDArray[Any]], inputs: Inputs) -> None:
-        self.program, self.inputs = program, inputs
+    def __init__(
+        self, program: Program, arrays: list[NDArray[Any]], inputs: Inputs, check: Callable[[Log | None], None]
+    ) -> None:
+        self.program, self.inputs, self.check = program, inputs, check
         self.arrays = arrays  # alive until the run is over, whatever their tensors are bound to meanwhile
         self.finished = threading.Event()
         self.error: BaseException | None = None
@@ -464,9 +496,10 @@ class _Run:
             play(engine, table)
 
         middle = begin
-        if self.inputs.volatile or program._expansion.reads_results(self.inputs):
+        if program._is_steered(self.inputs):
             self._unfold(table, tick)
         else:
+            self.check(None)
             self.total = self._expand(table, tick)
             if isinstance(engine, DataflowEngine):
                 engine.finish()  # nothing is written yet when that fails
@@ -501,6 +534,7 @@ class _Run:
                 executor.raise_failure(table)  # a kernel stopped the run
             raise
         self.program._last = self.inputs, recording.log
+        self.check(recording.log)
 
     def _execute(self, table: TaskTable) -> None:
         run, rows = self.program._executor.run, np.zeros(0, np.int64)
@@ -544,6 +578,10 @@ def _stop_all() -> None:
 
 
 # ---- the pieces of a run
+
+
+def _nothing(log: Log | None) -> None:
+    pass
 
 
 def _written_axes(

@@ -307,7 +307,7 @@ def test_unknown_options_warn() -> None:
     assert program.options == {"optimise": 3} and caught[0].filename == __file__
 
 
-@pytest.mark.parametrize("options", [{"threads": 0}, {"threads": "many"}, {"check": "races"}])
+@pytest.mark.parametrize("options", [{"threads": 0}, {"threads": "many"}, {"check": "raises"}])
 def test_wrong_options(options: dict[str, Any]) -> None:
     with pytest.raises(CompileError, match=next(iter(options))):
         Doubles().workload.compile(**options)

@@ -24,7 +24,9 @@ from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
 from pto_wsp.scalar_expr import affine
 from pto_wsp.types import Sparse, SparseRow
 
-__all__ = ["Accesses", "Tiles", "Uses", "accesses_of", "are_apart", "cells_of", "overlaps_itself", "spaces_of"]
+__all__ = [
+    "Accesses", "Tiles", "Uses", "accesses_of", "are_apart", "cells_of", "first_byte", "overlaps_itself", "spaces_of",
+]  # fmt: skip
 
 _Int = NDArray[np.int64]
 _MOST_CELLS = 8  # cells per tile, on average, beyond which a space is cut more coarsely
@@ -167,6 +169,11 @@ def cells_of(tiles: Tiles, origin: _Int) -> tuple[_Int, _Int]:
     for group, cells in parts:
         result[_places(first[group], count[group])] = cells
     return first, result
+
+
+def first_byte(array: Placed) -> int:
+    """The lowest address of an element."""
+    return _bounds(array)[0]
 
 
 def _bounds(array: Placed) -> tuple[int, int]:

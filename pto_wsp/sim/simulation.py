@@ -50,6 +50,12 @@ class Expansions:
             self._made[id(key)] = key, expand(self.tree, () if key is None else (key,))
         return self._made[id(key)][1]
 
+    def of_any(self) -> Expansion:
+        """Some expansion, for those who need no keys."""
+        if not self._made:
+            self._made[id(None)] = None, expand(self.tree)
+        return next(iter(self._made.values()))[1]
+
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
