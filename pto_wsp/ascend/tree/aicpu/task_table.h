@@ -26,7 +26,7 @@
 #include <vector>
 
 #include "aicpu_api.h"
-#include "plan.h"
+#include "include/plan.h"
 
 namespace aicpu {
 
@@ -481,10 +481,8 @@ class TaskTable {
     }
   }
   // An index of the task has left the 64 bits.
-  void Check(const Exact &exact) {
-    if (!exact.ok) {
-      Fail(plan::kOverflow, 0, 0, 0, 0);
-    }
+  bool Check(const Exact &exact) {
+    return exact.ok || Fail(plan::kOverflow, 0, 0, 0, 0);
   }
   void Scalar(int64_t word) { task_->arg[args_++] = word; }
   void Axis(int64_t value) { task_->arg[args_++] = value; }
@@ -661,8 +659,9 @@ class TaskTable {
     for (uint32_t r : byLevel) {
       queue[free[tasks_[r].target % workers]++] = r;
     }
-    plan_->numTasks = rows_;
-    plan_->numLevels = levels_;
+    const bool good = plan_->error == plan::kOk;
+    plan_->numTasks = good ? rows_ : 0;
+    plan_->numLevels = good ? levels_ : 0;
     plan_->more = more_ ? 1 : 0;
     AscendC::DataStoreBarrier();
     return plan_->error;

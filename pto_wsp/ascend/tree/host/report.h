@@ -97,8 +97,7 @@ class Report {
   void Add(const std::vector<plan::Task>& tasks,
            const std::vector<plan::Record>& records, uint32_t levels) {
     for (size_t k = 0; k < tasks.size(); ++k) {
-      const bool idle = tasks[k].core == plan::kNoCore;
-      if (records[k].runs != (idle ? 0u : 1u)) {
+      if (records[k].runs != 1) {
         throw std::runtime_error("task " + std::to_string(tasks[k].id) + ", " +
                                  TaskName(tasks[k]) + ", ran " +
                                  std::to_string(records[k].runs) + " times");
