@@ -147,6 +147,7 @@ for b in range(QUERIES):
 
 free = sparse.dispatch(DispatchPolicy.work_steal(WORKERS)).task_graph(deps=Deps.infer_bytes_overlap())
 overtaking = program.simulate(free.schedule)
-print(f"lightning indexer, {QUERIES} queries, {BEST} of {PAGES} pages: equals NumPy; {program.stats.task_count} tasks, "
-      f"{program.stats.total_cycles:,} cycles in order on {WORKERS} workers, {program.stats.execute_time_ms:.1f} ms here\n"
+print(f"lightning indexer, {QUERIES} queries, {BEST} of {PAGES} pages: equals NumPy; "
+      f"{program.stats.task_count} tasks, {program.stats.total_cycles:,} cycles in order on {WORKERS} workers, "
+      f"{program.stats.execute_time_ms:.1f} ms here\n"
       f"with tasks that wait for their data only and take any worker: {overtaking.total_cycles:,} cycles")
