@@ -94,6 +94,19 @@ inline T BitsAs(F from) {
   std::memcpy(&to, &from, sizeof(T));
   return to;
 }
+// The argument word of an integer: the low bits, as T has them.
+template <typename T>
+inline int64_t Word(uint64_t bits) {
+  return static_cast<int64_t>(static_cast<T>(bits));
+}
+template <typename T>
+inline int64_t Word(int64_t value) {
+  return static_cast<int64_t>(static_cast<T>(value));
+}
+template <typename T>
+inline int64_t Word(bool value) {
+  return value ? 1 : 0;
+}
 // The argument word of a float.
 inline int64_t FloatWord(float x) { return BitsAs<uint32_t>(x); }
 // An integer's float, rounded to the nearest half or bfloat16 (ties to even).
