@@ -25,12 +25,21 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pto_wsp.errors import CompileError, ExecutionError, PtoError, ScheduleError, UsageError, show_user_frames
+from pto_wsp.errors import (
+    AxisError,
+    CompileError,
+    ExecutionError,
+    PtoError,
+    ScheduleError,
+    UsageError,
+    show_user_frames,
+)
 from pto_wsp.lower import axes as axis_data
 from pto_wsp.lower.expand import Expansion, Host, Inputs, Stopped
 from pto_wsp.lower.places import Place
@@ -50,15 +59,26 @@ from pto_wsp.trace.tree import Loop, WorkloadTree, walk
 from pto_wsp.trace.workload import Workload
 from pto_wsp.types import DenseDyn, Ragged, RaggedRow, Sparse, SparseRow, Tensor
 
+if TYPE_CHECKING:
+    from pto_wsp.ascend.onhost import HostRun
+    from pto_wsp.ascend.project import Project, Sources
+
 __all__ = ["ExecutionTrace", "Program", "ProgramStats", "Simulation", "TraceEvent", "TraceLevel"]
 
-TARGETS = {"cpu_sim": "cpu_sim", "cpu_sim_codegen": "cpu_sim", "numpy": "numpy"}
-LATER_TARGETS = ("ascend_npu", "ascend")
+TARGETS = {
+    "cpu_sim": "cpu_sim", "cpu_sim_codegen": "cpu_sim", "numpy": "numpy", "ascend_npu": "ascend_npu",
+    "ascend": "ascend_npu",
+}  # fmt: skip
 OPTIONS = {
     "axis_sizes": "a dict: loop name -> trip count of a DenseDyn loop",
     "check": "what each execute() looks for before anything is written: 'races', 'hazards' or both in a tuple",
     "threads": "number of host threads",
     "progress": "True or False: show a progress bar",
+}
+NPU_OPTIONS = {
+    "axis_sizes": OPTIONS["axis_sizes"],
+    "folder": "where the sources go; by default a folder named by their contents, in the cache",
+    "mailboxes": "True or False: workers take tasks while others are made",
 }
 
 
@@ -67,9 +87,12 @@ class Program:
 
     target    "cpu_sim" (alias "cpu_sim_codegen"): machine code for this CPU
               "numpy": the kernels run as plain Python on NumPy arrays; print and breakpoint work inside
+              "ascend_npu" (alias "ascend"): an AscendC project in `codegen_artifact_dir`; `run_on_host()` runs it here
     options   axis_sizes={loop name: n}   as set_axis_sizes
               threads=n                   host threads; by default as many as there are cores
               progress=True or False      a progress bar on long runs; by default in terminals and notebooks
+              folder=path                 ascend_npu: where the project goes; it is empty, new, or one of ours
+              mailboxes=True or False     ascend_npu: a generator that feeds the workers while they run
 
     raises  CompileError, "Codegen compilation failed: ...", at the user's line. It is also what the original error
             was (TypeCheckError, ScheduleError, ...), and has that as its cause.
@@ -79,6 +102,7 @@ class Program:
     """Kept for programs that ask; there is no C++ here."""
     codegen_artifact_dir: str | None = None
     """The folder of the emitted sources; None on targets that emit none."""
+    _project: Project | None = None
 
     @show_user_frames()
     def __init__(self, workload: Workload, target: str = "cpu_sim", options: Mapping[str, Any] | None = None) -> None:
@@ -99,25 +123,38 @@ class Program:
         self._stats = ProgramStats(compile_time_ms=self._compiled.duration_ms)
 
     def _compile(self) -> None:
-        if self.target in LATER_TARGETS:
-            raise CompileError(f"target {self.target!r} is not supported yet; use target='cpu_sim' or 'numpy'")
         if self.target not in TARGETS:
             raise CompileError(f"unsupported target {self.target!r}; there are {', '.join(map(repr, TARGETS))}")
+        on_npu = TARGETS[self.target] == "ascend_npu"
+        options = NPU_OPTIONS if on_npu else OPTIONS
         for name in self.options:
-            if name not in OPTIONS:
-                known = "; ".join(f"{option} ({meaning})" for option, meaning in OPTIONS.items())
+            if name not in options:
+                known = "; ".join(f"{option} ({meaning})" for option, meaning in options.items())
                 warnings.warn(f"compile() has no option {name!r}, it changes nothing. There are: {known}", stacklevel=5)
         if self.workload.spatial_grid is not None:
             raise ScheduleError("spatial_map is not supported yet: tasks have no place on a grid", "spatial_map")
         self._given = self.workload.schedule
-        self.schedule: Settings = settle(self._given)
-        self._checks = checks.wanted(self.options.get("check"), self.schedule)
         self._tree: WorkloadTree = self.workload.tree()
-        self._expansions = Expansions(self._tree)
-        self._expansion = self._expansions.of(self.schedule)
-        check_explicit_edges(self.schedule, self._expansion.calls)
-        self._executor = _executor(TARGETS[self.target], self._expansion, self._threads())
+        self._checks = () if on_npu else checks.wanted(self.options.get("check"), self.schedule)
+        if on_npu:
+            self._emit()
+        else:
+            check_explicit_edges(self.schedule, self._expansion.calls)
+            self._executor = _executor(TARGETS[self.target], self._expansion, self._threads())
         self.set_axis_sizes(self.options.get("axis_sizes") or {})
+
+    @cached_property
+    def schedule(self) -> Settings:
+        """The schedule as the simulator runs it."""
+        return settle(self._given)
+
+    @cached_property
+    def _expansions(self) -> Expansions:
+        return Expansions(self._tree)
+
+    @cached_property
+    def _expansion(self) -> Expansion:
+        return self._expansions.of(self.schedule)
 
     # ---- run
 
@@ -128,8 +165,14 @@ class Program:
         With target="numpy" the run is over when this returns: kernels run in the caller's thread, where a debugger
         can be talked to. What goes wrong in a run is raised by synchronize() all the same.
 
-        raises  UsageError while another run is going on; ExecutionError when an array does not fit
+        raises  UsageError while another run is going on, and for sources that only an NPU can execute; ExecutionError
+                when an array does not fit
         """
+        if self._project is not None:
+            raise UsageError(
+                f"program {self.name} is a project for the NPU, in {self.codegen_artifact_dir}; its README.md says how "
+                "to build it. run_on_host() runs it here, and target='cpu_sim' makes a program that executes"
+            )
         if self._run is not None and not self._run.finished.is_set():
             raise UsageError(f"program {self.name} is still running; synchronize() waits for it")
         self.synchronize()  # an error of the last run that nobody has asked for
@@ -192,6 +235,8 @@ class Program:
     @property
     def phases(self) -> dict[str, float]:
         """Milliseconds that each step of making machine code took: for the loops of the workload and its kernels."""
+        if self._project is not None:
+            return {}
         spent = dict(self._expansion.code.phases)
         for phase, ms in self._executor.phases.items():
             spent[phase] = spent.get(phase, 0.0) + ms
@@ -271,6 +316,75 @@ class Program:
         """When each task ran, and where, under the program's schedule and its present sizes."""
         return self.simulate().timeline()
 
+    # ---- sources for the NPU
+
+    def _emit(self) -> None:
+        from pto_wsp.ascend import project
+
+        given = self.options.get("folder"), bool(self.options.get("mailboxes"))
+        self._project = project.make(self._tree, self._given, self.name, *given)
+        self.codegen_artifact_dir = str(self._project.folder)
+
+    def _emitted(self, what: str) -> Project:
+        if self._project is None:
+            raise UsageError(f"{what} belongs to the sources for the NPU; compile with target='ascend_npu'")
+        return self._project
+
+    @property
+    def sources(self) -> Sources:
+        """The emitted files: path -> text, for target="ascend_npu"."""
+        return self._emitted("sources").sources
+
+    @property
+    def placement(self) -> str:
+        """Where each tile of the emitted kernels lies: buffer, offset, bytes, steps during which it is needed."""
+        return self._emitted("placement").placement
+
+    @show_user_frames()
+    def run_on_host(self, workers: int = 0, seed: int = 0xA7, timeout: float = 600.0) -> HostRun:
+        """Build the emitted sources on this machine, unchanged, against a simulated AscendC, and run them.
+
+        Host program, task generator and workers run in a process of their own, on the arrays, sizes and symbols of this
+        moment; results are written into the arrays when it has ended well. Returns what ran where: see HostRun.
+
+        workers  cores to use at most; 0: as many as the schedule has workers, or the device cores
+        seed     byte that fills memory nobody wrote; results do not depend on it
+        timeout  seconds
+        raises   CompileError without a C++ compiler; ExecutionError when an array does not fit, a task leaves its
+                 array, or a kernel breaks a rule of the device; then no array has changed
+        """
+        from pto_wsp.ascend import onhost
+
+        project = self._emitted("run_on_host()")
+        e = project.emission
+        arrays = [t.tensor.array() for t in e.tensors]
+        written = [a for t, a in zip(e.tensors, arrays, strict=True) if t.direction != "in"]
+        if any(regions.overlaps_itself(array) for array in written):
+            raise ExecutionError("tasks write to an array whose elements share memory; give it one of its own")
+        inputs = onhost.Inputs(
+            arrays,
+            [self._symbols.get(s.name, 0) for s in e.symbols],
+            [self._size_of(s.loop) for s in e.sizes],
+            [self._data_of(a.axis, a.name, written) for a in e.axes],
+        )
+        return onhost.run(project, inputs, workers=workers, seed=seed, timeout=timeout)
+
+    def _data_of(self, axis: Ragged | Sparse, loop: str, written: list[NDArray[Any]]) -> tuple[NDArray[np.int64], ...]:
+        """The data of an axis at this moment, for a device that reads it once."""
+        given = self._axis_data.get(axis, {})
+        for part in axis_data.PARTS[type(axis)]:
+            buffer = given.get(part, getattr(axis, part))
+            buffer = buffer.array() if isinstance(buffer, Tensor) else np.asarray(buffer)
+            if any(np.may_share_memory(buffer, array) for array in written):
+                raise ExecutionError(
+                    f"tasks write to the {part} of the axis of loop {loop}, which the device reads at the beginning "
+                    "only. Load what tasks write with slot_load_u64"
+                )
+        try:
+            return axis_data.data_of(axis, given, loop)
+        except AxisError as error:
+            raise ExecutionError(f"{error.message}.") from None
+
     # ---- inputs that may change between runs
 
     @show_user_frames()
@@ -335,7 +449,7 @@ class Program:
             raise UsageError(f"bind() takes an axis (DenseDyn, Ragged, Sparse) or a Tensor; got {what!r}")
 
     def _bind_axis(self, axis: Ragged | Sparse, value: Any) -> None:
-        if axis not in self._expansion.axes:
+        if axis not in self._axis_names:
             raise UsageError(f"{self.name} has no loop over {axis!r}")
         names = axis_data.PARTS[type(axis)]
         if isinstance(value, type(axis)):
@@ -347,14 +461,14 @@ class Program:
             raise UsageError(f"the data of a {type(axis).__name__} is ({', '.join(names)}); got {len(values)} of them")
         given: dict[str, Any] = dict(zip(names, values, strict=True))
         given["outer"] = len(axis_data.as_indices(names[0], values[0])) - isinstance(axis, Sparse)
-        axis_data.data_of(axis, given, self._expansion.axes[axis].var.name)
+        axis_data.data_of(axis, given, self._axis_names[axis])
         self._axis_data[axis] = given
 
     def _axis_parts(self) -> dict[str, tuple[Ragged | Sparse, str]]:
         """The symbols that hold the data of axes: name -> axis, part."""
         return {
             f"{part}_{id(axis)}": (axis, part)
-            for axis in self._expansion.axes
+            for axis in self._axis_names
             for part in ("outer", *axis_data.PARTS[type(axis)])
         }
 
@@ -363,10 +477,23 @@ class Program:
         if axis is not None and part == "outer":
             self._axis_data.setdefault(axis, {})["outer"] = word
             return
-        if name not in self._expansion.symbols:
-            known = ", ".join(self._expansion.symbols) or "none"
+        if name not in self._symbol_names:
+            known = ", ".join(self._symbol_names) or "none"
             warnings.warn(f"{self.name} reads no symbol {name!r}; it reads {known}", stacklevel=3)
         self._symbols[name] = word
+
+    @property
+    def _axis_names(self) -> dict[Ragged | Sparse, str]:
+        """Axes whose data can be replaced, and the name of a loop over each."""
+        if self._project is not None:
+            return {a.axis: a.name for a in self._project.emission.axes}
+        return {axis: loop.var.name for axis, loop in self._expansion.axes.items()}
+
+    @property
+    def _symbol_names(self) -> tuple[str, ...]:
+        if self._project is not None:
+            return tuple(s.name for s in self._project.emission.symbols)
+        return self._expansion.symbols
 
     def _loops(self) -> list[Loop]:
         return [node for node in walk(self._tree.root) if isinstance(node, Loop)]
@@ -431,7 +558,8 @@ class Program:
         raise UsageError("register_kernel: a program runs the kernels it was compiled with; write them with @kernel")
 
     def __repr__(self) -> str:
-        return f"Program({self.name}, target={self.target!r}, workers={self.schedule.workers})"
+        workers = self.schedule.workers if self._project is None else self._project.emission.orders.targets
+        return f"Program({self.name}, target={self.target!r}, workers={workers})"
 
 
 class _Run:

@@ -263,13 +263,6 @@ def test_empty_workload() -> None:
 # ---- errors ----
 
 
-@pytest.mark.parametrize("target", ["ascend_npu", "ascend"])
-def test_npu_targets_come_later(target: str) -> None:
-    with pytest.raises(CompileError, match="not supported yet") as caught:
-        Doubles().workload.compile(target=target)
-    assert caught.value.target == target
-
-
 def test_compile_errors_are_wrapped() -> None:
     with pytest.raises(CompileError, match="^Codegen compilation failed: unsupported target 'gpu'") as caught:
         Doubles().workload.named("planes").compile(target="gpu")
