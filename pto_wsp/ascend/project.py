@@ -9,6 +9,7 @@ at `sources_of`.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,7 @@ def make(
 
 def sources_of(e: Emission) -> dict[str, str]:
     """Every file of the project, sorted by path."""
-    from pto_wsp import __version__
-
+    version = str(sys.modules["pto_wsp"].__version__)  # the package is loaded, and its __init__ imports us
     texts = {
         "include/plan.h": plan.plan_h(e),
         "aicpu/expand.aicpu": expander.expand_aicpu(e),
@@ -87,6 +87,6 @@ def sources_of(e: Emission) -> dict[str, str]:
         "host/program.h": host.program_h(e),
         **{k.header: k.source.header for k in e.kernels},
     }
-    words = host.words(e, __version__)
+    words = host.words(e, version)
     made = {path: host.filled(text, **words) for path, text in host.fixed().items()}
-    return folder.sealed({**made, **texts}, manifest.describe(e, __version__))
+    return folder.sealed({**made, **texts}, manifest.describe(e, version))
