@@ -41,18 +41,28 @@ from pto_wsp.errors import (
     show_user_frames,
 )
 from pto_wsp.lower import axes as axis_data
-from pto_wsp.lower.expand import Expansion, Host, Inputs, Stopped
+from pto_wsp.lower.expand import Clock, Expansion, Host, Inputs, Stopped
 from pto_wsp.lower.places import Place
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.schedule import Schedule
 from pto_wsp.sim import checks, regions
+from pto_wsp.sim.channels import settled
 from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.decisions import Log, Recording
 from pto_wsp.sim.execute import Executor
 from pto_wsp.sim.interpreted import Interpreter
 from pto_wsp.sim.progress import Progress, someone_watches
-from pto_wsp.sim.settings import Settings, check_explicit_edges, settle
-from pto_wsp.sim.simulation import Expansions, Simulation, Snapshot, engine_of, play, record_loads, tile_uses
+from pto_wsp.sim.settings import Settings, check_explicit_edges
+from pto_wsp.sim.simulation import (
+    Expansions,
+    Simulation,
+    Snapshot,
+    clock_of,
+    engine_of,
+    play,
+    record_loads,
+    tile_uses,
+)
 from pto_wsp.sim.stats import ExecutionTrace, ProgramStats, TraceEvent, TraceLevel
 from pto_wsp.sim.timeline import Timeline
 from pto_wsp.trace.tree import Loop, WorkloadTree, walk
@@ -146,7 +156,7 @@ class Program:
     @cached_property
     def schedule(self) -> Settings:
         """The schedule as the simulator runs it."""
-        return settle(self._given)
+        return settled(self._tree, self._given)
 
     @cached_property
     def _expansions(self) -> Expansions:
@@ -616,7 +626,7 @@ class _Run:
         program, begin = self.program, time.perf_counter_ns()
         table, chunks = program._expansion.table(), 0
         uses = tile_uses(program.schedule, program._expansion, self.arrays)
-        engine = engine_of(program.schedule, program._expansion, uses)
+        engine = engine_of(program.schedule, program._expansion, uses, self.inputs)
 
         def tick(table: TaskTable) -> None:
             nonlocal chunks
@@ -625,10 +635,10 @@ class _Run:
 
         middle = begin
         if program._is_steered(self.inputs):
-            self._unfold(table, tick)
+            self._unfold(table, tick, clock_of(engine))
         else:
             self.check(None)
-            self.total = self._expand(table, tick)
+            self.total = self._expand(table, tick, clock=clock_of(engine))
             if isinstance(engine, DataflowEngine):
                 engine.finish()  # nothing is written yet when that fails
             middle = time.perf_counter_ns()
@@ -641,10 +651,16 @@ class _Run:
         program._note(TraceLevel.SUMMARY, TraceEvent(f"execute {program.name}", "execute", middle, end))
         program._stats = ProgramStats.of(engine.counters(), program._compiled.duration_ms, (end - begin) / 1e6)
 
-    def _expand(self, table: TaskTable, consume: Callable[[TaskTable], None], host: Host | None = None) -> int:
-        return self.program._expansion.run(self.inputs, table, consume, self._stop, host)
+    def _expand(
+        self,
+        table: TaskTable,
+        consume: Callable[[TaskTable], None],
+        host: Host | None = None,
+        clock: Clock | None = None,
+    ) -> int:
+        return self.program._expansion.run(self.inputs, table, consume, self._stop, host, clock)
 
-    def _unfold(self, table: TaskTable, tick: Callable[[TaskTable], None]) -> None:
+    def _unfold(self, table: TaskTable, tick: Callable[[TaskTable], None], clock: Clock | None) -> None:
         """One pass: the tasks run while the next ones are made."""
         executor = self.program._executor
         native = isinstance(executor, Executor) and self.program._level < TraceLevel.TIMING
@@ -656,7 +672,7 @@ class _Run:
 
         recording = Recording(self._execute, machine)
         try:
-            self.total = self._expand(table, tick, recording)
+            self.total = self._expand(table, tick, recording, clock)
         except Stopped:
             if isinstance(executor, Executor):
                 executor.raise_failure(table)  # a kernel stopped the run

@@ -26,6 +26,7 @@ from pto_wsp.lower.rows import COLUMNS, LOAD_OUTSIDE, LONGEST_AXIS, NO_ROW, NO_T
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.scalar_expr import Expr
 from pto_wsp.trace import tree
+from pto_wsp.trace.channels import LATENCY
 from pto_wsp.types import Ragged, Sparse, Tensor
 
 __all__ = ["LONGEST_AXIS", "Binding", "Call", "Clock", "Expansion", "Host", "Inputs", "KernelUse", "Stopped", "expand"]
@@ -56,6 +57,7 @@ class Expansion:
     keys: int  # numbers that the schedule wants of each task
     pipeline: processes.Pipeline | None  # when processes make the tasks, in the order that a Clock says
     receives: tuple[tree.Receive, ...]  # those that need a token
+    clocks: Callable[[processes.Pipeline, Inputs], Clock] | None = field(repr=False)
     has_events: bool  # some rows are not tasks
     ir: str
     code: jit.Code
@@ -142,7 +144,7 @@ class Expansion:
         consume  called with each filled chunk in program order, in the calling thread; what it raises ends the run
         stop     one word; the run ends with Stopped soon after it becomes non-zero
         host     runs tasks while the table fills, and keeps the values that are loaded into slots
-        clock    says which process of a pipeline goes on; it is used for one run
+        clock    says which process of a pipeline goes on; it is used for one run. By default one is made
         raises   RegionError for a task whose tile would not lie inside its array; its chunk is not handed over
         """
         going = _Pass(self, inputs, table, consume, host, clock)
@@ -265,7 +267,9 @@ class _Pass:
         self.tasks = table.count = table.first_task = 0
         self.words = np.zeros(control.WRITTEN + len(expansion.tensors), np.int64)
         if expansion.pipeline is not None:
-            assert clock is not None, "a pipeline needs a clock"
+            if clock is None:
+                assert expansion.clocks is not None, "a pipeline needs a clock"
+                self.clock = clock = expansion.clocks(expansion.pipeline, inputs)
             self.shared = clock.begin(table.capacity, expansion.pipeline.frame_words)
             self.words[control.PIPELINE] = self.shared.ctypes.data
         self.data, self.retired = list(inputs.axes.values()), list[Data]()
@@ -320,10 +324,15 @@ _TELL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 _EXPAND = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_void_p] * 2, _TELL, *[ctypes.c_void_p] * 4)
 
 
-def expand(workload: tree.WorkloadTree, keys: Sequence[Expr] = ()) -> Expansion:
+def expand(
+    workload: tree.WorkloadTree,
+    keys: Sequence[Expr] = (),
+    clocks: Callable[[processes.Pipeline, Inputs], Clock] | None = None,
+) -> Expansion:
     """Make a workload ready for expansion.
 
     keys    numbers that the schedule wants of each task: the table has a column for each
+    clocks  makes the clock for a run of a pipeline
     raises  CompileError, at the user's line, for what cannot be expanded
     """
     loads = any(isinstance(node, tree.SlotLoad) for node in tree.walk(workload.root))
@@ -336,18 +345,20 @@ def expand(workload: tree.WorkloadTree, keys: Sequence[Expr] = ()) -> Expansion:
     else:
         emitter = Emitter(keys, loads)
         ir = emitter.module(emitter.root(workload.root))
+    known = [what[1] for what in emitter.inputs if what[0] == "symbol"] + [LATENCY] * (pipeline is not None)
     return Expansion(
         kernels=tuple(emitter.kernels.values()),
         calls=tuple(emitter.calls),
         tensors=tuple(emitter.tensors),
         loops=tuple(what[1] for what in emitter.inputs if what[0] == "size"),
-        symbols=tuple(dict.fromkeys(what[1] for what in emitter.inputs if what[0] == "symbol")),
+        symbols=tuple(dict.fromkeys(known)),
         axes=emitter.axes,
         loads=tuple(emitter.loads),
         row_uses=tuple(emitter.row_uses),
         keys=len(keys),
         pipeline=pipeline,
         receives=receives,
+        clocks=clocks,
         has_events=emitter.has_events,
         ir=ir,
         code=jit.load(ir),

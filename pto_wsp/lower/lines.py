@@ -84,7 +84,7 @@ class Lines:
             self._data.extend(piece.data)
 
     def add_template(self, text: str, numbers: str) -> None:
-        """The text of a piece that reads its data where it needs it: `numbers` is a variable, the address of a table."""
+        """The text of a piece that reads its data from a table; `numbers`: a variable, the address of the table."""
         self._names += 1
         count = itertools.count()
 

@@ -31,11 +31,17 @@ KERNEL_COLOURS = (
     "#9D755D",
     "#FF9DA6",
 )
-WAIT_COLOURS = {Wait.DEPENDENCY: "#222222", Wait.IN_ORDER: "#B8B8B8", Wait.WINDOW_FULL: "#D62728"}
+WAIT_COLOURS = {
+    Wait.DEPENDENCY: "#222222", Wait.IN_ORDER: "#B8B8B8", Wait.WINDOW_FULL: "#D62728",
+    Wait.CHANNEL_EMPTY: "#8C9EFF",
+    Wait.CHANNEL_FULL: "#D62728",
+}
 WAIT_LABELS = {
     Wait.DEPENDENCY: "idle: waits for predecessors",
     Wait.IN_ORDER: "idle: an earlier task is held up",
     Wait.WINDOW_FULL: "idle: window is full",
+    Wait.CHANNEL_EMPTY: "idle: waits for a token",
+    Wait.CHANNEL_FULL: "idle: waits for room in a channel",
 }
 MOST_BARS = 200_000
 BAR, GAP = 0.36, 0.04  # half heights, in lanes
@@ -139,7 +145,7 @@ def _frame(timeline: Timeline, ax: Axes) -> None:
     ax.set_xlim(0, max(total, 1))
     ax.set_ylim(timeline.workers - 0.5, -0.5)
     step = max(1, -(-timeline.workers // 24))
-    ax.set_yticks(range(0, timeline.workers, step), [f"worker {w}" for w in range(0, timeline.workers, step)])
+    ax.set_yticks(range(0, timeline.workers, step), [timeline.lane(w) for w in range(0, timeline.workers, step)])
     ax.xaxis.set_major_formatter(FuncFormatter(lambda cycles, _: f"{cycles:,.0f}"))
     ax.set_xlabel("cycles")
     ax.tick_params(length=0)

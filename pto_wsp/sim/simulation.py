@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from pto_wsp.errors import UsageError
@@ -19,7 +19,7 @@ from pto_wsp.lower.places import Place, Placed
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.scalar_expr import Expr
 from pto_wsp.schedule import Schedule
-from pto_wsp.sim import regions
+from pto_wsp.sim import channels, regions
 from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.decisions import Log, Recording, Replaying
 from pto_wsp.sim.hazards import TileUses
@@ -30,7 +30,17 @@ from pto_wsp.sim.timeline import Recorder, Timeline
 from pto_wsp.trace.tree import Loop, WorkloadTree
 from pto_wsp.types import Ragged, Sparse, Tensor
 
-__all__ = ["Expansions", "Replay", "Simulation", "Snapshot", "engine_of", "play", "record_loads", "tile_uses"]
+__all__ = [
+    "Expansions",
+    "Replay",
+    "Simulation",
+    "Snapshot",
+    "clock_of",
+    "engine_of",
+    "play",
+    "record_loads",
+    "tile_uses",
+]
 
 
 # ---- a program at one moment ---------------------------------------------------------------------------------------
@@ -47,13 +57,13 @@ class Expansions:
         """The expansion that gives the tasks the keys of a schedule."""
         key = settings.key
         if id(key) not in self._made:
-            self._made[id(key)] = key, expand(self.tree, () if key is None else (key,))
+            self._made[id(key)] = key, expand(self.tree, () if key is None else (key,), channels.ChannelEngine.of)
         return self._made[id(key)][1]
 
     def of_any(self) -> Expansion:
         """Some expansion, for those who need no keys."""
         if not self._made:
-            self._made[id(None)] = None, expand(self.tree)
+            self._made[id(None)] = None, expand(self.tree, (), channels.ChannelEngine.of)
         return next(iter(self._made.values()))[1]
 
 
@@ -92,7 +102,7 @@ class Snapshot:
         begin = time.perf_counter_ns()
         if schedule is not None and not isinstance(schedule, Schedule):
             raise UsageError(f"simulate() needs a Schedule(DispatchPolicy..., ...); got {schedule!r}")
-        settings = settle(self.schedule if schedule is None else schedule)
+        settings = channels.settled(self.tree, self.schedule if schedule is None else schedule)
         expansion = self.expansions.of(settings)
         check_explicit_edges(settings, expansion.calls)
         replay = Replay(self, settings, expansion)
@@ -152,7 +162,8 @@ class Replay:
         """Run the clock; the engine afterwards. `consume` gets each chunk, and the starts of its tasks."""
         snapshot, expansion = self.snapshot, self.expansion
         places = [snapshot.places[tensor] for tensor in expansion.tensors]
-        engine = engine_of(self.settings, expansion, tile_uses(self.settings, expansion, places), record)
+        inputs = snapshot.inputs(expansion)
+        engine = engine_of(self.settings, expansion, tile_uses(self.settings, expansion, places), inputs, record)
 
         def tick(table: TaskTable) -> None:
             starts = play(engine, table, record)
@@ -160,8 +171,8 @@ class Replay:
                 consume(table, starts)
 
         log = snapshot.log
-        inputs = snapshot.inputs(expansion)
-        expansion.run(inputs, expansion.table(), tick, host=None if log is None else Replaying(log))
+        host = None if log is None else Replaying(log)
+        expansion.run(inputs, expansion.table(), tick, host=host, clock=clock_of(engine))
         return engine
 
     def timeline(self) -> Timeline:
@@ -170,7 +181,8 @@ class Replay:
         engine = self.run(True, recorder.add)
         calls = tuple((call.name, len(call.task.axes)) for call in self.expansion.calls)
         starts = engine.starts()[0] if isinstance(engine, DataflowEngine) else None
-        return recorder.timeline(self.snapshot.name, self.settings.workers, calls, starts)
+        found = recorder.timeline(self.snapshot.name, self.settings.workers, calls, starts)
+        return replace(found, lanes=engine.counters().lanes)
 
 
 def tile_uses(settings: Settings, expansion: Expansion, arrays: Sequence[Placed]) -> TileUses | None:
@@ -179,17 +191,29 @@ def tile_uses(settings: Settings, expansion: Expansion, arrays: Sequence[Placed]
     return TileUses(expansion.calls, arrays) if needed else None
 
 
+Engine = InOrderEngine | DataflowEngine | channels.ChannelEngine
+
+
 def engine_of(
-    settings: Settings, expansion: Expansion, uses: TileUses | None, record: bool = False
-) -> InOrderEngine | DataflowEngine:
-    """The engine that a schedule asks for."""
+    settings: Settings, expansion: Expansion, uses: TileUses | None, inputs: Inputs, record: bool = False
+) -> Engine:
+    """The engine that a schedule asks for; in a pipeline, the clock of its processes."""
+    if expansion.pipeline is not None:
+        return channels.ChannelEngine.of(expansion.pipeline, inputs)
     if settings.engine == "dataflow":
         return DataflowEngine(settings, expansion.calls, uses, record)
     return InOrderEngine(settings.workers, settings.window, keyed=settings.key is not None)
 
 
-def play(engine: InOrderEngine | DataflowEngine, table: TaskTable, record: bool = False) -> Starts | None:
+def clock_of(engine: Engine) -> channels.ChannelEngine | None:
+    """The engine as what expansion has to ask, where that is so."""
+    return engine if isinstance(engine, channels.ChannelEngine) else None
+
+
+def play(engine: Engine, table: TaskTable, record: bool = False) -> Starts | None:
     """One chunk; the starts of its tasks if they are wanted and known by now."""
+    if isinstance(engine, channels.ChannelEngine):  # it has played them while they were made
+        return engine.starts
     if isinstance(engine, DataflowEngine):
         engine.play(table)
         return None
