@@ -19,6 +19,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
@@ -152,7 +153,11 @@ class _Operators:
     def __ne__(self, other: Any) -> Expr:  # type: ignore[override]
         return _binary("!=", self, other) if _comparable(other) else NotImplemented
 
-    __hash__ = object.__hash__  # by identity, as == builds an expression
+    def __hash__(self) -> int:
+        """By identity, as == builds an expression. A key function that looks a value up in a dict needs the value."""
+        if _TRACED and get_ident() in _TRACED:
+            raise TypeError("the value of an expression is known when the task runs; a dict or a set needs it now")
+        return object.__hash__(self)
 
     def __neg__(self) -> Expr:
         return _unary("-", self)
@@ -640,13 +645,30 @@ class TaskExpr:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
             f"the task of a key function has no attribute {name!r}; "
-            "it offers get(name, default=0), params[i] and tags[name]"
+            "it offers get(name, default=0), params[i] and tags[name]",
+            name=name,
+            obj=self,
         )
 
 
+_TRACED: set[int] = set()  # threads in which a key function runs
+
+
 def trace_task_fn(fn: Any) -> Expr:
-    """The expression that a key function computes, `fn(TaskExpr())`; an Expr or a number as it is."""
-    return as_expr(fn(TaskExpr()) if callable(fn) else fn)
+    """The expression that a key function computes, `fn(TaskExpr())`; an Expr or a number as it is.
+
+    raises  what the function raises; a TypeError or a LookupError where it needs the task's values and not expressions
+    """
+    return as_expr(call_symbolically(fn) if callable(fn) else fn)
+
+
+def call_symbolically(fn: Any) -> Any:
+    """What a key function returns for a task whose values are not known."""
+    _TRACED.add(get_ident())
+    try:
+        return fn(TaskExpr())
+    finally:
+        _TRACED.discard(get_ident())
 
 
 def fnv1a_64(text: str) -> int:

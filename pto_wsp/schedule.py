@@ -200,7 +200,7 @@ class TimingPolicy(_Policy):
 
     @staticmethod
     def interleaved(streams: int) -> TimingPolicy:
-        """Take `streams` streams in turn, one task each."""
+        """Take so many streams in turn, one task each; the next ones when those have nothing ready."""
         return TimingPolicy("interleaved", streams)
 
     @staticmethod
@@ -328,7 +328,7 @@ class ReadyPolicy(_Policy):
 
     @staticmethod
     def work_steal() -> ReadyPolicy:
-        """Its own newest, else the oldest of the longest queue."""
+        """A worker takes the newest of its own, else the oldest of the longest queue."""
         return ReadyPolicy("work_steal")
 
     @staticmethod
@@ -421,8 +421,10 @@ class Pools(_Policy):
 class TaskGraphConfig(_Policy):
     """Everything that `task_graph(...)` sets.
 
-    given   names of the arguments that were given; the others hold their defaults. Which engine runs
-    depends on it.
+    gen_cycles   that the orchestrator needs to generate a task; None: what the machine needs, 0 without one
+    given        names of the arguments that were given; the others hold their defaults. Which engine runs depends on
+                 it. A start that is not given holds nothing up: it differs from the default it shows only for a
+                 workload larger than the window, which after_orchestration could never start
     """
 
     deps: Deps
@@ -431,6 +433,7 @@ class TaskGraphConfig(_Policy):
     ready: ReadyPolicy
     start: StartPolicy
     trace: TracePolicy
+    gen_cycles: int | None
     given: frozenset[str]
 
     def __init__(
@@ -441,9 +444,12 @@ class TaskGraphConfig(_Policy):
         ready: ReadyPolicy | None = None,
         start: StartPolicy | None = None,
         trace: TracePolicy | None = None,
+        gen_cycles: int | None = None,
     ) -> None:
+        cycles = None if gen_cycles is None else _count(gen_cycles, "gen_cycles of a task graph", 0)
         values: dict[str, Any] = {"deps": deps, "window": window, "pools": pools, "ready": ready}
-        values.update(start=start, trace=trace)
+        values.update(start=start, trace=trace, gen_cycles=cycles)
+        _set(self, gen_cycles=cycles)
         _set(self, given=frozenset(name for name, value in values.items() if value is not None))
         for name, default in _TASK_GRAPH_DEFAULTS.items():
             value = values[name]
@@ -475,6 +481,8 @@ class Schedule(_Policy):
     stream_by    key of the stream that a task belongs to
     timing       None: immediate
     task_graph   None: no window
+    machine      the simulated device, "a2a3" or a `pto_wsp.sim.machine.Machine`: its clock, how fast it generates
+                 tasks, its cores as the workers of Pools.by_exec_unit(). None: 1.85 GHz, and nothing else
     """
 
     dispatch: DispatchPolicy | None = None
@@ -482,6 +490,7 @@ class Schedule(_Policy):
     stream_by: Key | None = None
     timing: TimingPolicy | None = None
     task_graph: TaskGraphConfig | None = None
+    machine: Any = None
 
     def __post_init__(self) -> None:
         for name, kind in (("dispatch", DispatchPolicy), ("timing", TimingPolicy), ("task_graph", TaskGraphConfig)):
@@ -494,6 +503,8 @@ class Schedule(_Policy):
         _set(self, streams=_count(self.streams, "streams of a schedule", 1))
         if self.stream_by is not None:
             _check_key(self.stream_by, "stream_by of a schedule")
+        if self.machine is not None and not isinstance(self.machine, str) and not hasattr(self.machine, "clock_hz"):
+            raise PolicyError(f"machine of a schedule is a name such as 'a2a3', or a Machine; got {self.machine!r}")
 
     def with_(self, **changes: Any) -> Schedule:
         """A copy with these fields changed."""

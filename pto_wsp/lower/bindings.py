@@ -33,6 +33,12 @@ class KernelUse:
         return KernelUse(graph, graph.cycles(), extents.constraints(), extents.needed())
 
     @property
+    def uses_cube(self) -> bool:
+        """Does some part of it run on the cube unit?"""
+        custom = self.graph.custom
+        return any(node.op.name == "matmul" for node in self.graph.nodes) or (custom is not None and custom.core != "AIV")
+
+    @property
     def words(self) -> int:
         """Argument words of one task."""
         return TILE_WORDS * len(self.graph.tile_params) + len(self.graph.scalar_params)

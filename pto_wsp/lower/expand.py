@@ -54,7 +54,7 @@ class Expansion:
     axes: dict[Ragged | Sparse, tree.Loop]  # axes whose data is a run-time input, and a loop over each
     loads: tuple[Load, ...]  # slots that are loaded from tensors
     row_uses: tuple[RowUse, ...]  # loops over one row of an axis
-    keys: int  # numbers that the schedule wants of each task
+    keys: tuple[Expr, ...]  # numbers that the schedule wants of each task
     pipeline: processes.Pipeline | None  # when processes make the tasks, in the order that a Clock says
     receives: tuple[tree.Receive, ...]  # those that need a token
     clocks: Callable[[processes.Pipeline, Inputs], Clock] | None = field(repr=False)
@@ -68,13 +68,13 @@ class Expansion:
     def table(self) -> TaskTable:
         """An empty table for this workload's rows."""
         row = self.table_of(1)
-        rows = _LITTLE_ROOM // (8 * (row.args.shape[1] + row.axes.shape[1] + self.keys) + 17)
+        rows = _LITTLE_ROOM // (8 * (row.args.shape[1] + row.axes.shape[1] + len(self.keys)) + 17)
         return self.table_of(max(_LEAST_ROWS, min(_MOST_ROWS, 1 << rows.bit_length() - 1)))
 
     def table_of(self, rows: int) -> TaskTable:
         """An empty table of that capacity."""
         words = max((k.words for k in self.kernels), default=0)
-        return TaskTable.empty(rows, words, max((len(c.task.axes) for c in self.calls), default=0), self.keys)
+        return TaskTable.empty(rows, words, max((len(c.task.axes) for c in self.calls), default=0), len(self.keys))
 
     def inputs(
         self,
@@ -355,7 +355,7 @@ def expand(
         axes=emitter.axes,
         loads=tuple(emitter.loads),
         row_uses=tuple(emitter.row_uses),
-        keys=len(keys),
+        keys=tuple(keys),
         pipeline=pipeline,
         receives=receives,
         clocks=clocks,

@@ -3,7 +3,8 @@
 In: the rows of a TaskTable, chunk by chunk, in program order. Out: counters and, if asked for, start, worker, wait
 reason and cause per task. A task is generated, has its edges met, is ready, gets a worker, runs, is complete; what has
 completed is forgotten, so that memory is bounded by the window. Ties go by program order, then by worker number.
-Start reading at `play`: plain Python over arrays, compiled (lower/python_loops.py) when there is enough work.
+Start reading at `play`: plain Python over arrays, compiled (lower/python_loops.py) when there is enough work. Where
+edges come from is in edges.py and hazards.py, which task a worker takes in queues.py.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from pto_wsp.sim.edges import (
     BEFORE,
     BEFORE_SERIAL,
     CAUSE,
-    CHILD,
     CYCLES,
     DEPTH,
     EDGE_SIZE,
     EDGES_TOP,
+    ELIGIBLE,
     END,
     FIRST,
     FOLLOWING,
@@ -38,6 +39,7 @@ from pto_wsp.sim.edges import (
     FREE_NODE,
     FREE_NODES,
     FROM,
+    FROM_BEFORE,
     GATE,
     GENERATED,
     HELD,
@@ -51,19 +53,25 @@ from pto_wsp.sim.edges import (
     PATH,
     PATH_BEFORE,
     PATH_DONE,
+    PATH_FROM,
+    PATH_TASKS,
+    POOL,
     QUEUE,
     RANK,
     READY,
     SEALED,
     SEQUENTIAL,
     SERIAL,
-    SIBLING,
+    STREAM,
     TARGET,
+    TASKS_BEFORE,
     WEIGHT,
+    chain_of,
     enter,
     follow,
     join,
     leave,
+    lengthen,
     new_node,
 )
 from pto_wsp.sim.hazards import (
@@ -71,7 +79,6 @@ from pto_wsp.sim.hazards import (
     CLAIMS_TOP,
     FREE_CLAIM,
     FREE_CLAIMS,
-    HAZARD_STATE,
     MOST_BUCKETS,
     RELINK,
     UNSEEN,
@@ -81,35 +88,79 @@ from pto_wsp.sim.hazards import (
     release,
     relink,
 )
-from pto_wsp.sim.inorder import Counters, Starts
-from pto_wsp.sim.settings import Settings
+from pto_wsp.sim.inorder import CHAIN_LIMIT, Counters, Starts, chain_to
+from pto_wsp.sim.keys import Keys
+from pto_wsp.sim.queues import (
+    BASE,
+    BATCH,
+    BOUND,
+    BY_STREAM,
+    DEQUES,
+    DIRTY,
+    EXACT,
+    FIRST_LANE,
+    GAP,
+    GEN,
+    HELD_HEAD,
+    HELD_TAIL,
+    IDLE,
+    INFER,
+    IS_DIRTY,
+    KEYED,
+    LANE_BUSY,
+    LANE_FREE,
+    LANE_LAST,
+    LANE_SIZE,
+    LANE_TASKS,
+    MODE,
+    ORDER,
+    ORDERED,
+    PARAMS,
+    POOL_SIZE,
+    QUEUE_SIZE,
+    QUEUE_STATE,
+    RUNNING,
+    S_FROM,
+    S_NODE,
+    S_PATH,
+    S_READY,
+    S_SERIAL,
+    S_TASKS,
+    SETUP_SIZE,
+    START_AT,
+    STEALS,
+    STREAM_SIZE,
+    STREAMS,
+    TOGETHER,
+    TURN,
+    TURNS,
+    WIDTH,
+    WINDOW,
+    WORDS,
+    choose,
+    enqueue,
+    first_to_start,
+    insert,
+    pop_running,
+    push_running,
+    remove,
+    set_idle,
+)
+from pto_wsp.sim.settings import EXEC_UNITS, MOST_WORKERS, Settings
 
 __all__ = ["DataflowEngine"]
 
 # What `play` returns.
-MORE_ROWS, FINISHED, STUCK, MORE_NODES, MORE_EDGES, MORE_FRAMES, MORE_CLAIMS, TOO_LARGE, OVERFLOWN = range(9)
+(MORE_ROWS, FINISHED, STUCK, MORE_NODES, MORE_EDGES, MORE_FRAMES, MORE_CLAIMS, TOO_LARGE, OVERFLOWN, GO_ON) = range(10)
 
-# Words of the setup.
-(LANES, BOUND, KEYED, WINDOW, INFER, EXACT, PARAMS, WORDS, WEIGHED, MODE, START_AT, GAP, BATCH, STREAMS,
- SETUP_SIZE) = range(15)  # fmt: skip
-# INFER    edges are inferred from tiles; EXACT: from identical ones; PARAMS: tile parameters, WORDS: args per task
-# WEIGHED  the window is not counted in tasks; MODE: STALL, ABORT or BENCHMARK
-# START_AT workers start when so many tasks are ready, 0: at once, -1: when all tasks are generated
-# GAP      cycles between two starts; BATCH: tasks become eligible in groups of so many; STREAMS: in-order queues
-# BOUND    a task is bound to a worker when it is generated; KEYED: by its key, else in turn
-
-# Words of the state, after those of edges.py.
-(ROW, NOW, EXHAUSTED, TASKS, IN_FLIGHT, MOST_IN_FLIGHT, RUNNING, DIRTY, TURN, WORK, MAKESPAN, OVERLAPPED, LONGEST,
- READY_TASKS, MOST_READY, FULL_SINCE, LAST_DONE, WINDOW_STALLS, WINDOW_CYCLES, DEPENDENCY_STALLS, DEPENDENCY_CYCLES,
- BUSY_STALLS, BUSY_CYCLES, LIVE, STARTED, NEXT_START, HELD_TASKS, OVERFLOWS, RATE_STALLS, RATE_CYCLES,
- STATE_SIZE) = range(HAZARD_STATE, HAZARD_STATE + 31)  # fmt: skip
-
-# Words of a queue of ready tasks: a sorted list of those that came in order, and a pairing heap of the others.
-HEAD, TAIL, ROOT, IDLE, IS_DIRTY, QUEUE_SIZE = range(6)
-# IDLE     how many of the workers that this queue feeds have nothing to do
-
-# Words of a lane, that is a worker.
-LANE_TASKS, LANE_BUSY, LANE_LAST, LANE_FREE, LANE_SIZE = range(5)
+# Words of the state, after those of queues.py.
+(ROW, NOW, EXHAUSTED, TASKS, IN_FLIGHT, MOST_IN_FLIGHT, WORK, MAKESPAN, OVERLAPPED,
+ LONGEST, LONGEST_TASKS, LONGEST_LAST, READY_TASKS, MOST_READY, FULL_SINCE, LAST_DONE, GENERATING,
+ WINDOW_STALLS, WINDOW_CYCLES, DEPENDENCY_STALLS, DEPENDENCY_CYCLES, BUSY_STALLS, BUSY_CYCLES, RATE_STALLS, RATE_CYCLES,
+ START_STALLS, START_CYCLES, LIVE, STARTED, NEXT_START, HELD_TASKS, OVERFLOWS,
+ STATE_SIZE) = range(QUEUE_STATE, QUEUE_STATE + 33)  # fmt: skip
+# GENERATING   the cycle at which the orchestrator will have generated the next task, -1 when it has not begun
+# LONGEST      cycles of the longest chain of edges, its tasks, and the last of them
 
 STALL, ABORT, BENCHMARK = range(3)
 
@@ -117,240 +168,99 @@ NEVER = (1 << 63) - 1
 
 
 def play(
-    count: int, final: bool, kernel: Any, leaf: Any, cycles: Any, key: Any, rank: Any, stream: Any, weights: Any,
+    count: int, final: bool, kernel: Any, leaf: Any, cycles: Any,
+    pool: Any, key: Any, rank: Any, stream: Any, weights: Any,
     setup: Any, after: Any, last: Any, streams: Any,
     args: Any, uses: Any, spaces: Any, claims: Any, chains: Any, state: Any, nodes: Any, edges: Any,
-    frames: Any, queues: Any, dirty: Any, lanes: Any, idle: Any, running: Any,
+    frames: Any, queues: Any, dirty: Any, pools: Any, lanes: Any, idle: Any, running: Any, chain: Any,
     recording: bool, start: Any, worker: Any, wait: Any, cause: Any,
 ) -> int:  # fmt: skip
     """Run the clock until the rows [state[ROW], count) of one chunk are generated; with `final`, to the end.
 
-    kernel, leaf, cycles, key  one per row; the key is that of the dispatch policy, modulo the workers
-    rank, stream, weights      one per row, or empty: priority, stream, what the task takes of the window
-    streams                    the last task of each stream, and its serial
+    kernel, leaf, cycles       one per row
+    pool, key, rank, stream, weights
+                               one per row, or empty: number of the pool, worker in it, priority, stream, what the task
+                               takes of the window
     after, last          explicit edges: after[call] ... after[call + 1] are the places in `after` of the calls that a
-                         call waits for; last[2 * call]: the last task of that call, and its serial
+                         call waits for; last[call]: the last task of that call, as streams
+    streams              per stream: its last task, see queues.py
     args ... chains      the tiles of each row, and what edges are inferred from, see hazards.py
-    queues, dirty        of ready tasks: one per worker if tasks are bound, else one; `dirty`: where tasks may start
-    lanes, idle          per worker: counters; the workers of each queue that have nothing to do, as a heap
+    queues ... idle      of ready tasks, and the workers, see queues.py
     running              tasks that run, as a heap by their end
+    chain                per task, by its number: the task before it on the longest chain to it
     start ... cause      written per task, by its number, when `recording`
     returns              MORE_ROWS, FINISHED, STUCK, or which array has to grow before the next call
     """
-    width = 1 if setup[BOUND] == 1 else setup[LANES]
     if state[RELINK] == 1:
         relink(claims, chains, state)
     while True:
         now = state[NOW]
-        while True:  # 1. what ends now
-            node = state[SEALED]
-            if node >= 0:
-                state[SEALED] = nodes[node + NEXT]
-            elif state[RUNNING] > 0 and nodes[running[0] + END] == now:
-                node = pop_running(nodes, running, state)
-                stop_task(nodes, queues, dirty, idle, state, node, width)
-            else:
-                break
-            release(nodes, claims, chains, state, node)
-            finish(nodes, edges, queues, dirty, setup, state, node, now)
-
-        while state[EXHAUSTED] == 0:  # 2. what is generated now
-            row = state[ROW]
-            if row == count:
-                if not final:
-                    return MORE_ROWS
-                state[EXHAUSTED] = 1
-                break
-            free = state[FREE_NODES] * NODE_SIZE + len(nodes) - state[NODES_TOP]
-            if free < 2 * NODE_SIZE:
-                return MORE_NODES
-            most = state[NODES_TOP] // NODE_SIZE - state[FREE_NODES] + 4  # edges of one task
-            if state[FREE_EDGES] * EDGE_SIZE + len(edges) - state[EDGES_TOP] < most * EDGE_SIZE:
-                return MORE_EDGES
-            free = state[FREE_CLAIMS] * CLAIM_SIZE + len(claims) - state[CLAIMS_TOP]
-            if setup[INFER] == 1 and free < setup[PARAMS] * MOST_BUCKETS * CLAIM_SIZE:
-                return MORE_CLAIMS
-            what = kernel[row]
-            if what == EXIT:
-                leave(nodes, edges, frames, state)
-            elif what < 0:
-                if state[DEPTH] + 2 * FRAME_SIZE > len(frames):
-                    return MORE_FRAMES
-                enter(what, frames, state)
-            else:
-                weight = weights[row] if setup[WEIGHED] == 1 else 1
-                if setup[WINDOW] > 0 and state[IN_FLIGHT] + weight > setup[WINDOW]:
-                    if setup[MODE] == ABORT:
-                        return OVERFLOWN
-                    if setup[MODE] == BENCHMARK:
-                        state[OVERFLOWS] += 1
-                    else:
-                        if weight > setup[WINDOW]:
-                            return TOO_LARGE
-                        if state[FULL_SINCE] < 0:
-                            state[FULL_SINCE] = now
-                        break
-                if state[FULL_SINCE] >= 0:
-                    if state[FULL_SINCE] < now:
-                        state[WINDOW_STALLS] += 1
-                        state[WINDOW_CYCLES] += now - state[FULL_SINCE]
-                    state[FULL_SINCE] = -1
-                node = generate(nodes, edges, frames, state, cycles[row], weight)
-                if setup[STREAMS] > 0:
-                    mine = 2 * (stream[row] if len(stream) > 0 else nodes[node + NUMBER] % setup[STREAMS])
-                    follow(nodes, edges, state, streams[mine], streams[mine + 1], node)
-                    streams[mine], streams[mine + 1] = node, nodes[node + SERIAL]
-                call = leaf[row]
-                for place in range(after[call], after[call + 1]):
-                    earlier = 2 * after[place]
-                    follow(nodes, edges, state, last[earlier], last[earlier + 1], node)
-                last[2 * call], last[2 * call + 1] = node, nodes[node + SERIAL]
-                if setup[INFER] == 1:
-                    for param in range(setup[PARAMS]):
-                        use = (call * setup[PARAMS] + param) * USE_SIZE
-                        if uses[use] >= 0:
-                            claim_tile(
-                                row * setup[WORDS] + TILE_WORDS * param, use, setup[EXACT] == 1, args, uses, spaces,
-                                nodes, edges, claims, chains, state, node,
-                            )  # fmt: skip
-                place_in_blocks(nodes, edges, frames, state, node)
-                nodes[node + GENERATED] = now
-                nodes[node + HELD] = state[LAST_DONE]
-                nodes[node + RANK] = rank[row] if len(rank) > 0 else 0
-                if setup[BOUND] == 0:
-                    nodes[node + QUEUE] = 0
-                elif setup[KEYED] == 1:
-                    nodes[node + QUEUE] = key[row]
-                else:
-                    nodes[node + QUEUE] = state[TURN]
-                    state[TURN] = state[TURN] + 1 if state[TURN] + 1 < setup[LANES] else 0
-                if nodes[node + MISSING] == 0:
-                    become_ready(nodes, queues, dirty, setup, state, node, now)
-            state[ROW] = row + 1
+        complete(nodes, edges, claims, chains, queues, dirty, pools, lanes, idle, running, streams, setup, state, now)
+        outcome = generate_all(
+            count, final, kernel, leaf, cycles, pool, key, rank, stream, weights, setup, after, last, streams, args,
+            uses, spaces, claims, chains, state, nodes, edges, frames, queues, dirty, pools, chain, now,
+        )  # fmt: skip
+        if outcome != GO_ON:
+            return outcome
         if state[SEALED] >= 0:
             continue
-
-        held = len(queues) - QUEUE_SIZE
         while state[HELD_TASKS] > 0 and (state[HELD_TASKS] >= setup[BATCH] or state[EXHAUSTED] == 1):
             for _ in range(min(state[HELD_TASKS], setup[BATCH])):
-                node = pop_ready(nodes, queues, held)
+                node = state[HELD_HEAD]
+                remove(nodes, state, HELD_HEAD, node)
                 state[HELD_TASKS] -= 1
-                push_ready(nodes, queues, nodes[node + QUEUE] * QUEUE_SIZE, node)
-                touch(queues, dirty, state, nodes[node + QUEUE])
-        if setup[START_AT] >= 0 and state[READY_TASKS] >= setup[START_AT] or state[EXHAUSTED] == 1:
-            state[STARTED] = 1
+                enqueue(nodes, queues, pools, streams, dirty, setup, state, node, now)
+        if state[STARTED] < 0 and (
+            (setup[START_AT] >= 0 and state[READY_TASKS] >= setup[START_AT]) or state[EXHAUSTED] == 1
+        ):
+            state[STARTED] = now
+        limited = 0
+        if state[STARTED] >= 0:
+            limited = start_all(
+                nodes, queues, dirty, pools, lanes, idle, running, streams, setup, state, now,
+                recording, start, worker, wait, cause,
+            )  # fmt: skip
 
-        limited = False
-        while state[DIRTY] > 0 and state[STARTED] == 1:  # 3. what starts now
-            pick = state[DIRTY] - 1
-            if setup[GAP] > 0:
-                pick = first_to_start(nodes, queues, dirty, state)
-                if pick >= 0 and now < state[NEXT_START]:
-                    limited = True
-                    break
-                if pick < 0:
-                    break
-            state[DIRTY] -= 1
-            at = dirty[pick]
-            dirty[pick] = dirty[state[DIRTY]]
-            queue = at * QUEUE_SIZE
-            queues[queue + IS_DIRTY] = 0
-            while queues[queue + IDLE] > 0 and (queues[queue + HEAD] >= 0 or queues[queue + ROOT] >= 0):
-                if now < state[NEXT_START]:
-                    touch(queues, dirty, state, at)
-                    break
-                node = pop_ready(nodes, queues, queue)
-                lane = pop_idle(idle, queues, queue, at * width)
-                begin(nodes, lanes, running, setup, state, node, lane, now)
-                if recording:
-                    record(nodes, lanes, setup, state, node, lane, now, start, worker, wait, cause)
-                lanes[lane * LANE_SIZE + LANE_LAST] = nodes[node + NUMBER]
-                lanes[lane * LANE_SIZE + LANE_FREE] = nodes[node + END]
-                if setup[GAP] > 0:
-                    state[NEXT_START] = now + setup[GAP]
-
-        if state[RUNNING] == 0 and not limited:  # 4. what comes next
-            return FINISHED if state[EXHAUSTED] == 1 and state[LIVE] == 0 else STUCK
-        then = state[NEXT_START]
-        if state[RUNNING] > 0 and (not limited or nodes[running[0] + END] < then):
+        then = NEVER  # what comes next
+        if state[RUNNING] > 0:
             then = nodes[running[0] + END]
+        if limited == 1 and state[NEXT_START] < then:
+            then = state[NEXT_START]
+        if state[GENERATING] >= 0 and state[GENERATING] < then:
+            then = state[GENERATING]
+        if then == NEVER:
+            return FINISHED if state[EXHAUSTED] == 1 and state[LIVE] == 0 else STUCK
         state[NOW] = then
 
 
-def first_to_start(nodes: Any, queues: Any, dirty: Any, state: Any) -> int:
-    """The place in `dirty` of the queue whose first task goes before all others that could start, -1 for none."""
-    found, best = -1, -1
-    for place in range(state[DIRTY]):
-        queue = dirty[place] * QUEUE_SIZE
-        node, root = queues[queue + HEAD], queues[queue + ROOT]
-        if root >= 0 and (node < 0 or before(nodes, root, node) == 1):
-            node = root
-        if node >= 0 and queues[queue + IDLE] > 0 and (best < 0 or before(nodes, node, best) == 1):
-            found, best = place, node
-    return found
+# ---- what ends
 
 
-def generate(nodes: Any, edges: Any, frames: Any, state: Any, cycles: int, weight: int) -> int:
-    """The node of the next task, with the edges that the open blocks give it."""
-    frame = state[DEPTH]
-    number = state[TASKS]
-    state[TASKS] = number + 1
-    state[LIVE] += 1
-    state[IN_FLIGHT] += weight
-    if state[MOST_IN_FLIGHT] < state[IN_FLIGHT]:
-        state[MOST_IN_FLIGHT] = state[IN_FLIGHT]
-    node = new_node(nodes, state, number, cycles, frames[frame + PATH_BEFORE])
-    nodes[node + WEIGHT] = weight
-    follow(nodes, edges, state, frames[frame + BEFORE], frames[frame + BEFORE_SERIAL], node)
-    return node
+def complete(
+    nodes: Any, edges: Any, claims: Any, chains: Any, queues: Any, dirty: Any, pools: Any, lanes: Any, idle: Any,
+    running: Any, streams: Any, setup: Any, state: Any, now: int,
+) -> int:  # fmt: skip
+    """The tasks that end now, and the blocks that have closed meanwhile."""
+    while True:
+        node = state[SEALED]
+        if node >= 0:
+            state[SEALED] = nodes[node + NEXT]
+        elif state[RUNNING] > 0 and nodes[running[0] + END] == now:
+            node = pop_running(nodes, running, state)
+            state[LIVE] -= 1
+            state[IN_FLIGHT] -= nodes[node + WEIGHT]
+            state[LAST_DONE] = nodes[node + NUMBER]
+            set_idle(queues, pools, lanes, idle, dirty, setup, state, nodes[node + LANE], nodes[node + POOL])
+        else:
+            return 0
+        release(nodes, claims, chains, state, node)
+        finish(nodes, edges, queues, dirty, pools, streams, setup, state, node, now)
 
 
-def place_in_blocks(nodes: Any, edges: Any, frames: Any, state: Any, node: int) -> int:
-    """All edges to a new task are there: the blocks that it stands in wait for it."""
-    frame = state[DEPTH]
-    path = nodes[node + PATH] + nodes[node + CYCLES]
-    if state[LONGEST] < path:
-        state[LONGEST] = path
-    if frames[frame + SEQUENTIAL] == 1:
-        frames[frame + BEFORE], frames[frame + BEFORE_SERIAL] = node, nodes[node + SERIAL]
-        frames[frame + PATH_BEFORE] = path
-    else:
-        if frames[frame + PATH_DONE] < path:
-            frames[frame + PATH_DONE] = path
-        join(nodes, edges, frames, state, frame, node)
-    return 0
-
-
-def become_ready(nodes: Any, queues: Any, dirty: Any, setup: Any, state: Any, node: int, now: int) -> int:
-    """All edges of a task are met: it enters its queue, or waits there for the rest of its batch."""
-    nodes[node + READY] = now
-    state[READY_TASKS] += 1
-    if state[MOST_READY] < state[READY_TASKS]:
-        state[MOST_READY] = state[READY_TASKS]
-    if nodes[node + GENERATED] < now:
-        state[DEPENDENCY_STALLS] += 1
-        state[DEPENDENCY_CYCLES] += now - nodes[node + GENERATED]
-    if setup[BATCH] > 0:
-        state[HELD_TASKS] += 1
-        push_ready(nodes, queues, len(queues) - QUEUE_SIZE, node)
-    else:
-        at = nodes[node + QUEUE]
-        push_ready(nodes, queues, at * QUEUE_SIZE, node)
-        touch(queues, dirty, state, at)
-    return 0
-
-
-def touch(queues: Any, dirty: Any, state: Any, at: int) -> int:
-    """Something has changed: perhaps a task of this queue can start."""
-    queue = at * QUEUE_SIZE
-    if queues[queue + IS_DIRTY] == 0:
-        queues[queue + IS_DIRTY] = 1
-        dirty[state[DIRTY]] = at
-        state[DIRTY] += 1
-    return 0
-
-
-def finish(nodes: Any, edges: Any, queues: Any, dirty: Any, setup: Any, state: Any, node: int, now: int) -> int:
+def finish(
+    nodes: Any, edges: Any, queues: Any, dirty: Any, pools: Any, streams: Any, setup: Any, state: Any, node: int,
+    now: int,
+) -> int:  # fmt: skip
     """A task has ended, or all that a gate waited for: tell those that wait for it, and the gates that this opens."""
     cause, lane = nodes[node + NUMBER], nodes[node + LANE]
     if cause < 0:
@@ -365,7 +275,7 @@ def finish(nodes: Any, edges: Any, queues: Any, dirty: Any, setup: Any, state: A
             nodes[later + MISSING] -= 1
             if nodes[later + MISSING] == 0:
                 if nodes[later + NUMBER] >= 0:
-                    become_ready(nodes, queues, dirty, setup, state, later, now)
+                    become_ready(nodes, queues, dirty, pools, streams, setup, state, later, now)
                 else:
                     nodes[later + NEXT] = following
                     following = later
@@ -382,38 +292,242 @@ def finish(nodes: Any, edges: Any, queues: Any, dirty: Any, setup: Any, state: A
     return 0
 
 
+def become_ready(
+    nodes: Any, queues: Any, dirty: Any, pools: Any, streams: Any, setup: Any, state: Any, node: int, now: int
+) -> int:
+    """All edges of a task are met: it enters its queue, or waits there for the rest of its batch."""
+    nodes[node + READY] = now
+    state[READY_TASKS] += 1
+    if state[MOST_READY] < state[READY_TASKS]:
+        state[MOST_READY] = state[READY_TASKS]
+    if nodes[node + GENERATED] < now:
+        state[DEPENDENCY_STALLS] += 1
+        state[DEPENDENCY_CYCLES] += now - nodes[node + GENERATED]
+    if setup[BATCH] > 0:
+        state[HELD_TASKS] += 1
+        insert(nodes, state, HELD_HEAD, node)
+    else:
+        enqueue(nodes, queues, pools, streams, dirty, setup, state, node, now)
+    return 0
+
+
+# ---- what is generated
+
+
+def generate_all(
+    count: int, final: bool, kernel: Any, leaf: Any, cycles: Any,
+    pool: Any, key: Any, rank: Any, stream: Any, weights: Any,
+    setup: Any, after: Any, last: Any, streams: Any,
+    args: Any, uses: Any, spaces: Any, claims: Any, chains: Any, state: Any, nodes: Any, edges: Any,
+    frames: Any, queues: Any, dirty: Any, pools: Any, chain: Any, now: int,
+) -> int:  # fmt: skip
+    """All that the orchestrator can generate now. GO_ON when it has to wait, or what `play` has to return."""
+    while state[EXHAUSTED] == 0:
+        row = state[ROW]
+        if row == count:
+            if not final:
+                return MORE_ROWS
+            state[EXHAUSTED] = 1
+            return GO_ON
+        free = state[FREE_NODES] * NODE_SIZE + len(nodes) - state[NODES_TOP]
+        if free < 2 * NODE_SIZE:
+            return MORE_NODES
+        most = state[NODES_TOP] // NODE_SIZE - state[FREE_NODES] + 4  # edges of one task
+        if state[FREE_EDGES] * EDGE_SIZE + len(edges) - state[EDGES_TOP] < most * EDGE_SIZE:
+            return MORE_EDGES
+        free = state[FREE_CLAIMS] * CLAIM_SIZE + len(claims) - state[CLAIMS_TOP]
+        if setup[INFER] == 1 and free < setup[PARAMS] * MOST_BUCKETS * CLAIM_SIZE:
+            return MORE_CLAIMS
+        what = kernel[row]
+        if what == EXIT:
+            leave(nodes, edges, frames, state)
+        elif what < 0:
+            if state[DEPTH] + 2 * FRAME_SIZE > len(frames):
+                return MORE_FRAMES
+            enter(what, frames, state)
+        else:
+            weight = weights[row] if len(weights) > 0 else 1
+            outcome = make_room(setup, state, weight, now)
+            if outcome != MORE_ROWS:
+                return outcome
+            node = generate(nodes, edges, frames, state, cycles[row], weight)
+            nodes[node + POOL] = pool[row] if len(pool) > 0 else 0
+            nodes[node + RANK] = rank[row] if len(rank) > 0 else 0
+            if setup[STREAMS] > 0:
+                nodes[node + STREAM] = stream[row] if len(stream) > 0 else nodes[node + NUMBER] % setup[STREAMS]
+                wait_for(nodes, edges, state, streams, nodes[node + STREAM] * STREAM_SIZE, node)
+            call = leaf[row]
+            for place in range(after[call], after[call + 1]):
+                wait_for(nodes, edges, state, last, after[place] * STREAM_SIZE, node)
+            if setup[INFER] == 1:
+                for param in range(setup[PARAMS]):
+                    use = (call * setup[PARAMS] + param) * USE_SIZE
+                    if uses[use] >= 0:
+                        claim_tile(
+                            row * setup[WORDS] + TILE_WORDS * param, use, setup[EXACT] == 1, args, uses, spaces,
+                            nodes, edges, claims, chains, state, node,
+                        )  # fmt: skip
+            if setup[STREAMS] > 0:
+                remember(nodes, streams, nodes[node + STREAM] * STREAM_SIZE, node)
+            remember(nodes, last, call * STREAM_SIZE, node)
+            place_in_blocks(nodes, edges, frames, chain, state, node)
+            nodes[node + GENERATED] = now
+            nodes[node + HELD] = state[LAST_DONE]
+            nodes[node + QUEUE] = queue_of(nodes, pools, setup, node, key[row] if setup[KEYED] == 1 else 0)
+            if nodes[node + MISSING] == 0:
+                become_ready(nodes, queues, dirty, pools, streams, setup, state, node, now)
+        state[ROW] = row + 1
+    return GO_ON
+
+
+def make_room(setup: Any, state: Any, weight: int, now: int) -> int:
+    """Can the next task be generated at this cycle? MORE_ROWS: yes; GO_ON: later; else why not."""
+    if state[GENERATING] < 0:
+        if setup[WINDOW] > 0 and state[IN_FLIGHT] + weight > setup[WINDOW]:
+            if setup[MODE] == ABORT:
+                return OVERFLOWN
+            if setup[MODE] == BENCHMARK:
+                state[OVERFLOWS] += 1
+            else:
+                if weight > setup[WINDOW]:
+                    return TOO_LARGE
+                if state[FULL_SINCE] < 0:
+                    state[FULL_SINCE] = now
+                return GO_ON
+        if state[FULL_SINCE] >= 0:
+            if state[FULL_SINCE] < now:
+                state[WINDOW_STALLS] += 1
+                state[WINDOW_CYCLES] += now - state[FULL_SINCE]
+            state[FULL_SINCE] = -1
+        state[GENERATING] = now + setup[GEN]
+    if now < state[GENERATING]:
+        return GO_ON
+    state[GENERATING] = -1
+    return MORE_ROWS
+
+
+def generate(nodes: Any, edges: Any, frames: Any, state: Any, cycles: int, weight: int) -> int:
+    """The node of the next task, with the edges that the open blocks give it."""
+    frame = state[DEPTH]
+    number = state[TASKS]
+    state[TASKS] = number + 1
+    state[LIVE] += 1
+    state[IN_FLIGHT] += weight
+    if state[MOST_IN_FLIGHT] < state[IN_FLIGHT]:
+        state[MOST_IN_FLIGHT] = state[IN_FLIGHT]
+    node = new_node(nodes, state, number, cycles)
+    lengthen(nodes, node, frames[frame + PATH_BEFORE], frames[frame + TASKS_BEFORE], frames[frame + FROM_BEFORE])
+    nodes[node + WEIGHT] = weight
+    follow(nodes, edges, state, frames[frame + BEFORE], frames[frame + BEFORE_SERIAL], node)
+    return node
+
+
+def wait_for(nodes: Any, edges: Any, state: Any, kept: Any, at: int, node: int) -> int:
+    """A task comes after the one that is remembered at `at`, which may have completed."""
+    lengthen(nodes, node, kept[at + S_PATH], kept[at + S_TASKS], kept[at + S_FROM])
+    follow(nodes, edges, state, kept[at + S_NODE], kept[at + S_SERIAL], node)
+    return 0
+
+
+def remember(nodes: Any, kept: Any, at: int, node: int) -> int:
+    """This is the last task of a stream, or of a call."""
+    kept[at + S_NODE], kept[at + S_SERIAL], kept[at + S_FROM] = node, nodes[node + SERIAL], nodes[node + NUMBER]
+    kept[at + S_PATH], kept[at + S_TASKS] = nodes[node + PATH] + nodes[node + CYCLES], nodes[node + PATH_TASKS] + 1
+    return 0
+
+
+def place_in_blocks(nodes: Any, edges: Any, frames: Any, chain: Any, state: Any, node: int) -> int:
+    """All edges to a new task are there: the blocks that it stands in wait for it."""
+    frame, number = state[DEPTH], nodes[node + NUMBER]
+    path, tasks = nodes[node + PATH] + nodes[node + CYCLES], nodes[node + PATH_TASKS] + 1
+    if number < len(chain):
+        chain[number] = nodes[node + PATH_FROM]
+    if state[LONGEST] < path or number == 0:
+        state[LONGEST], state[LONGEST_TASKS], state[LONGEST_LAST] = path, tasks, number
+    if frames[frame + SEQUENTIAL] == 1:
+        frames[frame + BEFORE], frames[frame + BEFORE_SERIAL] = node, nodes[node + SERIAL]
+        chain_of(frames, frame + PATH_BEFORE, path, tasks, number)
+    else:
+        if frames[frame + PATH_DONE] < path:
+            chain_of(frames, frame + PATH_DONE, path, tasks, number)
+        join(nodes, edges, frames, state, frame, node)
+    return 0
+
+
+def queue_of(nodes: Any, pools: Any, setup: Any, node: int, key: int) -> int:
+    """The queue that a task will enter: that of the worker it is bound to, or of its pool."""
+    pool = nodes[node + POOL] * POOL_SIZE
+    if setup[BOUND] == 0:
+        return nodes[node + POOL]  # type: ignore[no-any-return]
+    first, width = pools[pool + FIRST_LANE], pools[pool + WIDTH]
+    if setup[KEYED] == 1:
+        return first + key  # type: ignore[no-any-return]
+    if setup[BY_STREAM] == 1:
+        return first + nodes[node + STREAM] % width  # type: ignore[no-any-return]
+    turn = pools[pool + TURN]
+    pools[pool + TURN] = turn + 1 if turn + 1 < width else 0
+    return first + turn  # type: ignore[no-any-return]
+
+
+# ---- what starts
+
+
+def start_all(
+    nodes: Any, queues: Any, dirty: Any, pools: Any, lanes: Any, idle: Any, running: Any, streams: Any,
+    setup: Any, state: Any, now: int, recording: bool, start: Any, worker: Any, wait: Any, cause: Any,
+) -> int:  # fmt: skip
+    """All that can start now; 1 if the limit on starts holds up another task."""
+    while state[DIRTY] > 0:
+        pick = state[DIRTY] - 1
+        if setup[GAP] > 0:
+            pick = first_to_start(nodes, queues, pools, dirty, setup, state)
+            if pick < 0:
+                return 0
+            if now < state[NEXT_START]:
+                return 1
+        at = dirty[pick]
+        node = choose(nodes, queues, pools, lanes, idle, streams, setup, state, at)
+        if node < 0:
+            state[DIRTY] -= 1
+            dirty[pick] = dirty[state[DIRTY]]
+            queues[at * QUEUE_SIZE + IS_DIRTY] = 0
+            continue
+        lane = nodes[node + LANE]
+        if nodes[node + ELIGIBLE] < state[STARTED]:
+            nodes[node + ELIGIBLE] = state[STARTED]
+        begin(nodes, lanes, running, setup, state, node, lane, now)
+        if recording:
+            record(nodes, lanes, setup, state, node, lane, now, start, worker, wait, cause)
+        lanes[lane * LANE_SIZE + LANE_LAST] = nodes[node + NUMBER]
+        lanes[lane * LANE_SIZE + LANE_FREE] = nodes[node + END]
+        if setup[GAP] > 0:
+            state[NEXT_START] = now + setup[GAP]
+    return 0
+
+
 def begin(nodes: Any, lanes: Any, running: Any, setup: Any, state: Any, node: int, lane: int, now: int) -> int:
     """A task starts on a worker."""
-    cycles = nodes[node + CYCLES]
-    nodes[node + LANE], nodes[node + END] = lane, now + cycles
+    cycles, eligible = nodes[node + CYCLES], nodes[node + ELIGIBLE]
+    nodes[node + END] = now + cycles
     lanes[lane * LANE_SIZE + LANE_TASKS] += 1
     lanes[lane * LANE_SIZE + LANE_BUSY] += cycles
     state[READY_TASKS] -= 1
     state[WORK] += cycles
     if state[RUNNING] > 0:
         state[OVERLAPPED] += 1
-    if nodes[node + READY] < now:
+    if nodes[node + READY] < eligible:
+        state[START_STALLS] += 1
+        state[START_CYCLES] += eligible - nodes[node + READY]
+    if eligible < now:
         if setup[GAP] > 0 and state[NEXT_START] == now:
             state[RATE_STALLS] += 1
-            state[RATE_CYCLES] += now - nodes[node + READY]
+            state[RATE_CYCLES] += now - eligible
         else:
             state[BUSY_STALLS] += 1
-            state[BUSY_CYCLES] += now - nodes[node + READY]
+            state[BUSY_CYCLES] += now - eligible
     if state[MAKESPAN] < now + cycles:
         state[MAKESPAN] = now + cycles
     push_running(nodes, running, state, node)
-    return 0
-
-
-def stop_task(nodes: Any, queues: Any, dirty: Any, idle: Any, state: Any, node: int, width: int) -> int:
-    """A task ends: it leaves the window, and its worker has nothing to do."""
-    state[LIVE] -= 1
-    state[IN_FLIGHT] -= nodes[node + WEIGHT]
-    state[LAST_DONE] = nodes[node + NUMBER]
-    lane = nodes[node + LANE]
-    at = lane // width
-    push_idle(idle, queues, at * QUEUE_SIZE, at * width, lane)
-    touch(queues, dirty, state, at)
     return 0
 
 
@@ -424,145 +538,20 @@ def record(
     """Note when and where a task starts, what it waited for until then, and which task's end that was."""
     number = nodes[node + NUMBER]
     start[number], worker[number], wait[number], cause[number] = now, lane, 0, -1  # numbers of inorder.Wait
-    if nodes[node + READY] < now and setup[GAP] > 0 and state[NEXT_START] == now:
-        wait[number] = 5
-    elif nodes[node + READY] < now and lanes[lane * LANE_SIZE + LANE_FREE] < now:
-        wait[number] = 6
+    if nodes[node + ELIGIBLE] < now:
+        if setup[GAP] > 0 and state[NEXT_START] == now:
+            wait[number] = 5
+        else:
+            wait[number], cause[number] = 4, lanes[lane * LANE_SIZE + LANE_LAST]
     elif nodes[node + READY] < now:
-        wait[number], cause[number] = 4, lanes[lane * LANE_SIZE + LANE_LAST]
+        wait[number] = 6
     elif nodes[node + GENERATED] < now:
         wait[number], cause[number] = 1, nodes[node + CAUSE]
+    elif now > 0 and setup[GEN] > 0:
+        wait[number] = 7
     elif now > 0:
         wait[number], cause[number] = 3, nodes[node + HELD]
     return 0
-
-
-# ---- queues of ready tasks
-
-
-def before(nodes: Any, a: int, b: int) -> int:
-    """1 if a ready task goes before another: the lower rank, then the longer wait, then program order."""
-    if nodes[a + RANK] != nodes[b + RANK]:
-        return 1 if nodes[a + RANK] < nodes[b + RANK] else 0
-    if nodes[a + READY] != nodes[b + READY]:
-        return 1 if nodes[a + READY] < nodes[b + READY] else 0
-    return 1 if nodes[a + NUMBER] < nodes[b + NUMBER] else 0
-
-
-def push_ready(nodes: Any, queues: Any, queue: int, node: int) -> int:
-    """To the end of the list if it belongs there, else into the heap."""
-    nodes[node + NEXT] = nodes[node + CHILD] = nodes[node + SIBLING] = -1
-    tail = queues[queue + TAIL]
-    if tail < 0:
-        queues[queue + HEAD] = queues[queue + TAIL] = node
-    elif before(nodes, tail, node) == 1:
-        nodes[tail + NEXT] = node
-        queues[queue + TAIL] = node
-    else:
-        root = queues[queue + ROOT]
-        queues[queue + ROOT] = node if root < 0 else meld(nodes, root, node)
-    return 0
-
-
-def meld(nodes: Any, a: int, b: int) -> int:
-    """One heap of two: the later root becomes a child of the other."""
-    if before(nodes, b, a) == 1:
-        a, b = b, a
-    nodes[b + SIBLING] = nodes[a + CHILD]
-    nodes[a + CHILD] = b
-    return a
-
-
-def pop_ready(nodes: Any, queues: Any, queue: int) -> int:
-    """The first task of the list or of the heap."""
-    node, root = queues[queue + HEAD], queues[queue + ROOT]
-    if root < 0 or (node >= 0 and before(nodes, node, root) == 1):
-        queues[queue + HEAD] = nodes[node + NEXT]
-        if nodes[node + NEXT] < 0:
-            queues[queue + TAIL] = -1
-        return node  # type: ignore[no-any-return]
-    pairs, child = -1, nodes[root + CHILD]
-    while child >= 0:
-        a, b = child, nodes[child + SIBLING]
-        child = -1
-        if b >= 0:
-            child = nodes[b + SIBLING]
-            a = meld(nodes, a, b)
-        nodes[a + SIBLING] = pairs
-        pairs = a
-    merged = -1
-    while pairs >= 0:
-        a, pairs = pairs, nodes[pairs + SIBLING]
-        nodes[a + SIBLING] = -1
-        merged = a if merged < 0 else meld(nodes, merged, a)
-    queues[queue + ROOT] = merged
-    return root  # type: ignore[no-any-return]
-
-
-# ---- binary heaps: tasks that run, by end and program order; idle workers, by number
-
-
-def push_running(nodes: Any, running: Any, state: Any, node: int) -> int:
-    place = state[RUNNING]
-    state[RUNNING] = place + 1
-    while place > 0:
-        above = running[(place - 1) >> 1]
-        if not ends_before(nodes, node, above):
-            break
-        running[place] = above
-        place = (place - 1) >> 1
-    running[place] = node
-    return 0
-
-
-def pop_running(nodes: Any, running: Any, state: Any) -> int:
-    first = running[0]
-    size = state[RUNNING] - 1
-    state[RUNNING] = size
-    node, place, child = running[size], 0, 1
-    while child < size:
-        if child + 1 < size and ends_before(nodes, running[child + 1], running[child]):
-            child += 1
-        if not ends_before(nodes, running[child], node):
-            break
-        running[place] = running[child]
-        place = child
-        child = 2 * place + 1
-    running[place] = node
-    return first  # type: ignore[no-any-return]
-
-
-def ends_before(nodes: Any, a: int, b: int) -> bool:
-    if nodes[a + END] != nodes[b + END]:
-        return nodes[a + END] < nodes[b + END]  # type: ignore[no-any-return]
-    return nodes[a + NUMBER] < nodes[b + NUMBER]  # type: ignore[no-any-return]
-
-
-def push_idle(idle: Any, queues: Any, queue: int, base: int, lane: int) -> int:
-    place = queues[queue + IDLE]
-    queues[queue + IDLE] = place + 1
-    while place > 0 and lane < idle[base + ((place - 1) >> 1)]:
-        idle[base + place] = idle[base + ((place - 1) >> 1)]
-        place = (place - 1) >> 1
-    idle[base + place] = lane
-    return 0
-
-
-def pop_idle(idle: Any, queues: Any, queue: int, base: int) -> int:
-    first = idle[base]
-    size = queues[queue + IDLE] - 1
-    queues[queue + IDLE] = size
-    lane, place, child = idle[base + size], 0, 1
-    while child < size:
-        if child + 1 < size and idle[base + child + 1] < idle[base + child]:
-            child += 1
-        if lane < idle[base + child]:
-            break
-        idle[base + place] = idle[base + child]
-        place = child
-        child = 2 * place + 1
-    idle[base + place] = lane
-    return first  # type: ignore[no-any-return]
 
 
 # ---- the engine
@@ -571,63 +560,103 @@ def pop_idle(idle: Any, queues: Any, queue: int, base: int) -> int:
 class DataflowEngine:
     """The clock of one run: feed it every chunk of the task table in program order, then ask for `counters`.
 
+    keys     of the tasks, see keys.py; None when the schedule wants none
     uses     of the calls' tiles; needed where edges are inferred
+    units    per kernel, the index in EXEC_UNITS of what it runs on; needed for Pools.by_exec_unit()
     record   keep start, worker, wait reason and cause of every task
     """
 
     def __init__(
-        self, settings: Settings, calls: Sequence[Call], uses: TileUses | None = None, record: bool = False
-    ) -> None:
+        self, settings: Settings, calls: Sequence[Call], keys: Keys | None = None, uses: TileUses | None = None,
+        units: Sequence[int] = (), record: bool = False,
+    ) -> None:  # fmt: skip
         self.settings, self.recording = settings, record
-        workers, bound, keyed = settings.workers, settings.bound, settings.key_of == "dispatch" or settings.by_stream
+        self._keys = keys if keys is not None else Keys(())
+        self._tiles, self._units = uses, np.array(units, np.int64)
         infer, exact = uses is not None and settings.infer is not None, settings.infer is _EXACT
-        self._tiles = uses
-        self._setup = np.array([
-            workers, bound, keyed, settings.window, infer, exact, uses.params if uses is not None else 0, 0,
-            settings.unit != "tasks", _MODES[settings.mode], settings.start_at, settings.gap, settings.batch,
-            settings.streams,
-        ], np.int64)  # fmt: skip
+        setup = {
+            ORDER: DEQUES if settings.ready == "work_steal" else TURNS if settings.together else ORDERED,
+            BOUND: settings.bound, KEYED: settings.keyed, WINDOW: settings.window, INFER: infer, EXACT: exact,
+            PARAMS: uses.params if uses is not None else 0, MODE: _MODES[settings.mode], START_AT: settings.start_at,
+            GAP: settings.gap, BATCH: settings.batch, STREAMS: settings.streams, TOGETHER: settings.together,
+            BY_STREAM: settings.by_stream, GEN: settings.gen_cycles,
+        }  # fmt: skip
+        self._setup = np.array([setup.get(word, 0) for word in range(SETUP_SIZE)], np.int64)
         self._uses = uses.uses if uses is not None and infer else np.zeros(0, np.int64)
         self._spaces = uses.spaces if uses is not None and infer else np.zeros(0, np.int64)
         self._claims = np.zeros(0, np.int64)
         self._chains = np.full(2 * (64 + 1), -1, np.int64)
-        self._after, self._last = _after(calls), np.full(2 * len(calls), -1, np.int64)
-        self._streams = np.full(2 * settings.streams, -1, np.int64)
+        self._after, self._last = _after(calls), _kept(len(calls))
+        self._streams = _kept(settings.streams)
         self._state = np.zeros(STATE_SIZE, np.int64)
-        self._state[[FREE_NODE, FREE_EDGE, FREE_CLAIM, SEALED, FULL_SINCE, LAST_DONE]] = -1
+        none = [FREE_NODE, FREE_EDGE, FREE_CLAIM, SEALED, FULL_SINCE, LAST_DONE, HELD_HEAD, HELD_TAIL, GENERATING]
+        self._state[[*none, STARTED, LONGEST_LAST]] = -1
         self._nodes, self._edges = np.zeros(64 * NODE_SIZE, np.int64), np.zeros(256 * EDGE_SIZE, np.int64)
         self._frames = np.zeros(16 * FRAME_SIZE, np.int64)
-        self._frames[[BEFORE, GATE, OWNER]] = -1
-        queues, queue = workers if bound else 1, [-1, -1, -1, 1 if bound else workers, 0]
-        self._queues = np.array(queue * (queues + 1), np.int64)  # the last one holds what waits for its batch
-        self._dirty = np.zeros(queues, np.int64)
-        self._lanes = np.zeros(workers * LANE_SIZE, np.int64)
-        self._idle, self._running = np.arange(workers, dtype=np.int64), np.zeros(workers, np.int64)
+        self._frames[[BEFORE, GATE, OWNER, FROM_BEFORE]] = -1
+        self._chain = np.zeros(0, np.int64)
+        self._queues, self._pools, self._lanes, self._idle, self._dirty, self._running = (
+            np.zeros(0, np.int64) for _ in range(6)
+        )
+        self.pool_names: list[str] = []
+        for name, width in zip(EXEC_UNITS, settings.widths, strict=False):
+            self._add_pool(name, width)
+        if settings.pools == "single":
+            self._add_pool("", settings.workers)
         self._work = 0.0
         self._play: Callable[..., int] = plain
         self._finished = False
         self._stuck = False
         self._starts: list[Any] = [np.zeros(0, kind) for kind in (np.int64, np.int32, np.uint8, np.int64)]
 
+    @property
+    def pools(self) -> tuple[tuple[str, int], ...]:
+        """Name and number of workers of each pool, in the order of the workers; one without a name: all workers."""
+        return tuple(zip(self.pool_names, self._pools[WIDTH::POOL_SIZE].tolist(), strict=True))
+
+    def _add_pool(self, name: str, width: int) -> None:
+        """Workers, idle so far, and their queues."""
+        first, bound, deques = len(self._running), self._setup[BOUND] == 1, self._setup[ORDER] == DEQUES
+        if first + width > MOST_WORKERS:
+            raise ScheduleError(
+                f"{len(self.pool_names) + 1:,} pools of {width:,} workers each; at most {MOST_WORKERS:,} workers are "
+                "simulated", "pools"
+            )  # fmt: skip
+        lanes = np.arange(first, first + width)
+        pool = [first, width, 0, 0, width if deques else 0]
+        lane = np.array([0, 0, 0, 0, deques], np.int64)
+        bases = lanes if bound or deques else lanes[:1]
+        queues = np.tile(np.array([-1, -1, -1, 0, 0, 0, 0, -1], np.int64), (len(bases), 1))
+        queues[:, IDLE], queues[:, BASE] = 0 if deques else 1 if bound else width, bases
+        self.pool_names.append(name)
+        self._pools = np.concatenate([self._pools, np.array(pool, np.int64)])
+        self._lanes = np.concatenate([self._lanes, np.tile(lane, width)])
+        self._queues = np.concatenate([self._queues, queues.reshape(-1)])
+        self._idle = np.concatenate([self._idle, lanes])
+        self._running, self._dirty = (_grown(array, first + width) for array in (self._running, self._dirty))
+
     def play(self, table: TaskTable) -> None:
         """Generate the rows of one chunk; the clock goes as far as that needs.
 
         raises  WindowOverflow in mode ABORT; ScheduleError for a task that no window of this size can hold
         """
-        rows, settings = slice(0, table.count), self.settings
+        rows, settings, keys = slice(0, table.count), self.settings, self._keys
         kernel, cycles, none = table.kernel[rows], table.cycles[rows], np.zeros(0, np.int64)
-        given = table.keys[0, rows] if len(table.keys) else np.zeros(table.count, np.uint64)
-        if settings.key_of == "cycles":
-            cycles = self._costs(given, kernel)
+        keys.start(table)
+        if "cycles" in keys:
+            cycles = self._costs(table)
         self._work += float(cycles.sum(dtype=np.float64, where=kernel >= 0))
-        if self._work + settings.gap * (int(self._state[TASKS]) + len(cycles)) >= 2.0**63:  # no later
+        waits = (settings.gap + settings.gen_cycles) * (int(self._state[TASKS]) + len(cycles))
+        if self._work + waits >= 2.0**63:  # no later
             raise ExecutionError(f"the tasks need {self._work:.3g} cycles in all; the clock counts to 2^63 - 1")
         args = table.args[rows] if self._setup[INFER] else np.zeros((0, 0), np.int64)
         self._setup[WORDS] = args.shape[1]
+        pool = self._pool_of(table)
         columns = (
-            (given % np.uint64(settings.workers)).astype(np.int64) if self._setup[KEYED] else none,
-            given.view(np.int64) if settings.key_of == "priority" else none,
-            (given % np.uint64(settings.streams)).astype(np.int64) if settings.key_of == "stream" else none,
+            pool,
+            self._lane_of(pool) if "dispatch" in keys else none,
+            keys.signed_column("priority") if "priority" in keys else none,
+            _modulo(keys.column("stream"), settings.streams) if "stream" in keys else none,
             self._weights(table) if settings.unit != "tasks" else none,
         )
         if self._stuck:
@@ -644,7 +673,7 @@ class DataflowEngine:
             if not self._stuck:
                 none = np.zeros(0, np.int32)
                 words = none.astype(np.int64)
-                self._run(none, none, words, (words,) * 4, words, final=True)
+                self._run(none, none, words, (words,) * 5, words, final=True)
             if self._stuck:
                 raise ScheduleError(
                     f"StartPolicy.after_orchestration() waits until all {self._state[TASKS]:,} tasks are generated; "
@@ -653,14 +682,38 @@ class DataflowEngine:
                 )  # fmt: skip
             self._finished = True
 
-    def _costs(self, given: NDArray[np.uint64], kernel: NDArray[np.int32]) -> NDArray[np.int64]:
-        cycles = np.where(kernel >= 0, given.view(np.int64), 0)
+    # -- columns
+
+    def _costs(self, table: TaskTable) -> NDArray[np.int64]:
+        kernel = table.kernel[: table.count]
+        cycles = np.where(kernel >= 0, self._keys.column("cycles"), 0)
         if len(cycles) and cycles.min() < 0:
             row = int(np.argmax(cycles < 0))
             task = int(self._state[TASKS]) + int(np.count_nonzero(kernel[:row] >= 0))
             what = f"the cost function gives task #{task} {cycles[row]} cycles"
             raise ScheduleError(f"{what}; 0 or more are needed", "trace")
         return cycles
+
+    def _pool_of(self, table: TaskTable) -> NDArray[np.int64]:
+        """The pool of each row; new ones are made as their names come up."""
+        kernel = table.kernel[: table.count]
+        if self.settings.pools == "by_exec_unit":
+            return self._units[np.maximum(kernel, 0)]
+        if self.settings.pools == "single":
+            return np.zeros(0, np.int64)
+        found, names = np.zeros(table.count, np.int64), self._keys.names("pool")
+        known = {name: number for number, name in enumerate(self.pool_names)}
+        for name in dict.fromkeys(map(str, names)):
+            if name not in known:
+                known[name] = len(known)
+                self._add_pool(name, self.settings.workers)
+        found[kernel >= 0] = [known[str(name)] for name in names]
+        return found
+
+    def _lane_of(self, pool: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The worker in its pool that each row's dispatch key chooses."""
+        widths = self._pools[WIDTH::POOL_SIZE]
+        return _modulo(self._keys.column("dispatch"), widths[pool] if len(pool) else widths[0])
 
     def _weights(self, table: TaskTable) -> NDArray[np.int64]:
         """What each task takes of a window that is counted in bytes or entries."""
@@ -676,16 +729,19 @@ class DataflowEngine:
                 weights += np.where(size > 0, many * few, 0) * size
         return weights
 
+    # -- the clock
+
     def _run(
         self, kernel: NDArray[np.int32], leaf: NDArray[np.int32], cycles: NDArray[np.int64],
         columns: tuple[NDArray[np.int64], ...], args: NDArray[np.int64], final: bool,
     ) -> None:  # fmt: skip
         state, count = self._state, len(kernel)
         state[ROW] = 0
-        if self.recording:
-            most = int(state[TASKS]) + count
-            if most > len(self._starts[0]):
-                self._starts = [_grown(column, max(most, 2 * len(column))) for column in self._starts]
+        most = int(state[TASKS]) + count
+        if self.recording and most > len(self._starts[0]):
+            self._starts = [_grown(column, max(most, 2 * len(column))) for column in self._starts]
+        if most > len(self._chain) and len(self._chain) < CHAIN_LIMIT:
+            self._chain = _grown(self._chain, min(CHAIN_LIMIT, max(most, 2 * len(self._chain))))
         if self._play is plain:  # machine code, once there is some
             self._play = _choose(count)
         run = self._play
@@ -693,8 +749,8 @@ class DataflowEngine:
             outcome = run(
                 count, final, kernel, leaf, cycles, *columns, self._setup, self._after, self._last, self._streams,
                 args, self._uses, self._spaces, self._claims, self._chains, state, self._nodes, self._edges,
-                self._frames, self._queues, self._dirty, self._lanes, self._idle, self._running,
-                self.recording, *self._starts,
+                self._frames, self._queues, self._dirty, self._pools, self._lanes, self._idle, self._running,
+                self._chain, self.recording, *self._starts,
             )  # fmt: skip
             if outcome == MORE_NODES:
                 self._nodes = _grown(self._nodes, 2 * len(self._nodes))
@@ -711,7 +767,7 @@ class DataflowEngine:
             else:
                 break
         if outcome not in (MORE_ROWS, FINISHED):
-            self._fail(outcome, columns[3], kernel)
+            self._fail(outcome, columns[4], kernel)
 
     def _fail(self, outcome: int, weights: NDArray[np.int64], kernel: NDArray[np.int32]) -> None:
         """The clock cannot go on: say why, and what would help."""
@@ -737,7 +793,7 @@ class DataflowEngine:
         if state[HELD_TASKS] > 0:
             why = f"{state[HELD_TASKS]:,} ready tasks wait for a batch of {settings.batch:,} to be ready"
             help_ = "Use TimingPolicy.batched with fewer tasks, or a larger window."
-        elif state[STARTED] == 0:
+        elif state[STARTED] < 0:
             why = f"the workers wait for {settings.start_at:,} ready tasks, and {state[READY_TASKS]:,} are ready"
             help_ = "Use StartPolicy.threshold with fewer tasks, or a larger window."
         else:
@@ -754,9 +810,14 @@ class DataflowEngine:
             task_count=state[TASKS],
             work_cycles=state[WORK],
             critical_path_cycles=state[LONGEST],
+            critical_path_tasks=state[LONGEST_TASKS],
+            critical_path=chain_to(state[LONGEST_LAST], state[TASKS], self._chain),
             parallel_tasks=state[OVERLAPPED],
             tasks=tuple(lanes[:, LANE_TASKS].tolist()),
             busy=tuple(lanes[:, LANE_BUSY].tolist()),
+            pools=self.pools,
+            window=self.settings.window,
+            window_unit=self.settings.unit,
             window_stalls=state[WINDOW_STALLS],
             window_stalled_cycles=state[WINDOW_CYCLES],
             dependency_stalls=state[DEPENDENCY_STALLS],
@@ -765,17 +826,35 @@ class DataflowEngine:
             overflows=state[OVERFLOWS],
             rate_stalls=state[RATE_STALLS],
             rate_stalled_cycles=state[RATE_CYCLES],
+            start_stalls=state[START_STALLS],
+            start_stalled_cycles=state[START_CYCLES],
             busy_stalls=state[BUSY_STALLS],
             busy_stalled_cycles=state[BUSY_CYCLES],
             most_in_window=state[MOST_IN_FLIGHT],
             most_ready=state[MOST_READY],
+            steals=state[STEALS],
         )
 
     def starts(self) -> tuple[Starts, NDArray[np.int64]]:
-        """Per task, in program order: start, worker and wait reason; and the task whose end it waited for, or -1."""
+        """Per task, in program order: start, worker and wait reason; and the task whose end it waited for, or -1.
+
+        There is a cause for DEPENDENCY, WINDOW_FULL and WORKER_BUSY: the task ends when the other one starts. There is
+        none for RATE_LIMIT, START and ORCHESTRATOR."""
         self.finish()
         start, worker, wait, cause = (column[: self._state[TASKS]] for column in self._starts)
         return Starts(start, worker, wait), cause
+
+
+def _kept(count: int) -> NDArray[np.int64]:
+    """Of so many streams or calls: nothing has been generated yet."""
+    kept = np.zeros((count, STREAM_SIZE), np.int64)
+    kept[:, [S_NODE, S_SERIAL, S_FROM, S_READY]] = -1
+    return kept.reshape(-1)
+
+
+def _modulo(words: NDArray[np.int64], many: Any) -> NDArray[np.int64]:
+    """Words modulo a number, or numbers, read as unsigned."""
+    return (words.view(np.uint64) % np.asarray(many, np.uint64)).astype(np.int64)
 
 
 def _after(calls: Sequence[Call]) -> NDArray[np.int64]:
@@ -819,8 +898,8 @@ _MODES = {WindowMode.STALL: STALL, WindowMode.ABORT: ABORT, WindowMode.BENCHMARK
 _EXACT = DepsMode.INFER_TENSOR_MAP_EXACT
 
 _TYPES = (
-    "i64", "bool", "i32[]", "i32[]", *["i64[]"] * 5,  # count, final, kernel, leaf, cycles ... weights
-    *["i64[]"] * 18,  # setup ... running
+    "i64", "bool", "i32[]", "i32[]", *["i64[]"] * 6,  # count, final, kernel, leaf, cycles ... weights
+    *["i64[]"] * 20,  # setup ... chain
     "bool", "i64[]", "i32[]", "u8[]", "i64[]",  # recording, start, worker, wait, cause
 )  # fmt: skip
 

@@ -12,17 +12,29 @@ from typing import Any
 
 from pto_wsp.lower.tasks import ENTER_SEQUENTIAL
 
-__all__ = ["FRAME_SIZE", "NODE_SIZE", "add_edge", "enter", "follow", "join", "leave", "new_node"]
+__all__ = [
+    "FRAME_SIZE",
+    "NODE_SIZE",
+    "add_edge",
+    "chain_of",
+    "enter",
+    "follow",
+    "join",
+    "leave",
+    "lengthen",
+    "new_node",
+]
 
 # Words of a node.
-(NUMBER, SERIAL, MISSING, FIRST, LAST, STAMP, PATH, CYCLES, CAUSE, FROM, LEAF, POOL, QUEUE, RANK,
- GENERATED, READY, END, LANE, NEXT, CHILD, SIBLING, WEIGHT, TILES, HELD, UNSEEN_BY, NODE_SIZE) = range(26)  # fmt: skip
+(NUMBER, SERIAL, MISSING, FIRST, LAST, STAMP, PATH, PATH_TASKS, PATH_FROM, CYCLES, CAUSE, FROM, POOL, QUEUE, STREAM,
+ RANK, GENERATED, READY, ELIGIBLE, END, LANE, NEXT, CHILD, SIBLING, WEIGHT, TILES, HELD, UNSEEN_BY, NODE_SIZE,
+) = range(29)  # fmt: skip
 # NUMBER   of the task in program order; a gate has -1
 # SERIAL   grows when the node is freed, so that whoever remembers a node can tell whether it is still the same
 # MISSING  predecessors that have not completed
 # FIRST, LAST  its edges, in the order in which they were added
 # STAMP    the last task that got an edge from here
-# PATH     the longest chain of edges to its begin, in cycles
+# PATH     the longest chain of edges to its begin, in cycles; PATH_TASKS: so many tasks, PATH_FROM: the last of them
 # TILES    the first of its claims, see hazards.py; UNSEEN_BY: the last task that overlaps it without an edge
 # CAUSE    the task that completed last among its predecessors, -1; FROM: on which worker that was
 
@@ -30,8 +42,10 @@ __all__ = ["FRAME_SIZE", "NODE_SIZE", "add_edge", "enter", "follow", "join", "le
 TARGET, FOLLOWING, EDGE_SIZE = range(3)
 
 # Words of a frame: an open block.
-SEQUENTIAL, BEFORE, BEFORE_SERIAL, PATH_BEFORE, PATH_DONE, GATE, OWNER, FRAME_SIZE = range(8)
-# BEFORE   the node that the next child waits for, -1 for none
+(SEQUENTIAL, BEFORE, BEFORE_SERIAL, PATH_BEFORE, TASKS_BEFORE, FROM_BEFORE, PATH_DONE, TASKS_DONE, FROM_DONE, GATE,
+ OWNER, FRAME_SIZE) = range(12)  # fmt: skip
+# BEFORE   the node that the next child waits for, -1 for none; PATH, TASKS, FROM: the longest chain up to there
+# DONE     the longest chain to the end of what is in the block so far
 # GATE     collects the tasks of a parallel block; made when the first task needs it
 # OWNER    the frame whose gate collects the tasks of this parallel block, -1 when nobody waits for its end
 
@@ -39,7 +53,7 @@ SEQUENTIAL, BEFORE, BEFORE_SERIAL, PATH_BEFORE, PATH_DONE, GATE, OWNER, FRAME_SI
 FREE_NODE, FREE_NODES, NODES_TOP, FREE_EDGE, FREE_EDGES, EDGES_TOP, SEALED, DEPTH, EDGES_STATE = range(9)
 
 
-def new_node(nodes: Any, state: Any, number: int, cycles: int, path: int) -> int:
+def new_node(nodes: Any, state: Any, number: int, cycles: int) -> int:
     """A node without edges; there has to be room for it."""
     node = state[FREE_NODE]
     if node >= 0:
@@ -48,7 +62,8 @@ def new_node(nodes: Any, state: Any, number: int, cycles: int, path: int) -> int
     else:
         node = state[NODES_TOP]
         state[NODES_TOP] = node + NODE_SIZE
-    nodes[node + NUMBER], nodes[node + CYCLES], nodes[node + PATH] = number, cycles, path
+    nodes[node + NUMBER], nodes[node + CYCLES] = number, cycles
+    nodes[node + PATH], nodes[node + PATH_TASKS], nodes[node + PATH_FROM] = 0, 0, -1
     nodes[node + MISSING], nodes[node + FIRST], nodes[node + LAST], nodes[node + STAMP] = 0, -1, -1, -1
     nodes[node + CAUSE], nodes[node + FROM], nodes[node + NEXT], nodes[node + TILES] = -1, -1, -1, -1
     nodes[node + CHILD], nodes[node + SIBLING], nodes[node + UNSEEN_BY] = -1, -1, -1
@@ -72,9 +87,18 @@ def add_edge(nodes: Any, edges: Any, state: Any, earlier: int, later: int) -> in
         edges[last + FOLLOWING] = edge
     nodes[earlier + LAST] = edge
     nodes[later + MISSING] += 1
-    path = nodes[earlier + PATH] + nodes[earlier + CYCLES]
-    if nodes[later + PATH] < path:
-        nodes[later + PATH] = path
+    number = nodes[earlier + NUMBER]
+    if number >= 0:
+        lengthen(nodes, later, nodes[earlier + PATH] + nodes[earlier + CYCLES], nodes[earlier + PATH_TASKS] + 1, number)
+    else:
+        lengthen(nodes, later, nodes[earlier + PATH], nodes[earlier + PATH_TASKS], nodes[earlier + PATH_FROM])
+    return 0
+
+
+def lengthen(nodes: Any, node: int, path: int, tasks: int, last: int) -> int:
+    """A chain of so many cycles and tasks leads to the begin of a node: is it the longest?"""
+    if nodes[node + PATH] < path:
+        nodes[node + PATH], nodes[node + PATH_TASKS], nodes[node + PATH_FROM] = path, tasks, last
     return 0
 
 
@@ -93,7 +117,7 @@ def join(nodes: Any, edges: Any, frames: Any, state: Any, frame: int, node: int)
     if owner >= 0:
         gate = frames[owner + GATE]
         if gate < 0:
-            gate = new_node(nodes, state, -1, 0, 0)
+            gate = new_node(nodes, state, -1, 0)
             nodes[gate + MISSING] = 1  # it is still open
             frames[owner + GATE] = gate
         add_edge(nodes, edges, state, node, gate)
@@ -108,6 +132,8 @@ def enter(what: int, frames: Any, state: Any) -> int:
     frames[inner + SEQUENTIAL] = 1 if what == ENTER_SEQUENTIAL else 0
     frames[inner + BEFORE], frames[inner + BEFORE_SERIAL] = frames[outer + BEFORE], frames[outer + BEFORE_SERIAL]
     frames[inner + PATH_BEFORE] = frames[inner + PATH_DONE] = frames[outer + PATH_BEFORE]
+    frames[inner + TASKS_BEFORE] = frames[inner + TASKS_DONE] = frames[outer + TASKS_BEFORE]
+    frames[inner + FROM_BEFORE] = frames[inner + FROM_DONE] = frames[outer + FROM_BEFORE]
     frames[inner + GATE] = -1
     frames[inner + OWNER] = inner if frames[outer + SEQUENTIAL] == 1 else frames[outer + OWNER]
     return 0
@@ -125,14 +151,20 @@ def leave(nodes: Any, edges: Any, frames: Any, state: Any) -> int:
             nodes[gate + NEXT] = state[SEALED]
             state[SEALED] = gate
         before, serial = gate, nodes[gate + SERIAL]
-    done = frames[inner + PATH_BEFORE] if frames[inner + SEQUENTIAL] == 1 else frames[inner + PATH_DONE]
+    done = inner + PATH_BEFORE if frames[inner + SEQUENTIAL] == 1 else inner + PATH_DONE
     if frames[outer + SEQUENTIAL] == 1:
         frames[outer + BEFORE], frames[outer + BEFORE_SERIAL] = before, serial
-        frames[outer + PATH_BEFORE] = done
+        chain_of(frames, outer + PATH_BEFORE, frames[done], frames[done + 1], frames[done + 2])
     else:
-        if frames[outer + PATH_DONE] < done:
-            frames[outer + PATH_DONE] = done
+        if frames[outer + PATH_DONE] < frames[done]:
+            chain_of(frames, outer + PATH_DONE, frames[done], frames[done + 1], frames[done + 2])
         new = before != frames[outer + BEFORE] or serial != frames[outer + BEFORE_SERIAL]
         if frames[inner + SEQUENTIAL] == 1 and new and nodes[before + SERIAL] == serial:
             join(nodes, edges, frames, state, outer, before)
+    return 0
+
+
+def chain_of(frames: Any, at: int, path: int, tasks: int, last: int) -> int:
+    """Remember a chain in a frame."""
+    frames[at], frames[at + 1], frames[at + 2] = path, tasks, last
     return 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -19,14 +19,23 @@ from numpy.typing import NDArray
 
 from pto_wsp.errors import ExecutionError
 from pto_wsp.lower import python_loops
-from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT
+from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT, TaskTable
+from pto_wsp.sim.keys import Keys
 
 __all__ = ["Counters", "InOrderEngine", "Starts", "Wait"]
 
 # Slots of the state array.
 (CLOCK, DEPTH, TURN, IN_FLIGHT, BUSY_LANES, TASKS, WORK, MAKESPAN, OVERLAPPED,
  WINDOW_STALLS, WINDOW_CYCLES, DEPENDENCY_STALLS, DEPENDENCY_CYCLES,
- SEQUENTIAL, READY, DONE, PATH_READY, PATH_DONE, STATE_SIZE) = range(19)  # fmt: skip
+ SEQUENTIAL, READY, DONE, PATH_READY, PATH_DONE, TASKS_READY, TASKS_DONE, LAST_READY, LAST_DONE,
+ FREE_SLOT, SLOTS, MOST_IN_FLIGHT, STATE_SIZE) = range(26)  # fmt: skip
+# PATH, TASKS, LAST  the longest chain of tasks to READY and to DONE: its cycles, its length, its last task
+# FREE_SLOT          the first slot of a task that has ended, -1 for none;  SLOTS: that have been used
+
+FRAME = 9  # words that a block saves
+
+CHAIN_LIMIT = 1 << 20
+"""The tasks on the longest chain are known when there are no more tasks than this; how many they are is always."""
 
 
 class Wait(IntEnum):
@@ -46,16 +55,18 @@ class Wait(IntEnum):
     """The limit on starts per millisecond."""
     START = 6
     """The start policy, or the rest of its batch."""
-    CHANNEL_EMPTY = 7
+    ORCHESTRATOR = 7
+    """The orchestrator, which generated it then."""
+    CHANNEL_EMPTY = 8
     """A token: its process was waiting to receive."""
-    CHANNEL_FULL = 8
+    CHANNEL_FULL = 9
     """Room in a channel, or a receiver: its process was waiting to send."""
 
 
 def play(
     row: int, count: int, kernel: Any, cycles: Any, assigned: Any, keyed: bool, window: int,
     state: Any, free: Any, tasks: Any, busy: Any, head: Any, tail: Any, heap: Any, ends: Any, later: Any,
-    frames: Any,
+    frames: Any, chain: Any,
     recording: bool, start: Any, worker: Any, wait: Any,
 ) -> int:  # fmt: skip
     """Issue the rows [row, count) of one chunk in order; the row that could not be played, or `count`.
@@ -66,21 +77,25 @@ def play(
     window    at most so many tasks are issued and not yet ended; 0: no limit
     state     i64[STATE_SIZE] scalars kept between calls
     free, tasks, busy  i64[W] per worker: free again at this cycle, tasks run, cycles run
-    frames    i64[5 * depth] what the enclosing blocks have saved; a full stack ends the call early
+    frames    i64[FRAME * depth] what the enclosing blocks have saved; a full stack ends the call early
+    chain     i64[tasks] per task: the one before it on the longest chain to it; as many tasks as there is room for
     start, worker, wait  written per row when `recording`
 
     Tasks in flight have a slot each, i64[window]: `ends`, and `later`, the slot of the next one on the same worker,
     which cannot end before it. So each worker has a queue in order of end, `head` and `tail` i64[W], -1 when empty,
-    and the workers that have one form a heap by the end of their head, `heap` i64[W]. A task leaves its slot
-    only when the slot is needed: once it has ended it cannot hold up an issue, since the clock has passed it.
+    and the workers that have one form a heap by the end of their head, `heap` i64[W].
     """
     clock, turn, in_flight, makespan = state[CLOCK], state[TURN], state[IN_FLIGHT], state[MAKESPAN]
     depth, sequential = state[DEPTH], state[SEQUENTIAL]
     ready, done, path_ready, path_done = state[READY], state[DONE], state[PATH_READY], state[PATH_DONE]
+    tasks_ready, tasks_done, last_ready, last_done = (
+        state[TASKS_READY], state[TASKS_DONE], state[LAST_READY], state[LAST_DONE],
+    )  # fmt: skip
+    free_slot, slots, most_in_flight, known = state[FREE_SLOT], state[SLOTS], state[MOST_IN_FLIGHT], len(chain)
     issued, work, overlapped = state[TASKS], state[WORK], state[OVERLAPPED]
     window_stalls, window_cycles = state[WINDOW_STALLS], state[WINDOW_CYCLES]
     dependency_stalls, dependency_cycles = state[DEPENDENCY_STALLS], state[DEPENDENCY_CYCLES]
-    lanes, deepest, first, busy_lanes = len(free), len(frames), 0, state[BUSY_LANES]
+    lanes, deepest, busy_lanes = len(free), len(frames), state[BUSY_LANES]
 
     while row < count:
         what = kernel[row]
@@ -99,15 +114,33 @@ def play(
                 dependency_stalls += 1
                 dependency_cycles += ready - clock
                 clock = ready
-            slot = in_flight
-            full = window > 0 and in_flight == window
-            if full:
-                first = heap[0]
-                slot = head[first]
-                if clock < ends[slot]:
+            if window > 0:
+                if in_flight == window and clock < ends[head[heap[0]]]:
                     window_stalls += 1
-                    window_cycles += ends[slot] - clock
-                    clock = ends[slot]
+                    window_cycles += ends[head[heap[0]]] - clock
+                    clock = ends[head[heap[0]]]
+                while in_flight > 0 and ends[head[heap[0]]] <= clock:  # it has ended: its lane moves down the heap
+                    first = heap[0]
+                    slot = head[first]
+                    head[first] = later[slot]
+                    later[slot] = free_slot
+                    free_slot = slot
+                    in_flight -= 1
+                    if head[first] < 0:  # or out of it
+                        busy_lanes -= 1
+                        first = heap[busy_lanes]
+                    if busy_lanes > 0:
+                        until = ends[head[first]]
+                        place, child = 0, 1
+                        while child < busy_lanes:
+                            if child + 1 < busy_lanes and ends[head[heap[child + 1]]] < ends[head[heap[child]]]:
+                                child += 1
+                            if until <= ends[head[heap[child]]]:
+                                break
+                            heap[place] = heap[child]
+                            place = child
+                            child = 2 * place + 1
+                        heap[place] = first
             begin = free[lane]
             if begin < clock:
                 begin = clock
@@ -116,7 +149,6 @@ def play(
             tasks[lane] += 1
             busy[lane] += duration
 
-            issued += 1
             work += duration
             if begin < makespan:  # some worker is busy from now, or from before, until the makespan
                 overlapped += 1
@@ -126,7 +158,10 @@ def play(
                 done = end
             path_end = path_ready + duration
             if path_done < path_end:
-                path_done = path_end
+                path_done, tasks_done, last_done = path_end, tasks_ready + 1, issued
+            if issued < known:
+                chain[issued] = last_ready
+            issued += 1
             if recording:
                 start[row] = begin
                 worker[row] = lane
@@ -141,29 +176,16 @@ def play(
                 else:
                     wait[row] = 4
 
-            if (
-                full
-            ):  # the task in `slot` leaves: its lane moves down the heap, or out of it when it has no other
-                following = later[slot]
-                head[first] = following
-                if following < 0:
-                    busy_lanes -= 1
-                    first = heap[busy_lanes]
-                if busy_lanes > 0:
-                    until = ends[head[first]]
-                    place, child = 0, 1
-                    while child < busy_lanes:
-                        if child + 1 < busy_lanes and ends[head[heap[child + 1]]] < ends[head[heap[child]]]:
-                            child += 1
-                        if until <= ends[head[heap[child]]]:
-                            break
-                        heap[place] = heap[child]
-                        place = child
-                        child = 2 * place + 1
-                    heap[place] = first
             if window > 0:  # the new task enters behind the others of its lane
-                if not full:
-                    in_flight += 1
+                slot = free_slot
+                if slot >= 0:
+                    free_slot = later[slot]
+                else:
+                    slot = slots
+                    slots += 1
+                in_flight += 1
+                if most_in_flight < in_flight:
+                    most_in_flight = in_flight
                 ends[slot], later[slot] = end, -1
                 if head[lane] >= 0:
                     later[tail[lane]] = slot
@@ -177,29 +199,36 @@ def play(
                     heap[place] = lane
                 tail[lane] = slot
             if sequential != 0:
-                ready, path_ready = done, path_done
+                ready, path_ready, tasks_ready, last_ready = done, path_done, tasks_done, last_done
         elif what == EXIT:
-            depth -= 5
+            depth -= FRAME
             sequential, ready, path_ready = frames[depth], frames[depth + 1], frames[depth + 2]
+            tasks_ready, last_ready = frames[depth + 5], frames[depth + 6]
             if done < frames[depth + 3]:
                 done = frames[depth + 3]
-            if path_done < frames[depth + 4]:
-                path_done = frames[depth + 4]
+            if path_done <= frames[depth + 4]:
+                path_done, tasks_done, last_done = frames[depth + 4], frames[depth + 7], frames[depth + 8]
             if sequential != 0:
-                ready, path_ready = done, path_done
+                ready, path_ready, tasks_ready, last_ready = done, path_done, tasks_done, last_done
         else:
             if depth == deepest:
                 break
             frames[depth], frames[depth + 1], frames[depth + 2] = sequential, ready, path_ready
             frames[depth + 3], frames[depth + 4] = done, path_done
-            depth += 5
+            frames[depth + 5], frames[depth + 6] = tasks_ready, last_ready
+            frames[depth + 7], frames[depth + 8] = tasks_done, last_done
+            depth += FRAME
             sequential = 1 if what == ENTER_SEQUENTIAL else 0
-            done, path_done = ready, path_ready
+            done, path_done, tasks_done, last_done = ready, path_ready, tasks_ready, last_ready
         row += 1
 
     state[CLOCK], state[TURN], state[IN_FLIGHT], state[MAKESPAN] = clock, turn, in_flight, makespan
     state[DEPTH], state[SEQUENTIAL], state[BUSY_LANES] = depth, sequential, busy_lanes
     state[READY], state[DONE], state[PATH_READY], state[PATH_DONE] = ready, done, path_ready, path_done
+    state[TASKS_READY], state[TASKS_DONE], state[LAST_READY], state[LAST_DONE] = (
+        tasks_ready, tasks_done, last_ready, last_done,
+    )  # fmt: skip
+    state[FREE_SLOT], state[SLOTS], state[MOST_IN_FLIGHT] = free_slot, slots, most_in_flight
     state[TASKS], state[WORK], state[OVERLAPPED] = issued, work, overlapped
     state[WINDOW_STALLS], state[WINDOW_CYCLES] = window_stalls, window_cycles
     state[DEPENDENCY_STALLS], state[DEPENDENCY_CYCLES] = dependency_stalls, dependency_cycles
@@ -215,7 +244,7 @@ class ChannelUse:
     tokens: int
     """Tokens that were sent."""
     high_water: int
-    """Most slots that were occupied at a time; a token occupies one from its send to its receive, under way included."""
+    """Most slots that were occupied at a time: a token occupies one from its send to its receive, also under way."""
     empty_stalls: int
     empty_cycles: int
     """How often, and for how many cycles in all, a process waited to receive."""
@@ -255,6 +284,20 @@ class Counters:
     unseen_overlaps: int = 0
     """Dataflow engine: pairs of tasks in the window together that overlap without being identical, where edges are
     inferred from identical regions only."""
+    critical_path_tasks: int = 0
+    """Tasks on the critical path."""
+    critical_path: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), compare=False, repr=False)
+    """Their numbers, in program order; empty when more than CHAIN_LIMIT tasks ran."""
+    pools: tuple[tuple[str, int], ...] = ()
+    """Name and number of workers of each pool, in the order of the workers; one without a name: all workers."""
+    window: int = 0
+    window_unit: str = "tasks"
+    """What can be in flight at most; 0: anything."""
+    start_stalls: int = 0
+    start_stalled_cycles: int = 0
+    """Dataflow engine: how many ready tasks waited for the start policy or their batch, for how many cycles in all."""
+    steals: int = 0
+    """Dataflow engine: how many tasks ran on another worker than the one in whose deque they were."""
     overflows: int = 0
     """Dataflow engine: how many tasks did not fit into a window of mode BENCHMARK."""
     rate_stalls: int = 0
@@ -262,7 +305,8 @@ class Counters:
     """Dataflow engine: how many ready tasks a limit on starts held up, and for how many cycles in all."""
     most_in_window: int = 0
     most_ready: int = 0
-    """Dataflow engine: most tasks that were in the window, and that were ready, at one time."""
+    """Most that was in the window, in its unit, and, in the dataflow engine, most tasks that were ready, at one time.
+    The in-order engine counts what is in flight only under a window."""
     lanes: tuple[str, ...] = ()
     channels: tuple[ChannelUse, ...] = ()
     """Pipelines: the processes, which are the workers, and what happened in each channel."""
@@ -282,15 +326,27 @@ class InOrderEngine:
 
     workers  number of workers W; a keyed task runs on worker key mod W (unsigned 64-bit), others in turn
     window   at most so many tasks are issued and not yet ended; 0 means no limit
+    keys     of the tasks, when they are keyed; or keyed=True, and `play` is given them
     """
 
-    def __init__(self, workers: int = 1, window: int = 0, keyed: bool = False) -> None:
-        self.workers, self.window, self.keyed = workers, window, keyed
+    def __init__(self, workers: int = 1, window: int = 0, keyed: bool = False, keys: Keys | None = None) -> None:
+        self.workers, self.window, self.keyed = workers, window, keyed or keys is not None
+        self._keys = keys
         self._state = np.zeros(STATE_SIZE, np.int64)
+        self._state[[LAST_READY, LAST_DONE, FREE_SLOT]] = -1
+        self._chain = np.zeros(0, np.int64)
         self._free, self._tasks, self._busy = (np.zeros(workers, np.int64) for _ in range(3))
         self._head, self._tail, self._heap = (np.full(workers, -1, np.int64) for _ in range(3))
         self._ends, self._later = (np.zeros(min(window, 64), np.int64) for _ in range(2))
-        self._frames = np.zeros(5 * 16, np.int64)
+        self._frames = np.zeros(FRAME * 16, np.int64)
+
+    def play_table(self, table: TaskTable, record: bool = False) -> Starts | None:
+        """Issue the rows of one chunk; with `record`, say when and where each of them started."""
+        rows, key = slice(0, table.count), None
+        if self._keys is not None:
+            self._keys.start(table)
+            key = self._keys.column("dispatch").view(np.uint64)
+        return self.play(table.kernel[rows], table.cycles[rows], key, record)
 
     def play(
         self,
@@ -299,7 +355,7 @@ class InOrderEngine:
         key: NDArray[np.uint64] | None = None,
         record: bool = False,
     ) -> Starts | None:
-        """Issue the rows of one chunk; with `record`, say when and where each of them started."""
+        """The same for a chunk that is given as its columns."""
         count = len(kernel)
         self._check_range(kernel, cycles)
         if self.keyed:
@@ -308,10 +364,13 @@ class InOrderEngine:
             assigned = (key % np.uint64(self.workers)).astype(np.int64)
         else:
             assigned = np.zeros(0, np.int64)
-        slots = min(self.window, int(self._state[IN_FLIGHT]) + count)
+        slots = min(self.window, int(self._state[SLOTS]) + count)
         if slots > len(self._ends):
             slots = max(slots, min(self.window, 2 * len(self._ends)))
             self._ends, self._later = _grown(self._ends, slots), _grown(self._later, slots)
+        tasks = int(self._state[TASKS]) + count
+        if tasks > len(self._chain) and len(self._chain) < CHAIN_LIMIT:
+            self._chain = _grown(self._chain, min(CHAIN_LIMIT, max(tasks, 2 * len(self._chain))))
         rows = count if record else 0
         starts = Starts(np.zeros(rows, np.int64), np.zeros(rows, np.int32), np.zeros(rows, np.uint8))
 
@@ -321,7 +380,7 @@ class InOrderEngine:
             row = run(
                 row, count, kernel, cycles, assigned, self.keyed, self.window,
                 self._state, self._free, self._tasks, self._busy,
-                self._head, self._tail, self._heap, self._ends, self._later, self._frames,
+                self._head, self._tail, self._heap, self._ends, self._later, self._frames, self._chain,
                 record, starts.start, starts.worker, starts.wait,
             )  # fmt: skip
             if row == count:
@@ -332,12 +391,17 @@ class InOrderEngine:
         """The totals so far; of the whole run, after the last chunk."""
         state = [int(value) for value in self._state]
         if state[DEPTH] != 0:
-            raise AssertionError(f"{state[DEPTH] // 5} blocks of the task table were opened and not closed")
+            raise AssertionError(f"{state[DEPTH] // FRAME} blocks of the task table were opened and not closed")
         return Counters(
             total_cycles=state[MAKESPAN],
             task_count=state[TASKS],
             work_cycles=state[WORK],
             critical_path_cycles=state[PATH_DONE],
+            critical_path_tasks=state[TASKS_DONE],
+            critical_path=chain_to(state[LAST_DONE], state[TASKS], self._chain),
+            pools=(("", self.workers),),
+            window=self.window,
+            most_in_window=state[MOST_IN_FLIGHT],
             parallel_tasks=state[OVERLAPPED],
             tasks=tuple(self._tasks.tolist()),
             busy=tuple(self._busy.tolist()),
@@ -354,6 +418,15 @@ class InOrderEngine:
             raise ExecutionError(f"the tasks need {work:.3g} cycles in all; the clock counts to 2^63 - 1")
 
 
+def chain_to(last: int, tasks: int, chain: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The tasks of the longest chain, in program order; none when they are not known."""
+    found = []
+    while last >= 0 and tasks <= len(chain):
+        found.append(last)
+        last = int(chain[last])
+    return np.array(found[::-1], np.int64)
+
+
 def _grown(array: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     larger = np.zeros(size, np.int64)
     larger[: len(array)] = array
@@ -367,7 +440,7 @@ _played_plainly = 0
 
 _TYPES = (
     "i64", "i64", "i32[]", "i64[]", "i64[]", "bool", "i64",  # row, count, kernel, cycles, assigned, keyed, window
-    *["i64[]"] * 10,  # state ... frames
+    *["i64[]"] * 11,  # state ... chain
     "bool", "i64[]", "i32[]", "u8[]",  # recording, start, worker, wait
 )  # fmt: skip
 

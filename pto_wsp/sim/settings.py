@@ -13,13 +13,17 @@ from typing import Any
 
 from pto_wsp.errors import ScheduleError
 from pto_wsp.lower.bindings import Call
-from pto_wsp.scalar_expr import Expr, trace_task_fn
-from pto_wsp.schedule import DepsMode, Schedule, TaskGraphConfig, WindowMode
-from pto_wsp.sim.machine import A2A3
+from pto_wsp.scalar_expr import Expr
+from pto_wsp.schedule import DepsMode, Schedule, TaskGraphConfig, TimingPolicy, WindowMode
+from pto_wsp.sim.keys import Key, trace_key
+from pto_wsp.sim.machine import A2A3, MACHINES, Machine
 
-__all__ = ["MOST_WORKERS", "Settings", "check_explicit_edges", "settle"]
+__all__ = ["EXEC_UNITS", "MOST_WORKERS", "Settings", "check_explicit_edges", "settle"]
 
 MOST_WORKERS = 1 << 20
+EXEC_UNITS = ("cube", "vector")
+"""The pools of Pools.by_exec_unit()."""
+
 _DEFAULT_WINDOW = 8192  # of the dataflow engine, when there is no task_graph(...)
 
 _ENGINES = {
@@ -35,22 +39,25 @@ class Settings:
     dispatch: str
     """`one worker`, or the kind of the dispatch policy."""
     workers: int
-    key: Expr | None
-    """A task goes to worker key mod `workers`, the key read as unsigned 64-bit. None: tasks take turns."""
+    """Of each pool; of all tasks where there is one pool."""
     window: int
     """So many tasks may be issued and not yet ended; 0: any number."""
     engine: str = "in-order"
+    keys: tuple[Key, ...] = ()
+    """What the directives want to know of each task: its dispatch key, stream, priority, cycles, pool."""
     bound: bool = True
-    """A task is bound to its worker when it is generated; else any free worker takes it."""
+    """A task is bound to its worker when it is generated; else any free worker of its pool takes it."""
     infer: DepsMode | None = None
     """How edges are inferred from regions; None: only the workload and the user state edges."""
     explicit: bool = True
     """`after=[...]` counts."""
-    key_of: str | None = None
-    """Dataflow engine: what the key of a task is: "dispatch", "stream", "priority" or "cycles"."""
     unit: str = "tasks"
     mode: WindowMode = WindowMode.STALL
     """What `window` counts, and what happens when it is full."""
+    pools: str = "single"
+    widths: tuple[int, ...] = ()
+    """Workers of each of EXEC_UNITS."""
+    ready: str = "fifo"
     start_at: int = 0
     """Workers start when so many tasks are ready; -1: when all are generated."""
     gap: int = 0
@@ -59,25 +66,47 @@ class Settings:
     """Ready tasks become eligible in groups of so many; 0: at once."""
     streams: int = 0
     """In-order queues; 0: none."""
+    together: int = 0
+    """So many streams are taken in turn; 0: their ready tasks are taken as the ready policy says."""
+    gen_cycles: int = 0
+    """Cycles that the orchestrator needs to generate a task."""
+    machine: Machine | None = None
+
+    def find(self, role: str) -> Key | None:
+        """The key of that role."""
+        return next((key for key in self.keys if key.role == role), None)
+
+    @property
+    def key(self) -> Expr | None:
+        """A task goes to worker key mod `workers`, the key read as unsigned 64-bit. None: tasks take turns, or the key
+        is a function that runs on the host."""
+        found = self.find("dispatch")
+        return None if found is None else found.expr
+
+    @property
+    def keyed(self) -> bool:
+        """Does a key of its own say which worker runs a task?"""
+        return self.find("dispatch") is not None
 
     @property
     def by_stream(self) -> bool:
-        """Each stream has a worker, and the key says which stream a task belongs to."""
-        return self.key_of == "stream" and self.dispatch == "one worker"
+        """Each stream has a worker."""
+        return self.streams > 0 and self.dispatch == "one worker"
 
     def __str__(self) -> str:
         lines = [("engine", _ENGINES[self.engine]), ("dispatch", self._dispatch())]
         if self.engine == "dataflow":
-            lines.append(("deps", self._deps()))
+            lines += [("pools", self._pools()), ("deps", self._deps())]
         lines.append(("window", self._window()))
         if self.engine == "dataflow":
-            lines += [("start", self._start()), ("ready", self._ready())]
-            if self.streams:
-                by = f"{self.key}" if self.key_of == "stream" else "task number"
-                lines.append(("streams", f"{self.streams} in-order queues: stream = {by} mod {self.streams}"))
-            if self.key_of == "cycles":
-                lines.append(("trace", f"cycles: a task takes {self.key}"))
+            lines += [("generate", self._generate()), ("start", self._start()), ("ready", self._ready())]
+            lines += [("streams", self._streams()), ("trace", self._trace())]
         lines.append(("timing", self._timing()))
+        if self.machine is not None:
+            lines.append(("machine", f"{self.machine.name}, {self.machine.clock_hz / 1e9:g} GHz"))
+        slow = [f"{key} of {key.owner}" for key in self.keys if key.function is not None]
+        if slow:
+            lines.append(("slow", f"{' and '.join(slow)}: Python on the host, once per task, not compiled"))
         return "\n".join(f"{name:<10}{text}" for name, text in lines)
 
     def _window(self) -> str:
@@ -91,30 +120,59 @@ class Settings:
         }
         return f"{self.window} {self.unit}, {self.mode.name}: {full[self.mode]}"
 
+    def _generate(self) -> str:
+        return f"a task takes the orchestrator {self.gen_cycles:,} cycles (gen_cycles)"
+
     def _start(self) -> str:
         if self.start_at < 0:
             return "after_orchestration: workers start when all tasks are generated"
         return f"threshold: workers start when {self.start_at} tasks are ready" if self.start_at else "at once"
 
     def _ready(self) -> str:
-        if self.key_of == "priority":
-            return f"priority: the lowest {self.key}, then fifo"
+        if self.ready == "priority":
+            return f"priority: the lowest {self.find('priority')}, then fifo"
+        if self.ready == "work_steal":
+            return "work_steal: a worker takes the newest of its own deque, else the oldest of the longest one"
         return "fifo: the task that is ready the longest, then program order"
+
+    def _streams(self) -> str:
+        if not self.streams:
+            return "none"
+        return f"{self.streams} in-order queues: stream = {self.find('stream') or 'task number'} mod {self.streams}"
+
+    def _trace(self) -> str:
+        key = self.find("cycles")
+        return f"cycles: a task takes {key}" if key is not None else "none: the cycle model says how long a task takes"
 
     def _timing(self) -> str:
         if self.batch:
             return f"batched: tasks become eligible in groups of {self.batch}"
+        if self.together:
+            return f"interleaved: {self.together} streams at a time, in turn, one task each"
         return f"rate_limit: a start at most every {self.gap} cycles" if self.gap else "immediate"
 
     def _dispatch(self) -> str:
         tasks = f"{self.workers} workers" if self.workers != 1 else "1 worker"
-        if self.engine == "dataflow" and self.dispatch == "one worker" and self.streams:
+        count = "their number" if self.widths else str(self.workers)
+        if self.widths:
+            tasks = "the workers of its pool" if self.bound else "any worker of its pool"
+        if self.by_stream:
             return f"{tasks}: stream s runs on worker s"
-        if self.key is not None and self.key_of in (None, "dispatch"):
-            return f"{self.dispatch}: worker = {self.key} mod {self.workers}"
+        if self.keyed:
+            return f"{self.dispatch}: worker = {self.find('dispatch')} mod {count}"
         if self.dispatch == "round_robin":
             return f"round_robin: {tasks} in turn"
-        return f"work_steal: {tasks}, a free one takes the next ready task" if not self.bound else tasks
+        if self.bound:
+            return tasks
+        return f"{self.dispatch}: {tasks}, a free one takes the next ready task"
+
+    def _pools(self) -> str:
+        if self.pools == "by_exec_unit":
+            each = ", ".join(f"{n} {name}" for name, n in zip(EXEC_UNITS, self.widths, strict=True))
+            return f"by_exec_unit: {each} workers; kernels that use the cube go to the cube's"
+        if self.pools == "custom":
+            return f"custom: pool {self.find('pool')}, {self.workers} workers each"
+        return "single"
 
     def _deps(self) -> str:
         edges = ["structural"]
@@ -128,17 +186,16 @@ class Settings:
 def settle(schedule: Schedule) -> Settings:
     """The effective settings of a schedule.
 
-    raises ScheduleError for a directive that is not supported yet, naming it and what to use instead
+    raises ScheduleError for directives that contradict one another, naming what to use instead
     """
-    _refuse_what_comes_later(schedule)
     policy, graph = schedule.dispatch, schedule.task_graph
-    settings = Settings("one worker", 1, None, 0 if graph is None else graph.window.size)
+    settings = Settings("one worker", 1, 0 if graph is None else graph.window.size)
     if policy is not None:
         settings = replace(settings, dispatch=policy.kind, workers=policy.num_aicpus or schedule.streams)
-        settings = replace(settings, key=_key(policy.key_fn, f"DispatchPolicy.{policy.kind}", "dispatch"))
+        settings = _with_key(settings, policy.key_fn, f"DispatchPolicy.{policy.kind}", "dispatch")
     if _wants_dataflow(schedule):
         settings = _dataflow(settings, schedule)
-    if settings.workers > MOST_WORKERS:
+    if max(settings.workers, *settings.widths, 0) > MOST_WORKERS:
         raise ScheduleError(
             f"{settings.dispatch} over {settings.workers:,} workers; at most {MOST_WORKERS:,} are simulated", "dispatch"
         )
@@ -154,40 +211,52 @@ def _wants_dataflow(schedule: Schedule) -> bool:
         return True
     if schedule.streams > 1 and (policy is None or policy.num_aicpus):  # else it is the number of workers
         return True
+    if schedule.machine is not None:
+        return True
     if graph is None:
         return False
     odd = graph.window.unit != "tasks" or graph.window.mode is not WindowMode.STALL
-    return odd or bool(graph.given & {"deps", "pools", "ready", "start", "trace"})
+    return odd or bool(graph.given & {"deps", "pools", "ready", "start", "trace", "gen_cycles"})
 
 
 def _dataflow(settings: Settings, schedule: Schedule) -> Settings:
-    graph, timing, policy = schedule.task_graph, schedule.timing, schedule.dispatch
-    keys = [("dispatch", settings.key)]
-    settings = replace(settings, engine="dataflow", bound=settings.dispatch != "work_steal")
+    graph, policy = schedule.task_graph, schedule.dispatch
+    machine = _machine(schedule.machine)
+    settings = replace(settings, engine="dataflow", bound=settings.dispatch != "work_steal", machine=machine)
     if schedule.streams > 1 or schedule.stream_by is not None:
         settings = replace(settings, streams=schedule.streams)
         if policy is None:
             settings = replace(settings, workers=schedule.streams)
-        keys.append(("stream", _key(schedule.stream_by, "stream_by", "stream_by")))
-    if timing is not None and timing.kind == "batched":
-        settings = replace(settings, batch=int(timing.amount or 0))
-    elif timing is not None and timing.kind == "rate_limit":
-        settings = replace(settings, gap=math.ceil(A2A3.clock_hz / 1000 / float(timing.amount or 1)))
+        settings = _with_key(settings, schedule.stream_by, "stream_by", "stream")
+    settings = _timed(settings, schedule.timing, machine or A2A3)
+    settings = replace(settings, gen_cycles=machine.gen_cycles if machine is not None else 0)
     if graph is None:
-        settings = replace(settings, window=_DEFAULT_WINDOW)
-    else:
-        settings = _graph(settings, graph)
-        keys.append(("priority", _key(graph.ready.priority_fn, "ReadyPolicy.priority", "ready")))
-        keys.append(("cycles", _key(graph.trace.cost_fn, "TracePolicy.cycles", "trace")))
-    given = [(what, key) for what, key in keys if key is not None]
-    if len(given) > 1:
-        both = " and of ".join(what for what, _ in given)
+        return replace(settings, window=_DEFAULT_WINDOW)
+    return _graph(settings, graph)
+
+
+def _machine(given: Any) -> Machine | None:
+    if not isinstance(given, str):
+        return given  # type: ignore[no-any-return]  # checked by Schedule
+    if given not in MACHINES:
+        raise ScheduleError(f"there is no machine {given!r}; there are {', '.join(map(repr, MACHINES))}", "machine")
+    return MACHINES[given]
+
+
+def _timed(settings: Settings, timing: TimingPolicy | None, machine: Machine) -> Settings:
+    if timing is None or timing.kind == "immediate":
+        return settings
+    amount = timing.amount or 1
+    if timing.kind == "batched":
+        return replace(settings, batch=int(amount))
+    if timing.kind == "rate_limit":
+        return replace(settings, gap=math.ceil(machine.clock_hz / 1000 / amount))
+    if not settings.streams:
         raise ScheduleError(
-            f"a schedule with functions of {both} is not supported yet. Until then use one of them.", given[1][0]
-        )
-    for what, key in given:
-        settings = replace(settings, key=key, key_of=what)
-    return settings
+            f"TimingPolicy.interleaved({int(amount)}) takes streams in turn, and this schedule has no streams. "
+            f"Add streams(n), n more than {int(amount)} or equal to it.", "timing"
+        )  # fmt: skip
+    return replace(settings, together=min(int(amount), settings.streams))
 
 
 def _graph(settings: Settings, graph: TaskGraphConfig) -> Settings:
@@ -197,7 +266,33 @@ def _graph(settings: Settings, graph: TaskGraphConfig) -> Settings:
     settings = replace(settings, infer=infer, explicit=explicit, unit=window.unit, mode=window.mode)
     if "start" in graph.given:
         settings = replace(settings, start_at=start.n if start.kind == "threshold" and start.n else -1)
-    return settings
+    if graph.gen_cycles is not None:
+        settings = replace(settings, gen_cycles=graph.gen_cycles)
+    settings = _with_key(settings, graph.ready.priority_fn, "ReadyPolicy.priority", "priority")
+    settings = _with_key(settings, graph.trace.cost_fn, "TracePolicy.cycles", "cycles")
+    settings = _with_key(settings, graph.pools.pool_fn, "Pools.custom", "pool")
+    settings = replace(settings, ready=graph.ready.kind, pools=graph.pools.kind)
+    if settings.pools == "by_exec_unit":
+        machine, each = settings.machine, settings.workers
+        cores = (each, each) if machine is None else (machine.cube_cores, machine.vector_cores)
+        settings = replace(settings, widths=cores)
+    return _stealing(settings) if settings.ready == "work_steal" else settings
+
+
+def _stealing(settings: Settings) -> Settings:
+    """Deques, from which any worker of the pool may take a task."""
+    if settings.dispatch not in ("one worker", "work_steal") or settings.by_stream:
+        binds = "streams(n) without a dispatch policy" if settings.by_stream else f"DispatchPolicy.{settings.dispatch}"
+        raise ScheduleError(
+            f"ReadyPolicy.work_steal() lets a worker take the tasks of others, and {binds} binds each task to one "
+            "worker. Use DispatchPolicy.work_steal(n), or ReadyPolicy.fifo().", "ready"
+        )  # fmt: skip
+    if settings.together:
+        raise ScheduleError(
+            "ReadyPolicy.work_steal() takes the newest task of a deque, and TimingPolicy.interleaved() the streams in "
+            "turn. Use ReadyPolicy.fifo() or ReadyPolicy.priority(...) with interleaved.", "ready"
+        )  # fmt: skip
+    return replace(settings, bound=False)
 
 
 def check_explicit_edges(settings: Settings, calls: Sequence[Call]) -> None:
@@ -224,24 +319,6 @@ def check_explicit_edges(settings: Settings, calls: Sequence[Call]) -> None:
                 ).at(call.task.line)  # fmt: skip
 
 
-def _key(function: Any, owner: str, primitive: str) -> Expr | None:
-    if function is None:
-        return None
-    try:
-        return trace_task_fn(function)
-    except Exception as error:
-        raise ScheduleError(f"the key function of {owner} failed: {error}", primitive) from error
-
-
-def _refuse_what_comes_later(schedule: Schedule) -> None:
-    timing, graph = schedule.timing, schedule.task_graph
-    if timing is not None and timing.kind == "interleaved":
-        raise _later("TimingPolicy.interleaved", "timing", "TimingPolicy.immediate")
-    if graph is not None and graph.pools.kind != "single":
-        raise _later(f"Pools.{graph.pools.kind}", "pools", "Pools.single()")
-    if graph is not None and graph.ready.kind == "work_steal":
-        raise _later("ReadyPolicy.work_steal", "ready", "ReadyPolicy.fifo() with DispatchPolicy.work_steal(n)")
-
-
-def _later(what: str, primitive: str, instead: str) -> ScheduleError:
-    return ScheduleError(f"{what} is not supported yet. Until then use {instead}.", primitive)
+def _with_key(settings: Settings, function: Any, owner: str, role: str) -> Settings:
+    key = trace_key(function, owner, role)
+    return settings if key is None else replace(settings, keys=(*settings.keys, key))

@@ -17,14 +17,14 @@ from pto_wsp.errors import UsageError
 from pto_wsp.lower.expand import Expansion, Inputs, expand
 from pto_wsp.lower.places import Place, Placed
 from pto_wsp.lower.tasks import TaskTable
-from pto_wsp.scalar_expr import Expr
 from pto_wsp.schedule import Schedule
 from pto_wsp.sim import channels, regions
 from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.decisions import Log, Recording, Replaying
 from pto_wsp.sim.hazards import TileUses
 from pto_wsp.sim.inorder import InOrderEngine, Starts
-from pto_wsp.sim.settings import Settings, check_explicit_edges, settle
+from pto_wsp.sim.keys import Keys, columns_of, shape_of
+from pto_wsp.sim.settings import EXEC_UNITS, Settings, check_explicit_edges, settle
 from pto_wsp.sim.stats import ProgramStats
 from pto_wsp.sim.timeline import Recorder, Timeline
 from pto_wsp.trace.tree import Loop, WorkloadTree
@@ -47,27 +47,28 @@ __all__ = [
 
 
 class Expansions:
-    """The expansions of one tree, made once for each dispatch key."""
+    """The expansions of one tree, made once for each set of keys."""
 
     def __init__(self, tree: WorkloadTree) -> None:
         self.tree = tree
-        self._made: dict[int, tuple[Expr | None, Expansion]] = {}
+        self._made: dict[Any, Expansion] = {}
 
     def of(self, settings: Settings) -> Expansion:
         """The expansion that gives the tasks the keys of a schedule."""
-        key = settings.key
-        if id(key) not in self._made:
-            self._made[id(key)] = key, expand(self.tree, () if key is None else (key,), channels.ChannelEngine.of)
-        return self._made[id(key)][1]
+        columns = columns_of(settings.keys, self.tree)
+        what = tuple(map(shape_of, columns))
+        if what not in self._made:
+            self._made[what] = expand(self.tree, columns, channels.ChannelEngine.of)
+        return self._made[what]
 
     def of_any(self) -> Expansion:
         """Some expansion, for those who need no keys."""
         if not self._made:
-            self._made[id(None)] = None, expand(self.tree, (), channels.ChannelEngine.of)
-        return next(iter(self._made.values()))[1]
+            self._made[()] = expand(self.tree, (), channels.ChannelEngine.of)
+        return next(iter(self._made.values()))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Snapshot:
     """All that the clock needs to know of a program at one moment. Arrays are not part of it, only where they lie.
 
@@ -94,6 +95,22 @@ class Snapshot:
         """The workload."""
         return self.expansions.tree
 
+    def __str__(self) -> str:
+        """All of it as text, for another process or a file; see snapshot_text.py."""
+        from pto_wsp.sim.snapshot_text import print_snapshot
+
+        return print_snapshot(self)
+
+    @staticmethod
+    def parse(text: str) -> Snapshot:
+        """The snapshot that `str` has written. Text of any origin can be read: nothing in it is run.
+
+        raises  GraphTextError, which shows the place in the text
+        """
+        from pto_wsp.sim.snapshot_text import parse_snapshot
+
+        return parse_snapshot(text)
+
     def simulate(self, schedule: Schedule | None = None) -> Simulation:
         """Run the clock under another schedule, or under the program's own.
 
@@ -110,6 +127,9 @@ class Snapshot:
         spent = (time.perf_counter_ns() - begin) / 1e6
         stats = ProgramStats.of(engine.counters(), 0.0, spent)
         return Simulation(**{f.name: getattr(stats, f.name) for f in fields(stats)}, schedule=settings, _replay=replay)
+
+    def __repr__(self) -> str:
+        return f"<snapshot of {self.name}: {len(self.tree.tasks)} kernel calls, {len(self.places)} tensors>"
 
     def inputs(self, expansion: Expansion) -> Inputs:
         """The run-time inputs as an expansion wants them."""
@@ -200,9 +220,11 @@ def engine_of(
     """The engine that a schedule asks for; in a pipeline, the clock of its processes."""
     if expansion.pipeline is not None:
         return channels.ChannelEngine.of(expansion.pipeline, inputs)
+    keys = Keys(settings.keys, expansion.keys, expansion.calls, settings.workers, inputs.symbols)
     if settings.engine == "dataflow":
-        return DataflowEngine(settings, expansion.calls, uses, record)
-    return InOrderEngine(settings.workers, settings.window, keyed=settings.key is not None)
+        units = [EXEC_UNITS.index("cube" if kernel.uses_cube else "vector") for kernel in expansion.kernels]
+        return DataflowEngine(settings, expansion.calls, keys, uses, units, record)
+    return InOrderEngine(settings.workers, settings.window, keys=keys if settings.keyed else None)
 
 
 def clock_of(engine: Engine) -> channels.ChannelEngine | None:
@@ -217,6 +239,4 @@ def play(engine: Engine, table: TaskTable, record: bool = False) -> Starts | Non
     if isinstance(engine, DataflowEngine):
         engine.play(table)
         return None
-    rows = slice(0, table.count)
-    key = table.keys[0, rows] if engine.keyed else None
-    return engine.play(table.kernel[rows], table.cycles[rows], key, record)
+    return engine.play_table(table, record)

@@ -371,11 +371,6 @@ def test_trace_cycles() -> None:
         cycles(tens(4), graph(trace=TracePolicy.cycles(lambda t: 0 - t.params[0])))
 
 
-def test_two_functions_are_refused_for_now() -> None:
-    with pytest.raises(ScheduleError, match="dispatch and of stream.*not supported yet"):
-        cycles(tens(4), Schedule(DispatchPolicy.affinity(lambda t: t.get("i"), 2), 2, lambda t: t.get("i")))
-
-
 def test_every_setting_is_printed() -> None:
     schedule = Schedule(
         streams=3, timing=TimingPolicy.batched(2),

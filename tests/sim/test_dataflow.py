@@ -16,6 +16,7 @@ from pto_wsp.scalar_expr import TaskExpr
 from pto_wsp.sim import dataflow
 from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.inorder import Counters, Wait
+from pto_wsp.sim.keys import Key, Keys
 from pto_wsp.sim.settings import Settings
 from tests.sim.test_inorder import Tree, par, path, rows_of, seq, task, trees
 
@@ -31,8 +32,8 @@ CALLS: Any = tuple(SimpleNamespace(task=t) for t in _tasks)
 
 def schedule(workers: int = 1, window: int = 0, bound: bool = True, keyed: bool = False) -> Settings:
     dispatch = "work_steal" if not bound else "affinity" if keyed else "round_robin"
-    key = (KEY, "dispatch") if keyed else (None, None)
-    return Settings(dispatch, workers, key[0], window, "dataflow", bound, key_of=key[1])
+    keys = (Key("dispatch", dispatch, KEY),) if keyed else ()
+    return Settings(dispatch, workers, window, "dataflow", keys, bound)
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Run:
 
 
 def simulate(tree: Tree, settings: Settings, explicit: bool = False, chunk: int = 1 << 16) -> Run:
-    engine = DataflowEngine(settings, CALLS, record=True)
+    engine = DataflowEngine(settings, CALLS, Keys(settings.keys, (KEY,)), record=True)
     rows, number = rows_of(tree), 0
     for first in range(0, len(rows), chunk):
         part = rows[first : first + chunk]

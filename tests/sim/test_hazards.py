@@ -75,7 +75,7 @@ def simulate(tasks: list[Task], schedule: Settings, buckets: tuple[int, int]) ->
         spaces=np.array([ARRAY.ctypes.data, 64, *buckets], np.int64),
     )
     calls: Any = (SimpleNamespace(task=SimpleNamespace(after=())),)
-    engine = DataflowEngine(schedule, calls, uses, record=True)
+    engine = DataflowEngine(schedule, calls, uses=uses, record=True)
     table = TaskTable.empty(len(tasks), 10, 0)
     table.count = len(tasks)
     table.kernel[:], table.leaf[:] = 0, 0
@@ -93,7 +93,7 @@ BUCKETS = st.sampled_from([(4, 16), (1, 4), (7, 20), (100, 64)])
 @settings(max_examples=150)
 @given(TASKS, st.booleans(), st.sampled_from([0, 1, 3]), BUCKETS)
 def test_overlaps_become_edges(tasks: list[Task], bound: bool, window: int, buckets: tuple[int, int]) -> None:
-    check(tasks, Settings("", 3, None, window, "dataflow", bound, OVERLAP), buckets, exact=False)
+    check(tasks, Settings("", 3, window, "dataflow", bound=bound, infer=OVERLAP), buckets, exact=False)
 
 
 @settings(max_examples=100)
@@ -101,7 +101,7 @@ def test_overlaps_become_edges(tasks: list[Task], bound: bool, window: int, buck
 def test_identical_regions_become_edges(tasks: list[Task], bound: bool, window: int, buckets: tuple[int, int]) -> None:
     # Regions are identical here if their elements are: strides written differently are left out.
     tasks = [(c, *map(plain, tiles)) for c, *tiles in tasks]  # type: ignore[misc]
-    check(tasks, Settings("", 3, None, window, "dataflow", bound, EXACT), buckets, exact=True)
+    check(tasks, Settings("", 3, window, "dataflow", bound=bound, infer=EXACT), buckets, exact=True)
 
 
 def plain(view: NDArray[Any]) -> NDArray[Any]:
@@ -139,10 +139,10 @@ def test_overlaps_are_not_merged() -> None:
     row = ARRAY.reshape(-1)
     a, b, c = (row[k : k + 8].reshape(1, 8) for k in (0, 4, 10))
     far = row[200:208].reshape(1, 8)
-    start, _ = simulate([(50, far, a), (5, far, c)], Settings("", 9, None, 0, "dataflow", False, OVERLAP), (1, 16))
+    start, _ = simulate([(50, far, a), (5, far, c)], Settings("", 9, 0, "dataflow", bound=False, infer=OVERLAP), (1, 16))
     assert start == [0, 0]
     tasks = [(50, far, a), (5, far, c), (5, far, b)]
-    start, _ = simulate(tasks, Settings("", 9, None, 0, "dataflow", False, OVERLAP), (1, 16))
+    start, _ = simulate(tasks, Settings("", 9, 0, "dataflow", bound=False, infer=OVERLAP), (1, 16))
     assert start == [0, 0, 50]
 
 
@@ -150,6 +150,6 @@ def test_many_readers_then_a_writer_then_readers() -> None:
     x, y = ARRAY[:4, :4], [ARRAY[4 * k + 4 : 4 * k + 8, 4:8] for k in range(5)]
     tasks = [(10, x, y[k]) for k in range(5)] + [(10, y[0], x)] + [(10, x, y[k]) for k in range(5)]
     for mode in (EXACT, OVERLAP):
-        start, counters = simulate(tasks, Settings("", 9, None, 0, "dataflow", False, mode), (4, 16))
+        start, counters = simulate(tasks, Settings("", 9, 0, "dataflow", bound=False, infer=mode), (4, 16))
         assert start == [0] * 5 + [10] + [20] * 5
         assert counters.critical_path_cycles == 30
