@@ -13,20 +13,20 @@ to it from outside the blocks it stands in (`frontiers`). Start reading at `chec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import ExecutionError, RaceError, ScheduleError
-from pto_wsp.lower import python_loops
 from pto_wsp.lower.bindings import Call
 from pto_wsp.lower.expand import Expansion
 from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT, TILE_WORDS, TaskTable
 from pto_wsp.sim import cells, regions
 from pto_wsp.sim.decisions import Replaying
 from pto_wsp.sim.hazards import IS_WRITTEN, ITEMSIZE, SPACE, USE_SIZE, TileUses
+from pto_wsp.sim.loops import Loop
 from pto_wsp.sim.simulation import Snapshot
 from pto_wsp.sim.touch import Touch, shared, tasks_at
 
@@ -363,40 +363,15 @@ def in_order(
     return 0
 
 
-class _Loop:
-    """A pass as plain Python while it is short, as machine code when that pays."""
-
-    def __init__(self, function: Callable[..., int], *types: str) -> None:
-        self.function, self.types, self._played, self._made = function, types, 0, None
-
-    _made: Callable[..., int] | None
-
-    def __call__(self, work: int, *given: Any) -> int:
-        """Run it; `work`: about how many steps it will take."""
-        self._played += work
-        if self._made is None and self._played > 2_000:
-            self._made = python_loops.from_cache(self.function, self.types)
-        if self._made is None and self._played > 20_000:
-            self._made = python_loops.compiled(self.function, self.types)
-        if self._made is not None:
-            return self._made(*given)
-        lists = [value.tolist() if isinstance(value, np.ndarray) else value for value in given]
-        result = self.function(*lists)
-        for value, changed in zip(given, lists, strict=True):
-            if isinstance(value, np.ndarray):
-                value[:] = changed
-        return result
-
-
-_GATHER = _Loop(
+_GATHER = Loop(
     gather, "i64", "i64", "i32[]", "i32[]", "i64[]", "i64", "i64", *["i64[]"] * 5, "i32[]", "i32[]", "i64[]", "i64[]",
     "i64[]",
 )  # fmt: skip
-_ENTER_ALL = _Loop(enter_all, "i64", "i64[]", "i64[]")
-_LABEL = _Loop(label, "i64", "i64", "i64[]", "i64[]", "i64[]", "i32[]")
-_SWEEP = _Loop(sweep, "i64", "i32[]", "i32[]", "i64[]", "i64[]", "i64", "i32[]", "i32[]", "i32[]", "i64[]")
-_FRONTIERS = _Loop(frontiers, "i64", "i64", *["i64[]"] * 3, "i32[]", "i64[]", "i32[]", "i64[]")
-_SWEEP_LISTS = _Loop(
+_ENTER_ALL = Loop(enter_all, "i64", "i64[]", "i64[]")
+_LABEL = Loop(label, "i64", "i64", "i64[]", "i64[]", "i64[]", "i32[]")
+_SWEEP = Loop(sweep, "i64", "i32[]", "i32[]", "i64[]", "i64[]", "i64", "i32[]", "i32[]", "i32[]", "i64[]")
+_FRONTIERS = Loop(frontiers, "i64", "i64", *["i64[]"] * 3, "i32[]", "i64[]", "i32[]", "i64[]")
+_SWEEP_LISTS = Loop(
     sweep_lists, "i64", "i32[]", "i32[]", "i64[]", "i64[]", "i32[]", "i32[]", "i64[]", "i32[]", "i64[]", "i64",
     *["i64[]"] * 6,
 )  # fmt: skip

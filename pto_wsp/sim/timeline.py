@@ -1,8 +1,7 @@
-"""Timeline: which task ran where and when, and what it waited for. As text, Chrome-trace JSON and a picture.
+"""Timeline: which task ran where and when, and what it waited for. As text, records, Chrome-trace JSON and a picture.
 
 A timeline is a struct of arrays, one entry per task in program order; `timeline[17]` and iteration make Spans
-of it. One simulated cycle is drawn as one nanosecond, so that a trace viewer shows cycles. Start reading at
-`Timeline`.
+of it. Start reading at `Timeline`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import json
 import os
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.lower.tasks import TaskTable
+from pto_wsp.sim import causes
 from pto_wsp.sim.inorder import Starts, Wait
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class Span:
     """What it was waiting for until `start`."""
     idle: int
     """Cycles for which its worker had nothing to do before it."""
+    cause: int = -1
+    """The task that it was waiting for: until its end, or with RATE_LIMIT its start. -1: none that is known."""
+    critical: bool = False
+    """Is it on the critical path of the schedule? See `Timeline.critical_path`."""
 
     @property
     def name(self) -> str:
@@ -54,8 +58,10 @@ class Span:
 
     def __str__(self) -> str:
         why = "" if self.wait is Wait.NOTHING else f", waited for {self.wait.name}"
+        why += f" of #{self.cause}" if self.cause >= 0 else ""
         idle = f" ({self.idle:,} cycles idle)" if self.idle else ""
-        return f"#{self.task} {self.name} on worker {self.worker}: {self.start:,} to {self.end:,}{why}{idle}"
+        mark = ", critical" if self.critical else ""
+        return f"#{self.task} {self.name} on worker {self.worker}: {self.start:,} to {self.end:,}{why}{idle}{mark}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -77,6 +83,10 @@ class Timeline:
     wait: NDArray[np.uint8]
     lanes: tuple[str, ...] = ()
     """Names of the workers, where they have any: the processes of a pipeline."""
+    causes: NDArray[np.int64] | None = None
+    """Per task, the task that it was waiting for; -1: none that is known."""
+    title: str = ""
+    """The schedule, in a few words."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -98,6 +108,8 @@ class Timeline:
             end=int(self.end[task]),
             wait=Wait(int(self.wait[task])),
             idle=idle,
+            cause=-1 if self.causes is None else int(self.causes[task]),
+            critical=bool(self.is_critical[task]),
         )
 
     def lane(self, worker: int) -> str:
@@ -108,6 +120,32 @@ class Timeline:
     def total_cycles(self) -> int:
         """The end of the last task."""
         return int(self.end.max(initial=0))
+
+    @cached_property
+    def critical_path(self) -> NDArray[np.int64]:
+        """What the makespan consists of, in order of time: the task that ends last, before it the one that it was
+        waiting for, before that the one that this was waiting for, and so on. A run gets shorter only where these do.
+
+        It belongs to this schedule: a task may wait for its worker or for the window. `stats.critical_path_cycles` is
+        the longest chain of edges alone, which no schedule can beat.
+        """
+        if self.causes is None:
+            return np.zeros(0, np.int64)
+        return causes.chain(self.causes, self.end)
+
+    @cached_property
+    def is_critical(self) -> NDArray[np.bool_]:
+        """Per task, whether it is on the critical path."""
+        mask = np.zeros(len(self), bool)
+        mask[self.critical_path] = True
+        return mask
+
+    @property
+    def busy(self) -> NDArray[np.int64]:
+        """Per worker, cycles spent running tasks."""
+        found = np.zeros(self.workers, np.int64)
+        np.add.at(found, self.worker, self.end - self.start)
+        return found
 
     @cached_property
     def kernels(self) -> tuple[str, ...]:
@@ -158,8 +196,22 @@ class Timeline:
                 *rows,
                 "kernels     " + ", ".join(legend),
                 *(["waited for  " + ", ".join(reasons)] if reasons else []),
+                *self._critical_text(),
             ]
         )
+
+    def _critical_text(self) -> list[str]:
+        """The critical path in a line: how much of it is work, what its tasks waited for, the last of them."""
+        path = self.critical_path
+        if not len(path):
+            return []
+        work = int((self.end[path] - self.start[path]).sum())
+        waits = np.bincount(self.wait[path], minlength=len(Wait))
+        reasons = ", ".join(f"{reason.name} {waits[reason]:,}" for reason in Wait if reason and waits[reason])
+        shown = [f"#{task}" for task in path.tolist()[-6:]]
+        names = " > ".join(["...", *shown] if len(path) > 6 else shown)
+        share = f"{work:,} of {self.total_cycles:,} cycles are work"
+        return [f"critical    {len(path):,} tasks: {names}; {share}{'; ' + reasons if reasons else ''}"]
 
     def _axis(self, width: int) -> str:
         total, step = self.total_cycles, max(width // 4, 1)
@@ -180,6 +232,26 @@ class Timeline:
             row.append(letter.upper() if position % 2 else letter)
         return "".join(row)
 
+    def records(self) -> list[dict[str, Any]]:
+        """All tasks as a table: a dict per task, which pandas.DataFrame takes as it is.
+
+        task, kernel, axes (a tuple), worker, start, end, cycles, wait (a name such as "DEPENDENCY"), cause (a task or
+        None), idle (cycles for which the worker had nothing to do before), critical
+        """
+        columns = (self.call, self.axes, self.worker, self.start, self.end, self.wait, self.idle, self.is_critical)
+        none = np.full(len(self), -1) if self.causes is None else self.causes
+        names = [wait.name for wait in Wait]
+        return [
+            {
+                "task": task, "kernel": self.calls[call][0], "axes": tuple(axes[: self.calls[call][1]]),
+                "worker": worker, "start": start, "end": end, "cycles": end - start, "wait": names[wait],
+                "cause": cause if cause >= 0 else None, "idle": idle, "critical": critical,
+            }
+            for task, (call, axes, worker, start, end, wait, idle, critical, cause) in enumerate(
+                zip(*(column.tolist() for column in (*columns, none)), strict=True)
+            )
+        ]  # fmt: skip
+
     def table(self, first: int = 0, count: int = 20) -> str:
         """Some tasks, one line each: number, call, worker, cycles, what it waited for."""
         return "\n".join(str(self[task]) for task in range(first, min(first + count, len(self))))
@@ -189,45 +261,15 @@ class Timeline:
 
     # ---- Perfetto ----
 
-    def to_chrome_trace(self) -> dict[str, Any]:
-        """Chrome-trace JSON as a dict: one track per worker, 1 ns per cycle. Opens in ui.perfetto.dev."""
-        tracks: list[dict[str, Any]] = [
-            {"name": "process_name", "ph": "M", "pid": 1, "args": {"name": f"{self.name} (1 ns = 1 cycle)"}}
-        ]
-        for worker in range(self.workers):
-            tracks.append(
-                {
-                    "name": "thread_name",
-                    "ph": "M",
-                    "pid": 1,
-                    "tid": worker,
-                    "args": {"name": self.lane(worker)},
-                }
-            )
-        slices = [
-            {
-                "name": span.name,
-                "cat": span.kernel,
-                "ph": "X",
-                "ts": span.start / 1000,
-                "dur": (span.end - span.start) / 1000,
-                "pid": 1,
-                "tid": span.worker,
-                "args": {
-                    "task": span.task,
-                    "start cycle": span.start,
-                    "cycles": span.end - span.start,
-                    "waited for": span.wait.name,
-                    "idle cycles before": span.idle,
-                },
-            }
-            for span in self
-        ]
-        return {
-            "traceEvents": tracks + slices,
-            "displayTimeUnit": "ns",
-            "otherData": {"unit": "1 ns = 1 cycle"},
-        }
+    def to_chrome_trace(self, clock_hz: float | None = None) -> dict[str, Any]:
+        """Chrome-trace JSON as a dict, for ui.perfetto.dev: a track per worker, with each task and what it waited for,
+        arrows along the critical path, and a counter of running tasks.
+
+        clock_hz   show time at this clock; without it a cycle is shown as a microsecond
+        """
+        from pto_wsp.sim.perfetto import trace_of
+
+        return trace_of(self, clock_hz)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the timeline: `.json` for a trace viewer, `.txt` as text, anything else as a picture."""
@@ -246,8 +288,12 @@ class Timeline:
     # ---- picture ----
 
     def plot(self, ax: Axes | None = None) -> Figure:
-        """Draw with matplotlib (the `plot` extra): a lane per worker, a colour per kernel, for each gap what
-        the next task was waiting for."""
+        """Draw with matplotlib (the `plot` extra): a lane per worker, a colour per kernel, for each gap what the next
+        task was waiting for, the critical path, how busy each worker was, and lower bounds of the makespan.
+
+        Where tasks are too many to be seen one by one, what is drawn is the share of each kernel and of each reason to
+        wait in each of a few hundred stretches of time.
+        """
         from pto_wsp.sim.picture import draw
 
         return draw(self, ax)
@@ -258,6 +304,8 @@ class Recorder:
 
     def __init__(self) -> None:
         self._parts: list[tuple[NDArray[Any], ...]] = []
+        self._tasks = 0
+        self._events: list[NDArray[np.int64]] = []  # what opens or closes, and the number of the next task
 
     def add(self, table: TaskTable, starts: Starts | None) -> None:
         """Keep the tasks of one chunk; without `starts` they are given at the end."""
@@ -268,26 +316,34 @@ class Recorder:
         else:
             start, worker, wait = starts.start[rows], starts.worker[rows], starts.wait[rows]
         self._parts.append((table.leaf[rows], table.axes[rows], worker, start, start + table.cycles[rows], wait))
+        events = np.flatnonzero(table.kernel[: table.count] < 0)
+        if len(events):
+            before = self._tasks + np.searchsorted(rows, events)
+            self._events.append(np.stack([table.kernel[events], before], axis=1).astype(np.int64))
+        self._tasks += len(rows)
 
     def timeline(
-        self, name: str, workers: int, calls: tuple[tuple[str, int], ...], starts: Starts | None = None
+        self,
+        name: str,
+        workers: int,
+        calls: tuple[tuple[str, int], ...],
+        starts: Starts | None = None,
+        cause: NDArray[np.int64] | None = None,
     ) -> Timeline:
-        """Everything added so far; `starts` says when each task started if that was not known while they passed by."""
+        """Everything added so far.
+
+        starts   when each task started, if that was not known while they passed by
+        cause    what each of them waited for, if an engine has recorded it
+        """
         if not self._parts:
             none = np.zeros(0, np.int64)
-            self._parts.append(
-                (
-                    none.astype(np.int32),
-                    none.reshape(0, 0),
-                    none.astype(np.int32),
-                    none,
-                    none,
-                    none.astype(np.uint8),
-                )
-            )
-        call, axes, worker, start, end, wait = (
-            np.concatenate(part) for part in zip(*self._parts, strict=True)
-        )
+            few, flags = none.astype(np.int32), none.astype(np.uint8)
+            self._parts.append((few, none.reshape(0, 0), few, none, none, flags))
+        call, axes, worker, start, end, wait = (np.concatenate(part) for part in zip(*self._parts, strict=True))
         if starts is not None:
             worker, start, end, wait = starts.worker, starts.start, end + starts.start, starts.wait
-        return Timeline(name, workers, calls, call, axes, worker, start, end, wait)
+        found = Timeline(name, workers, calls, call, axes, worker, start, end, wait)
+        if cause is None:
+            events = np.concatenate([np.zeros(0, np.int64), *(part.reshape(-1) for part in self._events)])
+            cause = causes.of_in_order(events, Starts(start, worker, wait), end, found._lanes())
+        return replace(found, causes=causes.of_rate_limit(cause, start, wait))

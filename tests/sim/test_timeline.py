@@ -44,14 +44,14 @@ def six() -> Timeline:
 
 def test_spans(six: Timeline) -> None:
     assert len(six) == 6
-    assert six[0] == Span(0, "scale", (0, 0), 0, 0, 14, Wait.NOTHING, 0)
-    assert six[2] == Span(2, "scale", (1, 0), 2, 6, 14, Wait.WINDOW_FULL, 6)
+    assert six[0] == Span(0, "scale", (0, 0), 0, 0, 14, Wait.NOTHING, 0, critical=True)
+    assert six[2] == Span(2, "scale", (1, 0), 2, 6, 14, Wait.WINDOW_FULL, 6, cause=1)
     assert six[-1] == six[5]
     assert six[5].axes == (2,)
     assert [(s.worker, s.start, s.end) for s in six] == [
         (0, 0, 14), (1, 0, 6), (2, 6, 14), (0, 14, 20), (1, 14, 28), (2, 20, 28)
     ]  # fmt: skip
-    assert str(six[2]) == "#2 scale[1, 0] on worker 2: 6 to 14, waited for WINDOW_FULL (6 cycles idle)"
+    assert str(six[2]) == "#2 scale[1, 0] on worker 2: 6 to 14, waited for WINDOW_FULL of #1 (6 cycles idle)"
     assert sum(s.idle for s in six if s.worker == 2) + 16 == 28
     with pytest.raises(IndexError):
         six[6]
@@ -66,6 +66,7 @@ def test_text(six: Timeline) -> None:
         "worker 2    ......aaaaaaaa......BBBBBBBB",
         "kernels     a = scale, b = shift",
         "waited for  IN_ORDER 1, WINDOW_FULL 3",
+        "critical    2 tasks: #0 > #4; 28 of 28 cycles are work; IN_ORDER 1",
     ]
     assert "... and 2 more workers" in six.text(workers=1)
     assert six.table(first=4).splitlines()[0].startswith("#4 scale[2, 0] on worker 1: 14 to 28")
@@ -85,16 +86,76 @@ def test_empty_timeline() -> None:
     assert list(nothing) == []
 
 
+def test_causes(six: Timeline) -> None:
+    assert six.causes is not None
+    assert six.causes.tolist() == [-1, -1, 1, 0, 0, 3]
+    assert six.critical_path.tolist() == [0, 4]
+    assert [s.cause for s in timeline_of([5, 5, 5], workers=2, ordered=True)] == [-1, 0, 1]
+    busy = timeline_of([5, 3, 7, 1], workers=2)
+    assert [(s.wait, s.cause) for s in busy][2:] == [(Wait.WORKER_BUSY, 0), (Wait.WORKER_BUSY, 1)]
+
+
+def test_records(six: Timeline) -> None:
+    rows = six.records()
+    assert rows[5] == {
+        "task": 5, "kernel": "shift", "axes": (2,), "worker": 2, "start": 20, "end": 28, "cycles": 8,
+        "wait": "WINDOW_FULL", "cause": 3, "idle": 6, "critical": False,
+    }  # fmt: skip
+    assert [row["task"] for row in rows if row["critical"]] == [0, 4]
+    assert json.loads(json.dumps(rows))[0]["cause"] is None
+    assert timeline_of([], workers=2).records() == []
+
+
+def check_trace(events: list[dict[str, Any]], workers: int) -> None:
+    """Slices nest, arrows begin and end inside slices, counters end at 0, every track has a name."""
+    lanes: dict[int, list[tuple[float, float]]] = {w: [] for w in range(workers)}
+    for event in events:
+        if event["ph"] == "X":
+            lanes[event["tid"]].append((round(event["ts"], 6), round(event["ts"] + event["dur"], 6)))
+    for spans in lanes.values():
+        stack: list[tuple[float, float]] = []
+        for begin, end in sorted(spans, key=lambda span: (span[0], -span[1])):
+            while stack and stack[-1][1] <= begin:
+                stack.pop()
+            assert not stack or end <= stack[-1][1], "a slice ends after the one around it"
+            stack.append((begin, end))
+    starts = {e["id"]: e for e in events if e["ph"] == "s"}
+    ends = {e["id"]: e for e in events if e["ph"] == "f"}
+    assert starts.keys() == ends.keys() and len(ends) == sum(e["ph"] == "f" for e in events)
+    for number, arrow in starts.items():
+        assert arrow["ts"] <= ends[number]["ts"]
+        assert all(any(a <= e["ts"] <= b for a, b in lanes[e["tid"]]) for e in (arrow, ends[number]))
+    assert {e["name"] for e in events if e["ph"] == "C"}
+    last = {e["name"]: e["args"]["workers"] for e in events if e["ph"] == "C"}
+    assert set(last.values()) == {0}
+    assert {e["tid"] for e in events if e["name"] == "thread_name"} == set(lanes)
+    assert all(e["ph"] in "MXsfC" and e["pid"] == 1 for e in events)
+
+
 def test_chrome_trace(six: Timeline, tmp_path: Path) -> None:
     trace = json.loads(six.save(tmp_path / "run.json").read_text())
-    slices = [event for event in trace["traceEvents"] if event["ph"] == "X"]
-    assert [(e["tid"], e["ts"] * 1000, e["dur"] * 1000) for e in slices] == [
-        (s.worker, s.start, s.end - s.start) for s in six
-    ]
+    check_trace(trace["traceEvents"], 3)
+    slices = [event for event in trace["traceEvents"] if event["ph"] == "X" and event["cat"] in ("scale", "shift")]
+    assert [(e["tid"], e["ts"], e["dur"]) for e in slices] == [(s.worker, s.start, s.end - s.start) for s in six]
     assert slices[2]["name"] == "scale[1, 0]"
-    assert slices[2]["args"]["waited for"] == "WINDOW_FULL"
+    assert slices[2]["args"]["waited for"] == "WINDOW_FULL" and slices[2]["args"]["cause"] == "task #1"
+    assert trace["otherData"]["unit"] == "1 us = 1 cycle"
     names = [e["args"]["name"] for e in trace["traceEvents"] if e["ph"] == "M" and e["name"] == "thread_name"]
     assert names == ["worker 0", "worker 1", "worker 2"]
+    stalls = [event for event in trace["traceEvents"] if event.get("cat") == "stall"]
+    assert [(e["name"], e["ts"], e["dur"]) for e in stalls] == [("WINDOW_FULL", 0, 6), ("IN_ORDER", 6, 8),
+                                                                ("WINDOW_FULL", 14, 6)]  # fmt: skip
+    arrows = [event for event in trace["traceEvents"] if event["ph"] == "s"]
+    assert [(e["tid"], e["ts"]) for e in arrows] == [(0, 13.5)]
+
+
+def test_chrome_trace_at_a_clock(six: Timeline) -> None:
+    trace = six.to_chrome_trace(clock_hz=2e9)
+    check_trace(trace["traceEvents"], 3)
+    assert trace["otherData"]["unit"] == "real time at 2 GHz"
+    assert max(e["ts"] + e["dur"] for e in trace["traceEvents"] if e["ph"] == "X") == pytest.approx(0.014)
+    with pytest.raises(UsageError, match="cycles per second"):
+        six.to_chrome_trace(clock_hz=0)
 
 
 def test_picture(six: Timeline, tmp_path: Path) -> None:
