@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from types import CellType, CodeType, FunctionType
+from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from pto_wsp.errors import CompileError, SourceLine, UsageError
 from pto_wsp.lower.tasks import TILE_WORDS
-from pto_wsp.trace.custom import HALVES, CustomBody
+from pto_wsp.trace.custom import HALVES, CustomBody, rebuilt
 from pto_wsp.trace.graph import KernelGraph, Param
 from pto_wsp.types import DType
 
@@ -45,7 +45,7 @@ class Body:
     @property
     def loops(self) -> str:
         """Refused: a body that is not traced has no loop nests."""
-        raise UsageError(f"{self._body.__name__} is a CPU body, compiled by numba; there are .llvm and .asm of it.")
+        raise UsageError(f"{self._body.__name__} is a CPU body, which has no loop nests of ours; numba made its .llvm and .asm.")
 
     @property
     def ir(self) -> str:
@@ -90,44 +90,6 @@ def raised(code: int, info: int) -> BaseException:
     raise AssertionError("numba did not raise what it had noted")
 
 
-# ---- the user's function, checked ----------------------------------------------------------------------------------
-
-
-def _checked(numba: Any, function: FunctionType, options: dict[str, Any], made: dict[Any, Any]) -> Any:
-    """numba's dispatcher for a copy of `function` whose every index is checked, and those it calls by name, too."""
-    if function not in made:
-        known = dict(function.__globals__)
-        cells = tuple(CellType(_content(cell)) for cell in function.__closure__ or ())
-        copied = FunctionType(function.__code__, known, function.__name__, function.__defaults__, cells or None)
-        copied.__kwdefaults__, copied.__module__ = function.__kwdefaults__, function.__module__
-        kept = {name: options[name] for name in _KEPT_OPTIONS if name in options}
-        made[function] = numba.njit(nogil=True, boundscheck=True, **kept)(copied)
-        for name in _names(function.__code__):
-            if _is_dispatcher(known.get(name)):
-                known[name] = _checked(numba, known[name].py_func, known[name].targetoptions, made)
-        for cell in cells:
-            if _is_dispatcher(_content(cell)):
-                helper = cell.cell_contents
-                cell.cell_contents = _checked(numba, helper.py_func, helper.targetoptions, made)
-    return made[function]
-
-
-def _content(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not bound
-        return None
-
-
-def _names(code: CodeType) -> list[str]:
-    """The global names that a function uses, and the functions inside it."""
-    return [*code.co_names, *(n for inner in code.co_consts if isinstance(inner, CodeType) for n in _names(inner))]
-
-
-def _is_dispatcher(value: Any) -> bool:
-    return isinstance(getattr(value, "py_func", None), FunctionType) and hasattr(value, "targetoptions")
-
-
 # ---- machine code --------------------------------------------------------------------------------------------------
 
 
@@ -137,11 +99,17 @@ def _compile(graph: KernelGraph, function: FunctionType) -> tuple[Any, Any]:
 
     assert graph.custom is not None
     _refuse_numbers(graph)
-    body = _checked(numba, function, getattr(graph.custom.cpu, "targetoptions", {}), {})
+
+    def checked(function: FunctionType, options: dict[str, Any]) -> Any:
+        kept = {name: options[name] for name in _KEPT_OPTIONS if name in options}
+        return numba.njit(nogil=True, boundscheck=True, **kept)(function)
+
+    body = rebuilt(function, getattr(graph.custom.cpu, "targetoptions", {}), checked)
     adapter = _adapter(numba, graph, body)
     types = tuple(_numba_type(numba, p) for p in graph.params)
     adapter.compile(types)
-    returned = {str(made.signature.return_type) for made in body.overloads.values()} - {"none"}
+    kinds = [made.signature.return_type for made in body.overloads.values()]
+    returned = {str(getattr(kind, "literal_type", kind)) for kind in kinds} - {"none"}
     if returned:
         raise CompileError(
             f"the CPU body {function.__name__} of kernel {graph.name} returns {returned.pop()}; results are written to"

@@ -26,12 +26,16 @@ __all__ = ["failed", "raise_failure", "scalar_of", "tile_of"]
 
 
 def raise_failure(expansion: Expansion, table: TaskTable, records: Sequence[NDArray[np.int64]]) -> None:
-    """raises KernelError for the first task, in program order, whose body one of the records says to have failed"""
-    found = [record for record in records if record[custom.FAILED]]
+    """raises KernelError for the first task, in program order, whose body one of the records says to have failed
+
+    Failures of tasks that are not in the table are left alone: it may be a part of one.
+    """
+    begin, size = int(table.args.ctypes.data), table.args.strides[0]
+    found = [r for r in records if r[custom.FAILED] and 0 <= int(r[custom.ARGS]) - begin < table.capacity * size]
     if not found:
         return
     record = min(found, key=lambda r: int(r[custom.ARGS]))
-    row = (int(record[custom.ARGS]) - int(table.args.ctypes.data)) // table.args.strides[0]
+    row = (int(record[custom.ARGS]) - begin) // size
     error = custom.raised(int(record[custom.CODE]), int(record[custom.INFO]))
     for done in found:
         done[custom.FAILED] = 0

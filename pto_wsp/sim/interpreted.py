@@ -27,6 +27,9 @@ class Interpreter:
 
     def __init__(self, expansion: Expansion) -> None:
         self.expansion = expansion
+        for kernel in expansion.kernels:
+            if kernel.graph.custom is not None:
+                kernel.graph.custom.function  # noqa: B018  # a kernel without a CPU body is refused now
         self.phases: dict[str, float] = {}  # there is no machine code to make
 
     def bind(self, arrays: Sequence[NDArray[Any]]) -> None:

@@ -8,10 +8,10 @@ a CustomBody, no operations. Start reading at `CustomBody`; `call` is what the C
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pto_wsp.trace.graph import KernelGraph, Number
 
-__all__ = ["CORES", "HALVES", "CustomBody", "call", "checked_options", "python_function"]
+__all__ = ["CORES", "HALVES", "CustomBody", "call", "checked_options", "python_function", "rebuilt"]
 
 CORES = ("AIV", "AIC", "MIX")
 HALVES = (DType.F16, DType.BF16)
@@ -209,12 +209,71 @@ def call(graph: KernelGraph, arrays: Sequence[NDArray[Any]], scalars: Sequence[N
         view = tiles[param.name].astype(np.float32) if dtype in HALVES else tiles[param.name].view()
         view.flags.writeable = param.direction != "in"
         values.append(views.setdefault(param.name, view))
-    made = graph.custom.function(*graph.custom.arguments(values))
+    made = rebuilt(graph.custom.function, {}, lambda function, _: function)(*graph.custom.arguments(values))
     if made is not None:
         raise TypeError(f"the CPU body of {graph.name} returns {made!r}; results are written to its Out arrays")
     for param in graph.tile_params:
         if param.direction != "in" and param.type.dtype in HALVES:
             tiles[param.name][...] = ref_cast(views[param.name], param.type.dtype)
+
+
+def rebuilt(
+    function: FunctionType,
+    options: dict[str, Any],
+    make: Callable[[FunctionType, dict[str, Any]], Any],
+    made: dict[FunctionType, Any] | None = None,
+) -> Any:
+    """A copy of `function` as `make(function, options)` makes it, and made so as well whatever numba functions it uses.
+
+    So that no code runs that numba compiled without bounds checks: neither in machine code nor in plain Python.
+    options   what the user gave to numba.njit
+    """
+    made = {} if made is None else made
+    if function in made:
+        return made[function]
+    known = dict(function.__globals__)
+    cells = tuple(CellType(_content(cell)) for cell in function.__closure__ or ())
+    copied = FunctionType(function.__code__, known, function.__name__, function.__defaults__, cells or None)
+    copied.__kwdefaults__, copied.__module__ = function.__kwdefaults__, function.__module__
+    made[function] = make(copied, options)  # before what it uses, which may use it
+    names = _names(function.__code__)
+    for name in names & known.keys():
+        known[name] = _remade(known[name], names, make, made)
+    for cell in cells:
+        cell.cell_contents = _remade(cell.cell_contents, names, make, made)
+    return made[function]
+
+
+def _remade(value: Any, names: set[str], make: Callable[..., Any], made: dict[FunctionType, Any]) -> Any:
+    """A numba function made anew; a module that has some with them made anew; anything else as it is."""
+    if _is_compiled(value):
+        return rebuilt(value.py_func, value.targetoptions, make, made)
+    if not isinstance(value, ModuleType) or value.__name__.split(".")[0] in ("numpy", "numba", "math"):
+        return value
+    used = {name: getattr(value, name) for name in names & vars(value).keys()}
+    remade = {name: _remade(part, names, make, made) for name, part in used.items()}
+    if all(remade[name] is used[name] for name in used):
+        return value
+    copied = ModuleType(value.__name__)
+    vars(copied).update(vars(value) | remade)
+    return copied
+
+
+def _is_compiled(value: Any) -> bool:
+    return isinstance(getattr(value, "py_func", None), FunctionType) and hasattr(value, "targetoptions")
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not bound
+        return None
+
+
+def _names(code: CodeType) -> set[str]:
+    """The names of globals and attributes in a function, and in the functions inside it."""
+    inside = (_names(inner) for inner in code.co_consts if isinstance(inner, CodeType))
+    return set(code.co_names).union(*inside)
 
 
 def scalar_value(value: Number, dtype: DType) -> Any:
