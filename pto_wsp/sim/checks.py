@@ -6,7 +6,6 @@ from typing import Any
 
 from pto_wsp.errors import CompileError, RaceError, ScheduleError
 from pto_wsp.schedule import DepsMode
-from pto_wsp.sim import races
 from pto_wsp.sim.settings import Settings
 from pto_wsp.sim.simulation import Snapshot
 
@@ -41,6 +40,8 @@ def look_for(checks: tuple[str, ...], snapshot: Snapshot, settings: Settings, ha
     have_run  the tasks are known only because they have run
     raises    RaceError, ScheduleError for what the checks find
     """
+    from pto_wsp.sim import races  # late: programs that are not checked need not load it
+
     try:
         if "races" in checks:
             races.check(snapshot)

@@ -578,7 +578,7 @@ class DataflowEngine:
             ORDER: DEQUES if settings.ready == "work_steal" else TURNS if settings.together else ORDERED,
             BOUND: settings.bound, KEYED: settings.keyed, WINDOW: settings.window, INFER: infer, EXACT: exact,
             PARAMS: uses.params if uses is not None else 0, MODE: _MODES[settings.mode], START_AT: settings.start_at,
-            GAP: settings.gap, BATCH: settings.batch, STREAMS: settings.streams, TOGETHER: settings.together,
+            GAP: settings.gap, BATCH: max(settings.batch, settings.ready == "work_steal"), STREAMS: settings.streams, TOGETHER: settings.together,
             BY_STREAM: settings.by_stream, GEN: settings.gen_cycles,
         }  # fmt: skip
         self._setup = np.array([setup.get(word, 0) for word in range(SETUP_SIZE)], np.int64)
@@ -645,6 +645,8 @@ class DataflowEngine:
         keys.start(table)
         if "cycles" in keys:
             cycles = self._costs(table)
+            if self.recording:
+                table.cycles[rows] = cycles  # whoever records the tasks finds the durations that were played
         self._work += float(cycles.sum(dtype=np.float64, where=kernel >= 0))
         waits = (settings.gap + settings.gen_cycles) * (int(self._state[TASKS]) + len(cycles))
         if self._work + waits >= 2.0**63:  # no later
@@ -712,8 +714,8 @@ class DataflowEngine:
 
     def _lane_of(self, pool: NDArray[np.int64]) -> NDArray[np.int64]:
         """The worker in its pool that each row's dispatch key chooses."""
-        widths = self._pools[WIDTH::POOL_SIZE]
-        return _modulo(self._keys.column("dispatch"), widths[pool] if len(pool) else widths[0])
+        widths = np.array(self.settings.widths)[pool] if self.settings.widths else self.settings.workers
+        return _modulo(self._keys.column("dispatch"), widths)
 
     def _weights(self, table: TaskTable) -> NDArray[np.int64]:
         """What each task takes of a window that is counted in bytes or entries."""

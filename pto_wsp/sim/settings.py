@@ -18,7 +18,7 @@ from pto_wsp.schedule import DepsMode, Schedule, TaskGraphConfig, TimingPolicy, 
 from pto_wsp.sim.keys import Key, trace_key
 from pto_wsp.sim.machine import A2A3, MACHINES, Machine
 
-__all__ = ["EXEC_UNITS", "MOST_WORKERS", "Settings", "check_explicit_edges", "settle"]
+__all__ = ["EXEC_UNITS", "MOST_WORKERS", "Settings", "brief", "check_explicit_edges", "settle"]
 
 MOST_WORKERS = 1 << 20
 EXEC_UNITS = ("cube", "vector")
@@ -200,6 +200,21 @@ def settle(schedule: Schedule) -> Settings:
             f"{settings.dispatch} over {settings.workers:,} workers; at most {MOST_WORKERS:,} are simulated", "dispatch"
         )
     return settings
+
+
+def brief(settings: Settings) -> str:
+    """A schedule in a few words, for the title of a picture: what differs from the plainest one."""
+    workers = f"{settings.dispatch} over {settings.workers}" if settings.workers > 1 else settings.dispatch
+    parts = [settings.engine, workers.replace("one worker", "workers") if settings.workers > 1 else workers]
+    if settings.window:
+        parts.append(f"window {settings.window:,} {settings.unit}")
+    if settings.infer is not None:
+        parts.append({DepsMode.INFER_TENSOR_MAP_EXACT: "identical regions"}.get(settings.infer, "overlapping regions"))
+    parts += [f"{n:,} {name}" for name, n in (("streams", settings.streams), ("per batch", settings.batch)) if n]
+    parts += [name for name in (settings.pools, settings.ready) if name not in ("single", "fifo")]
+    if settings.start_at:
+        parts.append(f"start at {settings.start_at}" if settings.start_at > 0 else "start after orchestration")
+    return ", ".join([*parts, *([f"a start every {settings.gap:,} cycles"] if settings.gap else [])])
 
 
 def _wants_dataflow(schedule: Schedule) -> bool:

@@ -13,18 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from pto_wsp.errors import UsageError
+from pto_wsp.errors import ScheduleError, UsageError
 from pto_wsp.lower.expand import Expansion, Inputs, expand
 from pto_wsp.lower.places import Place, Placed
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.schedule import Schedule
 from pto_wsp.sim import channels, regions
+from pto_wsp.sim.cycles import Durations, durations_of
 from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.decisions import Log, Recording, Replaying
 from pto_wsp.sim.hazards import TileUses
 from pto_wsp.sim.inorder import InOrderEngine, Starts
 from pto_wsp.sim.keys import Keys, columns_of, shape_of
-from pto_wsp.sim.settings import EXEC_UNITS, Settings, check_explicit_edges, settle
+from pto_wsp.sim.settings import EXEC_UNITS, Settings, brief, check_explicit_edges
 from pto_wsp.sim.stats import ProgramStats
 from pto_wsp.sim.timeline import Recorder, Timeline
 from pto_wsp.trace.tree import Loop, WorkloadTree
@@ -45,26 +46,32 @@ __all__ = [
 
 # ---- a program at one moment ---------------------------------------------------------------------------------------
 
+OWN_CYCLES = Durations()
+MOST_EXPANSIONS = 64
+"""Pieces of machine code that a program keeps for its schedules."""
+
 
 class Expansions:
-    """The expansions of one tree, made once for each set of keys."""
+    """The expansions of one tree, made once for each set of keys and cycles."""
 
     def __init__(self, tree: WorkloadTree) -> None:
         self.tree = tree
         self._made: dict[Any, Expansion] = {}
 
-    def of(self, settings: Settings) -> Expansion:
-        """The expansion that gives the tasks the keys of a schedule."""
-        columns = columns_of(settings.keys, self.tree)
-        what = tuple(map(shape_of, columns))
+    def of(self, settings: Settings, cycles: Durations = OWN_CYCLES) -> Expansion:
+        """The expansion that gives the tasks the keys of a schedule, and these cycles."""
+        columns = columns_of((*settings.keys, *cycles.keys), self.tree)
+        what = (cycles.shape(), *map(shape_of, columns))
         if what not in self._made:
-            self._made[what] = expand(self.tree, columns, channels.ChannelEngine.of)
+            self._made[what] = expand(self.tree, columns, channels.ChannelEngine.of, cycles.exprs)
+            while len(self._made) > MOST_EXPANSIONS:
+                del self._made[next(iter(self._made))]
         return self._made[what]
 
     def of_any(self) -> Expansion:
         """Some expansion, for those who need no keys."""
         if not self._made:
-            self._made[()] = expand(self.tree, (), channels.ChannelEngine.of)
+            self._made[((),)] = expand(self.tree, (), channels.ChannelEngine.of)
         return next(iter(self._made.values()))
 
 
@@ -78,6 +85,7 @@ class Snapshot:
     data       of ragged and sparse axes: the arrays by name, and the number of rows as "outer"
     volatile   axes whose data the program's own tasks write
     log        what has been loaded into slots, and the data of volatile axes; None: there is nothing of the kind
+    cycles     of the tasks, where they are not those of their kernels
     """
 
     name: str
@@ -89,6 +97,7 @@ class Snapshot:
     data: Mapping[Ragged | Sparse, Mapping[str, Any]] = field(default_factory=dict)
     volatile: frozenset[Ragged | Sparse] = frozenset()
     log: Log | None = None
+    cycles: Durations = OWN_CYCLES
 
     @property
     def tree(self) -> WorkloadTree:
@@ -111,16 +120,25 @@ class Snapshot:
 
         return parse_snapshot(text)
 
-    def simulate(self, schedule: Schedule | None = None) -> Simulation:
+    def with_cycles(self, cycles: Any) -> Snapshot:
+        """The same program where tasks take other cycles, see `durations_of`; None: those of the kernels."""
+        return replace(self, cycles=durations_of(cycles, self.tree))
+
+    def simulate(self, schedule: Schedule | None = None, cycles: Any = None) -> Simulation:
         """Run the clock under another schedule, or under the program's own.
 
+        cycles  of the tasks, see `durations_of`; None: those of the snapshot
         raises  ScheduleError for what a schedule cannot do; RegionError for a task outside its array
         """
+        if cycles is not None:
+            return self.with_cycles(cycles).simulate(schedule)
         begin = time.perf_counter_ns()
         if schedule is not None and not isinstance(schedule, Schedule):
             raise UsageError(f"simulate() needs a Schedule(DispatchPolicy..., ...); got {schedule!r}")
         settings = channels.settled(self.tree, self.schedule if schedule is None else schedule)
-        expansion = self.expansions.of(settings)
+        if self.cycles and settings.find("cycles") is not None:
+            raise ScheduleError("cycles= and TracePolicy.cycles(...) both say what a task takes; give one", "trace")
+        expansion = self.expansions.of(settings, self.cycles)
         check_explicit_edges(settings, expansion.calls)
         replay = Replay(self, settings, expansion)
         engine = replay.run()
@@ -185,7 +203,12 @@ class Replay:
         inputs = snapshot.inputs(expansion)
         engine = engine_of(self.settings, expansion, tile_uses(self.settings, expansion, places), inputs, record)
 
+        functions = snapshot.cycles.functions
+        keys = Keys(snapshot.cycles.keys, expansion.keys, expansion.calls, symbols=inputs.symbols)
+
         def tick(table: TaskTable) -> None:
+            if functions:
+                snapshot.cycles.apply(table, expansion.calls, keys)
             starts = play(engine, table, record)
             if consume is not None:
                 consume(table, starts)
@@ -200,9 +223,10 @@ class Replay:
         recorder = Recorder()
         engine = self.run(True, recorder.add)
         calls = tuple((call.name, len(call.task.axes)) for call in self.expansion.calls)
-        starts = engine.starts()[0] if isinstance(engine, DataflowEngine) else None
-        found = recorder.timeline(self.snapshot.name, self.settings.workers, calls, starts)
-        return replace(found, lanes=engine.counters().lanes)
+        starts, cause = engine.starts() if isinstance(engine, DataflowEngine) else (None, None)
+        counters = engine.counters()
+        found = recorder.timeline(self.snapshot.name, len(counters.tasks), calls, starts, cause, counters.lanes)
+        return replace(found, lanes=counters.lanes, title=brief(self.settings))
 
 
 def tile_uses(settings: Settings, expansion: Expansion, arrays: Sequence[Placed]) -> TileUses | None:

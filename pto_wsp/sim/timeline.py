@@ -205,7 +205,8 @@ class Timeline:
         path = self.critical_path
         if not len(path):
             return []
-        work = int((self.end[path] - self.start[path]).sum())
+        until = np.append(self.start[path[1:]], self.end[path[-1]])
+        work = int((np.minimum(self.end[path], until) - self.start[path]).sum())
         waits = np.bincount(self.wait[path], minlength=len(Wait))
         reasons = ", ".join(f"{reason.name} {waits[reason]:,}" for reason in Wait if reason and waits[reason])
         shown = [f"#{task}" for task in path.tolist()[-6:]]
@@ -329,11 +330,13 @@ class Recorder:
         calls: tuple[tuple[str, int], ...],
         starts: Starts | None = None,
         cause: NDArray[np.int64] | None = None,
+        lanes: tuple[str, ...] = (),
     ) -> Timeline:
         """Everything added so far.
 
         starts   when each task started, if that was not known while they passed by
         cause    what each of them waited for, if an engine has recorded it
+        lanes    names of the workers, if they have any
         """
         if not self._parts:
             none = np.zeros(0, np.int64)
@@ -343,7 +346,9 @@ class Recorder:
         if starts is not None:
             worker, start, end, wait = starts.worker, starts.start, end + starts.start, starts.wait
         found = Timeline(name, workers, calls, call, axes, worker, start, end, wait)
-        if cause is None:
+        if cause is None and lanes:
+            cause = causes.of_processes(Starts(start, worker, wait), end, found._lanes())
+        elif cause is None:
             events = np.concatenate([np.zeros(0, np.int64), *(part.reshape(-1) for part in self._events)])
             cause = causes.of_in_order(events, Starts(start, worker, wait), end, found._lanes())
         return replace(found, causes=causes.of_rate_limit(cause, start, wait))
