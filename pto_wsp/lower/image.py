@@ -4,8 +4,8 @@ In: object code (bytes).  Out: Image: function addresses, unmapped when the Imag
 
 LLVM's own loaders would do this too, but importing them costs more than a whole warm compile; a kernel needs six kinds
 of relocation. Only memory copies and the functions that IEEE 754 defines to the last bit (fma, floor, ...; used on CPUs
-that lack the instruction) may be missing from an object: there is no way to reach another part of libm from here, which
-is what keeps results the same on every machine.
+that lack the instruction) may be missing from an object, and our own shared code (lower/copies.py): there is no way to
+reach another part of libm from here, which is what keeps results the same on every machine.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pto_wsp.errors import CompileError
+from pto_wsp.lower import copies
 
 __all__ = ["Image", "can_link", "link"]
 
@@ -72,7 +73,7 @@ def link(code: bytes) -> Image:
         if kind != _NO_BITS:
             memory[place : place + size] = code[start : start + size]
     for name, place in stubs.items():  # jmp *2(%rip); ud2; address, 8-byte aligned: serves calls and GOT loads
-        memory[place : place + 16] = b"\xff\x25\x02\x00\x00\x00\x0f\x0b" + struct.pack("<Q", _libc_address(name))
+        memory[place : place + 16] = b"\xff\x25\x02\x00\x00\x00\x0f\x0b" + struct.pack("<Q", _outside(name))
     where = [_where(s, places, stubs) for s in symbols]
     for section in sections:
         if section[1] == _RELA and section[7] in places:
@@ -87,6 +88,9 @@ def _link_by_llvm(code: bytes) -> Image:
     import llvmlite.binding as llvm
 
     host = llvm.Target.from_default_triple().create_target_machine()
+    for name in copies.NAMES:
+        if name.encode() in code:
+            llvm.add_symbol(name, copies.address(name))
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly("", llvm.create_context()), host)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -140,13 +144,16 @@ def _layout(code: bytes, sections: list[tuple[int, ...]]) -> tuple[dict[int, int
 
 def _missing(symbols: list[_Symbol]) -> list[str]:
     names = [s.name for s in symbols if s.section == 0 and s.name and s.is_global]
-    strange = [n for n in names if n not in _LIBC]
+    strange = [n for n in names if n not in _LIBC and n not in copies.NAMES]
     if strange:
         raise CompileError(f"machine code calls {', '.join(strange)}, which kernels may not call.")
     return names
 
 
-def _libc_address(name: str) -> int:
+def _outside(name: str) -> int:
+    """Address of a function that is not in the object."""
+    if name in copies.NAMES:
+        return copies.address(name)
     address = ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
     assert address
     return address

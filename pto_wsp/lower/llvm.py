@@ -14,7 +14,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from pto_wsp.lower import matmul
+from pto_wsp.lower import copies, matmul
 from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes, compute_dtype
 from pto_wsp.lower.loops import ACCUMULATORS, LANES, Buffer, LoopProgram, RowNest, Snapshot, Stage, WholeNest
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce
@@ -281,7 +281,7 @@ class _Writer:
 
     def copy(self, to: View, source: View, dtype: DType, rows: Any, cols: Any) -> None:
         self.build.call(
-            _copier(self.module, dtype.itemsize),
+            copies.declared(self.module, dtype.itemsize),
             [to.address, to.rows, to.cols, source.address, source.rows, source.cols, rows, cols],
         )
 
@@ -881,7 +881,7 @@ class _Writer:
             return self.buffer_view(buffer), buffer.dtype
         assert node.op.name == "transpose", node
         view, dtype = self.memory_of(node.operands[0])
-        return View(view.address, view.cols, view.rows), dtype
+        return _turned(view), dtype
 
     def write_whole(self, nest: WholeNest) -> None:
         node = nest.node
@@ -919,7 +919,7 @@ class _Writer:
 
     def write_transpose(self, node: Node, result: View) -> None:
         view, dtype = self.memory_of(node.operands[0])
-        self.copy(result, View(view.address, view.cols, view.rows), dtype, *self.extents_of(node))
+        self.copy(result, _turned(view), dtype, *self.extents_of(node))
 
     def write_extract_topk_indices(self, node: Node, result: View) -> None:
         """The odd elements of the first k pairs, as integers; 0 where there are no pairs (tails)."""
@@ -1036,25 +1036,9 @@ def loop(build: ir.IRBuilder, start: Any, stop: Any, step: int) -> Iterator[Any]
     build.position_at_end(done)
 
 
-def _copier(module: ir.Module, size: int) -> ir.Function:
-    """copy_<size>(to, to_rows, to_cols, from, from_rows, from_cols, rows, cols): elements of any strides"""
-    name = f"copy_{size}"
-    if name in module.globals:
-        return module.globals[name]
-    function = ir.Function(
-        module, ir.FunctionType(ir.VoidType(), [POINTER, I64, I64, POINTER, I64, I64, I64, I64]), name
-    )
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    to, to_rows, to_cols, source, source_rows, source_cols, rows, cols = function.args
-    element = ir.IntType(8 * size)
-    build = ir.IRBuilder(function.append_basic_block("entry"))
-    with loop(build, I64(0), rows, 1) as r, loop(build, I64(0), cols, 1) as c:
-        here = build.gep(source, [build.add(build.mul(r, source_rows), build.mul(c, source_cols))], source_etype=I8)
-        there = build.gep(to, [build.add(build.mul(r, to_rows), build.mul(c, to_cols))], source_etype=I8)
-        build.store(build.load(here, typ=element, align=size), there, align=size)
-    build.ret_void()
-    return function
+def _turned(view: View) -> View:
+    """The transposed tile in the same memory."""
+    return View(view.address, view.cols, view.rows)
 
 
 def _zeros(kind: Any) -> Any:

@@ -22,26 +22,29 @@ f16, bf16 and small integers are widened exactly first. (Which NaN comes out of 
 How: `_micro_kernel` keeps a few rows by a few vectors of sums in registers while it walks one K block. The function of
 a spec cuts m x n into such blocks. Operands that the micro-kernel cannot read in place (another dtype, columns apart,
 run-time extents) or reads slowly there (crowded rows) are first copied to scratch by `_packer`. Micro-kernels and
-packers are shared by a module's specs. The IR is explicit: it needs instruction combining, no loop optimiser.
+packers are shared by a module's specs. A product of few columns is computed as its transpose. The IR is explicit: it
+needs instruction combining, no loop optimiser.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llvmlite import ir
 
+from pto_wsp.lower import copies
 from pto_wsp.lower.algebra import Algebra, Lanes
 from pto_wsp.types import DType
 
-__all__ = ["K_BLOCK", "MatmulSpec", "Target", "accumulator", "emit", "scratch_bytes"]
+__all__ = ["K_BLOCK", "MatmulSpec", "Target", "accumulator", "emit", "emit_copy", "scratch_bytes"]
 
 K_BLOCK = 256       # products summed in a row before the sum joins the others: a block of b stays in the L1 cache
 
 I8, I64 = ir.IntType(8), ir.IntType(64)
 POINTER = ir.PointerType()
+SIDE = 16           # of blocks that are transposed in registers, or as many lanes as a vector has
 CROWDED = 2048      # rows a multiple of this many bytes apart share a few sets of the L1 cache
 MOST_ROWS = 8       # in a micro-kernel: a general register each
 MOST_VECTORS = 8    # side by side
@@ -106,13 +109,53 @@ def accumulator(a: DType, b: DType) -> DType:
 
 def scratch_bytes(spec: MatmulSpec, target: Target) -> int:
     """Bytes of scratch that the function of `spec` needs."""
+    if _is_better_turned(spec, target):
+        return _result_bytes(spec) + scratch_bytes(_turned(spec), target)
     plan = _Plan.of(spec, target)
     return plan.a_bytes + plan.b_bytes
 
 
 def emit(module: ir.Module, spec: MatmulSpec, target: Target) -> ir.Function:
     """The function that multiplies as `spec` says; equal specs share one per module."""
-    return _shared(module, spec.name, _arguments(spec), lambda f: _Product(f, spec, target).emit())
+    def body(function: ir.Function) -> None:
+        if _is_better_turned(spec, target):
+            _emit_turned(function, spec, target)
+        else:
+            _Product(function, spec, target).emit()
+
+    return _shared(module, spec.name, _arguments(spec), body)
+
+
+# ---- the transposed product: for b of few columns ------------------------------------------------------------------
+
+
+def _is_better_turned(spec: MatmulSpec, target: Target) -> bool:
+    """Is b.T @ a.T, whose elements are the same sums, faster than a @ b? It is where b's few columns would leave most
+    lanes of a vector without work, even though the result has to be transposed."""
+    lanes = target.vector_bits // spec.result.bits
+    return spec.m * -(-spec.n // lanes) > 2 * spec.n * -(-spec.m // lanes)
+
+
+def _turned(spec: MatmulSpec) -> MatmulSpec:
+    return replace(spec, m=spec.n, n=spec.m, a=spec.b, b=spec.a)
+
+
+def _result_bytes(spec: MatmulSpec) -> int:
+    return _aligned(spec.m * spec.n * spec.result.itemsize)
+
+
+def _emit_turned(f: ir.Function, spec: MatmulSpec, target: Target) -> None:
+    at: dict[str, Any] = {argument.name: argument for argument in f.args}
+    build, size = ir.IRBuilder(f.append_basic_block("entry")), spec.result.itemsize
+    pitch, rest = I64(spec.m * size), _move(build, at["scratch"], _result_bytes(spec))
+    arguments = [at[name] for name in ("b", "b_cs", "b_rs", "a", "a_cs", "a_rs")]
+    arguments += [at[name] for name in ("acc", "acc_cs", "acc_rs")] if spec.accumulate else []
+    arguments += [at["scratch"], pitch, *([at["n"], at["m"], at["k"]] if spec.tail else []), rest]
+    build.call(emit(f.module, _turned(spec), target), arguments)
+    rows, cols = (at["m"], at["n"]) if spec.tail else (I64(spec.m), I64(spec.n))
+    build.call(copies.declared(f.module, size),
+               [at["c"], at["c_rs"], I64(size), at["scratch"], I64(size), pitch, rows, cols])
+    build.ret_void()
 
 
 # ---- the plan: how m x n is cut into blocks ---------------------------------------------------------------------
@@ -166,8 +209,8 @@ class _Plan:
 
     @property
     def b_bytes(self) -> int:
-        padded = sum(count * size for count, size in self.vectors)
-        return padded * self.k_lanes * self.lane.count * self.lane.size
+        """Of the largest panel."""
+        return max(size for _, size in self.vectors) * self.k_lanes * self.lane.count * self.lane.size
 
 
 def _blocking(m: int, vectors: int, registers: int, tail: bool) -> tuple[Any, Any]:
@@ -253,14 +296,13 @@ class _Product:
         k = _minimum(build, build.sub(at["k"], start), I64(K_BLOCK))
         lanes = k if lane.group == 1 else build.udiv(build.add(k, I64(lane.group - 1)), I64(lane.group))
         a, a_rs, a_cs = self.prepare_a(start, k)
-        panel = self.prepare_b(start, k, lanes)
+        panel = self.prepare_b(start, k)
         first = build.icmp_signed("==", start, I64(0))
         fresh, fresh_rs = at.get("acc", self.nothing), at.get("acc_rs", I64(0))
         src, src_rs = build.select(first, fresh, at["c"]), build.select(first, fresh_rs, at["c_rs"])
         src_vector = I64(lane.size) if self.spec.accumulate else build.select(first, I64(0), I64(lane.size))
 
-        def block(row: Any, height: int, column: Any, width: int) -> None:
-            b, b_rs = panel(column, width)
+        def block(row: Any, height: int, column: Any, width: int, b: Any, b_rs: Any) -> None:
             here = self.move(self.move(src, build.mul(column, src_vector)), build.mul(row, src_rs))
             there = self.move(self.move(at["c"], build.mul(column, I64(lane.size))), build.mul(row, at["c_rs"]))
             arguments = [self.move(a, build.mul(row, a_rs)), a_rs, a_cs, b, b_rs, lanes,
@@ -275,7 +317,8 @@ class _Product:
             build.call(kernel, arguments)
 
         def panel_of(column: Any, width: int) -> None:
-            self.runs(self.plan.rows, at["m"], 1, lambda row, height: block(row, height, column, width))
+            b = panel(column, width)
+            self.runs(self.plan.rows, at["m"], 1, lambda row, height: block(row, height, column, width, *b))
 
         self.runs(self.plan.vectors, at["n"], lane.count, panel_of)
 
@@ -319,42 +362,68 @@ class _Product:
         width = min(self.lane.count, 1 << (longest.bit_length() - 1))
         return _packer(self.function.module, source, self.lane, k_inner, width, self.target)
 
-    def prepare_b(self, start: Any, k: Any, lanes: Any) -> Callable[[Any, int], tuple[Any, Any]]:
-        """(first column, vectors) -> address and row stride of that panel of b's K block."""
+    def prepare_b(self, start: Any, k: Any) -> Callable[[Any, int], tuple[Any, Any]]:
+        """(first column, vectors) -> address and row stride of that panel of b's K block.
+
+        A panel that has to be packed is packed when it is asked for, and stays until the next one is.
+        """
         at, build, lane = self.at, self.build, self.lane
         block = self.move(at["b"], build.mul(start, at["b_rs"]))
         packed = self.move(at["scratch"], self.plan.a_bytes)
-        vector = lane.count * lane.size
 
-        def in_place(column: Any, width: int) -> tuple[Any, Any]:
-            return self.move(block, build.mul(column, I64(lane.size))), at["b_rs"]
-
-        def in_scratch(column: Any, width: int) -> tuple[Any, Any]:
-            return self.move(packed, build.mul(column, build.mul(lanes, I64(lane.size)))), I64(width * vector)
-
-        def pack(column: Any, width: int) -> None:
+        def pack(column: Any, width: int) -> tuple[Any, Any]:
+            row = I64(width * lane.count * lane.size)
             columns = _minimum(build, build.sub(at["n"], column), I64(width * lane.count))
             here = self.move(block, build.mul(column, at["b_cs"]))
-            build.call(self.packer(self.spec.b, False),
-                       [here, at["b_rs"], at["b_cs"], *in_scratch(column, width), k, columns])
+            build.call(self.packer(self.spec.b, False), [here, at["b_rs"], at["b_cs"], packed, row, k, columns])
+            return packed, row
 
         def either(column: Any, width: int) -> tuple[Any, Any]:
-            there, here = in_scratch(column, width), in_place(column, width)
-            return build.select(apart, there[0], here[0]), build.select(apart, there[1], here[1])
+            here = self.move(block, build.mul(column, I64(lane.size)))
+            with build.if_then(apart):
+                there, row = pack(column, width)
+            return build.select(apart, there, here), build.select(apart, row, at["b_rs"])
 
         if self.plan.pack_b:
-            self.runs(self.plan.vectors, at["n"], lane.count, pack)
-            return in_scratch
+            return pack
         apart = build.icmp_signed("!=", at["b_cs"], I64(lane.size))
         if self.spec.m >= 4 * MOST_ROWS:
             crowded = build.icmp_signed("==", build.and_(at["b_rs"], I64(CROWDED - 1)), I64(0))
             apart = build.or_(apart, crowded)
-        with build.if_then(apart):
-            self.runs(self.plan.vectors, at["n"], lane.count, pack)
         return either
 
     def move(self, pointer: Any, offset: Any) -> Any:
         return _move(self.build, pointer, offset)
+
+
+def emit_copy(module: ir.Module, name: str, dtype: DType, width: int, target: Target) -> None:
+    """A function `name` that copies elements between any strides, as lower/copies.py says: by one of the packers, whose
+    destination is contiguous, or else one by one.
+
+    width   elements of a vector
+    """
+    names = ["*to", "to_rows", "to_cols", "*from", "from_rows", "from_cols", "rows", "cols"]
+    kinds = [POINTER if n[0] == "*" else I64 for n in names]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+    at: dict[str, Any] = {n.lstrip("*"): argument for n, argument in zip(names, function.args)}
+    packer = _packer(module, dtype, _Lane(dtype, 1, width), False, width, target)
+    build = ir.IRBuilder(function.append_basic_block("entry"))
+    for inner, outer in (("cols", "rows"), ("rows", "cols")):
+        with build.if_then(build.icmp_signed("==", at[f"to_{inner}"], I64(dtype.itemsize))):
+            build.call(packer, [at["from"], at[f"from_{outer}"], at[f"from_{inner}"], at["to"], at[f"to_{outer}"],
+                                at[outer], at[inner]])
+            build.ret_void()
+    k = Algebra(build, 1, target.features)
+
+    def element(side: str, r: Any, c: Any) -> Any:
+        row = _move(build, at[side], build.mul(r, at[f"{side}_rows"]))
+        return _move(build, row, build.mul(c, at[f"{side}_cols"]))
+
+    def one(r: Any, c: Any) -> None:
+        k.store(k.load(element("from", r, c), dtype, align=1), element("to", r, c), align=1)
+
+    _count(build, 0, at["rows"], 1, lambda r: _count(build, 0, at["cols"], 1, lambda c: one(r, c)))
+    build.ret_void()
 
 
 # ---- micro-kernel -------------------------------------------------------------------------------------------------
@@ -510,7 +579,7 @@ class _Packer:
         total = {d: build.udiv(build.add(at[d], I64(group[d] - 1)), I64(group[d])) for d in group}
         self.step = {d: build.mul(at[d + "_stride"], I64(group[d])) for d in group}     # from lane to lane
         self.along_k = at["inner_stride" if self.k_inner else "outer_stride"]
-        side = min(lane.count, 8)
+        side = min(lane.count, SIDE)
         count = build.alloca(I64)
         build.store(I64(0), count)
 
@@ -526,8 +595,8 @@ class _Packer:
         def row(o: Any) -> None:
             self.overlapping(full["inner"], self.width, lambda i: self.vector(o, i))
 
-        def block_row(o: Any) -> None:
-            self.overlapping(full["inner"], side, lambda i: self.block(o, i, side))
+        def block_column(i: Any) -> None:
+            self.overlapping(full["outer"], side, lambda o: self.block(o, i, side))
 
         with build.if_then(build.and_(contiguous("inner"), at_least("inner", self.width))):
             _count(build, 0, full["outer"], 1, row)
@@ -535,7 +604,7 @@ class _Packer:
         if not self.k_inner or lane.group == 1:
             square = build.and_(at_least("outer", side), at_least("inner", side))
             with build.if_then(build.and_(build.and_(contiguous("outer"), square), nothing_yet())):
-                self.overlapping(full["outer"], side, block_row)
+                self.overlapping(full["inner"], side, block_column)     # follows lines of the source to their ends
                 build.store(full["outer"], count)
         rows = build.load(count, typ=I64)       # that have all lanes of full["inner"]
         all_lanes = build.icmp_signed("==", full["inner"], total["inner"])

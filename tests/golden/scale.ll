@@ -71,7 +71,7 @@ entry:
   %".63" = getelementptr i8, ptr %"scratch", i64 0
   br i1 %".62", label %"entry.if", label %"entry.endif", !prof !0
 entry.if:
-  call void @"copy_2"(ptr %".63", i64 40, i64 2, ptr %"x.address", i64 %".7", i64 %".9", i64 2, i64 20)
+  call void @"pto_wsp_copy_2"(ptr %".63", i64 40, i64 2, ptr %"x.address", i64 %".7", i64 %".9", i64 2, i64 20)
   br label %"entry.endif"
 entry.endif:
   %".67" = select  i1 %".62", ptr %".63", ptr %"x.address"
@@ -134,45 +134,13 @@ done:
   br i1 %".70", label %"done.if", label %"done.endif", !prof !0
 done.if:
   %".104" = getelementptr i8, ptr %"scratch", i64 192
-  call void @"copy_2"(ptr %"out.address", i64 %".13", i64 %".15", ptr %".104", i64 40, i64 2, i64 2, i64 20)
+  call void @"pto_wsp_copy_2"(ptr %"out.address", i64 %".13", i64 %".15", ptr %".104", i64 40, i64 2, i64 2, i64 20)
   br label %"done.endif"
 done.endif:
   ret void
 }
 
-define internal void @"copy_2"(ptr %".1", i64 %".2", i64 %".3", ptr %".4", i64 %".5", i64 %".6", i64 %".7", i64 %".8") noinline
-{
-entry:
-  br label %"loop"
-loop:
-  %".11" = phi  i64 [0, %"entry"], [%".30", %"done.1"]
-  %".12" = icmp slt i64 %".11", %".7"
-  br i1 %".12", label %"body", label %"done"
-body:
-  br label %"loop.1"
-done:
-  ret void
-loop.1:
-  %".15" = phi  i64 [0, %"body"], [%".28", %"body.1"]
-  %".16" = icmp slt i64 %".15", %".8"
-  br i1 %".16", label %"body.1", label %"done.1"
-body.1:
-  %".18" = mul i64 %".11", %".5"
-  %".19" = mul i64 %".15", %".6"
-  %".20" = add i64 %".18", %".19"
-  %".21" = getelementptr i8, ptr %".4", i64 %".20"
-  %".22" = mul i64 %".11", %".2"
-  %".23" = mul i64 %".15", %".3"
-  %".24" = add i64 %".22", %".23"
-  %".25" = getelementptr i8, ptr %".1", i64 %".24"
-  %".26" = load i16, ptr %".21", align 2
-  store i16 %".26", ptr %".25", align 2
-  %".28" = add nsw nuw i64 %".15", 1
-  br label %"loop.1"
-done.1:
-  %".30" = add nsw nuw i64 %".11", 1
-  br label %"loop"
-}
+declare void @"pto_wsp_copy_2"(ptr %".1", i64 %".2", i64 %".3", ptr %".4", i64 %".5", i64 %".6", i64 %".7", i64 %".8")
 
 declare <16 x i16> @"llvm.masked.load.v16i16.p0"(ptr %".1", i32 %".2", <16 x i1> %".3", <16 x i16> %".4")
 

@@ -1,0 +1,41 @@
+"""Copies between any two strides against NumPy: nothing but the region is written."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pto_wsp.lower import copies
+
+P, W = ctypes.c_void_p, ctypes.c_int64
+DTYPES = [np.int8, np.int16, np.int32, np.int64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_copy_is_numpys(dtype, data):
+    rows, cols = data.draw(st.integers(0, 40)), data.draw(st.integers(0, 70))
+
+    def region(fill):
+        """Memory, and a view of it: transposed or not, every element or every second one, in either direction."""
+        turned, step = data.draw(st.booleans()), data.draw(st.sampled_from([1, 2]))
+        by_row, by_col = data.draw(st.sampled_from([1, -1])), data.draw(st.sampled_from([1, -1]))
+        shape = (2 * rows + 3, 2 * cols + 3)
+        memory = fill(shape[::-1] if turned else shape).astype(dtype)
+        whole = memory.T if turned else memory
+        view = whole[1 : 1 + step * rows : step, 1 : 1 + step * cols : step]
+        return memory, view[::by_row, ::by_col]
+
+    numbers = np.random.default_rng(0)
+    _, source = region(lambda shape: numbers.integers(-100, 100, shape))
+    memory, to = region(np.zeros)
+    function = ctypes.CFUNCTYPE(None, P, W, W, P, W, W, W, W)(copies.address(copies.name(to.itemsize)))
+    function(to.ctypes.data, *to.strides, source.ctypes.data, *source.strides, rows, cols)
+    np.testing.assert_array_equal(to, source)
+    to[...] = 0
+    assert not memory.any()  # nothing else was written
