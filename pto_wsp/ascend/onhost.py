@@ -167,7 +167,7 @@ def _options(e: Emission, inputs: Inputs) -> list[str]:
     for size, trips in zip(e.sizes, inputs.sizes, strict=True):
         given += ["--size", f"{size.enum}={trips}"]
     for t, array in zip(e.tensors, inputs.arrays):
-        if array.shape != t.shape:
+        if t.rank:  # an array may have been bound since
             given += ["--shape", f"{t.enum}={'x'.join(map(str, array.shape))}"]
     return given
 

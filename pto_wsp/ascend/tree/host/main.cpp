@@ -169,6 +169,22 @@ class Job {
   }
   const Arrays& arrays() const { return arrays_; }
 
+  // Throws what the task generator found wrong. The task it was about lies in
+  // the table behind those before it.
+  [[noreturn]] void Fail() const {
+    const bool about = (host_.errorCall & (plan::kIsLoad | plan::kIsAxis)) == 0;
+    const uint64_t row = host_.errorTask - host_.firstTask;
+    if (about && row < host_.maxTasks && host_.error != plan::kBadHeader) {
+      std::vector<plan::Task> tasks(row + 1);
+      tasks_.Get(tasks.data(), tasks.size() * sizeof(plan::Task));
+      if (tasks.back().id == host_.errorTask &&
+          tasks.back().call == host_.errorCall) {
+        throw std::runtime_error(ErrorText(host_, &tasks.back()));
+      }
+    }
+    throw std::runtime_error(ErrorText(host_, nullptr));
+  }
+
   // Twice the room for loaded slots; those that are there stay.
   void GrowLog() {
     std::vector<uint64_t> log(host_.maxLoads);
@@ -205,7 +221,7 @@ const plan::Plan& RunRound(Job* job, uint32_t workers, Stream* control,
       continue;
     }
     if (p.error != plan::kOk) {
-      throw std::runtime_error(ErrorText(p));
+      job->Fail();
     }
     CheckAcl(code, "expand");
     break;

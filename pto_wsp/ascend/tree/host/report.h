@@ -24,8 +24,9 @@ inline std::string TaskName(const plan::Task& task) {
   return name + (call.axes > 0 ? "]" : "");
 }
 
-// What the task generator found wrong.
-inline std::string ErrorText(const plan::Plan& p) {
+// What the task generator found wrong. task: the one it was about, when there
+// is one; its axis values are known.
+inline std::string ErrorText(const plan::Plan& p, const plan::Task* task) {
   const auto number = [](int64_t n) { return std::to_string(n); };
   std::string where = "task " + std::to_string(p.errorTask);
   std::string operand = "operand " + std::to_string(p.errorOperand);
@@ -36,7 +37,8 @@ inline std::string ErrorText(const plan::Plan& p) {
     where = "a loop";
   } else if (p.errorCall < program::kCalls.size()) {
     const program::Call& call = program::kCalls[p.errorCall];
-    where += std::string(", ") + call.name + " (" + call.line + ")";
+    where += ", " + (task != nullptr ? TaskName(*task) : call.name) + " (" +
+             call.line + ")";
     if (p.errorOperand < plan::kOperands &&
         call.operands[p.errorOperand] != nullptr) {
       operand = call.operands[p.errorOperand];
@@ -61,7 +63,7 @@ inline std::string ErrorText(const plan::Plan& p) {
       return where + ": extents of partial tiles differ: " + found + " and " +
              bound;
     case plan::kEmptyTile:
-      return where + ": " + operand + " has no elements, but others have";
+      return where + ": " + operand + " has elements, but another tile has none";
     case plan::kOverlap:
       return where + ": " + operand + " overlaps another operand";
     case plan::kNoRow:
