@@ -12,7 +12,7 @@ from pto_wsp.ascend.names import comment, place_of
 from pto_wsp.schedule import WindowMode
 from pto_wsp.types import DType
 
-__all__ = ["ERRORS", "VERSION", "plan_h"]
+__all__ = ["ERRORS", "VERSION", "constant_array", "plan_h"]
 
 VERSION = 1
 ERRORS = (
@@ -149,14 +149,14 @@ def _tables(e: Emission) -> str:
         "",
         "// Per tensor: its elements; whether tasks write to it; the size of its",
         "// largest tile in each dimension.",
-        *_array("constexpr Type kType[kTensors]", types),
-        *_array("constexpr bool kWritten[kTensors]", written),
-        *_array("constexpr int64_t kCell[kTensors][kMaxRank]", cells),
+        *constant_array("constexpr Type kType[kTensors]", types),
+        *constant_array("constexpr bool kWritten[kTensors]", written),
+        *constant_array("constexpr int64_t kCell[kTensors][kMaxRank]", cells),
         "",
     ])  # fmt: skip
 
 
-def _array(start: str, values: Sequence[str]) -> Iterable[str]:
+def constant_array(start: str, values: Sequence[str]) -> Iterable[str]:
     """A constant array, on as many lines as it needs."""
     whole = f"{start} = {{{', '.join(values)}}};"
     if len(whole) <= 80:
