@@ -403,7 +403,7 @@ class _Task:
         """At(b), Rows(0, 16), Cols(j * 64, 64)."""
         tile = binding.param.node.tile
         constant = constant_of(dim.start)
-        start = self.hole(constant) if constant is not None and dim.role == "fixed" else None
+        start = self.hole(constant) if constant is not None else None
         size = {"rows": tile.rows, "cols": tile.cols}.get(dim.role, 1)
         return _dim_text(dim, size, apart or (dim.role == "cols") != (tile.cols > 1), scope, start)
 

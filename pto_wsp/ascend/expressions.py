@@ -156,9 +156,28 @@ def _binary(expr: Expr, scope: Scope) -> Text:
     if expr.a in ("&", "|", "^"):
         op, binds = (expr.a * 2, _LOGIC) if a.type == "bool" else (expr.a, _BIT)
         return _full(f"{a.inside(binds)} {op} {b.inside(binds)}", a.type, binds)
+    known = _known(expr.a, a, b)
+    if known is not None:
+        return _literal(known, "bool")
     if a.type != b.type:
         return _full(f"aicpu::Compare({a.text}, {b.text}) {expr.a} 0", "bool", _COMPARE)
     return _full(f"{a.inside(_COMPARE)} {expr.a} {b.inside(_COMPARE)}", "bool", _COMPARE)
+
+
+_COMPARE_WITH: dict[str, tuple[bool, bool, bool]] = {
+    "<": (True, False, False), "<=": (True, True, False), ">": (False, False, True), ">=": (False, True, True),
+    "==": (False, True, False), "!=": (True, False, True),
+}  # fmt: skip
+"""What an operator makes of less, equal, more."""
+
+
+def _known(op: str, a: Text, b: Text) -> bool | None:
+    """A comparison that has only one outcome; compilers warn of those."""
+    can = (a.low < b.high, a.low <= b.high and b.low <= a.high, a.high > b.low)
+    if a.text == b.text:
+        can = (False, True, False)
+    outcomes = {_COMPARE_WITH[op][k] for k in range(3) if can[k]}
+    return outcomes.pop() if len(outcomes) == 1 else None
 
 
 _COMPUTE: dict[str, Callable[[int, int], int]] = {

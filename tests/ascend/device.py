@@ -173,9 +173,8 @@ def _task(values: list[int], e: Emission, number: int) -> Task:
         tiles.append(Tile(tensor, offset, row_stride * (rows > 1), col_stride * (cols > 1), rows, cols))
     words = rest[6 * len(c.tiles) :]
     scalars = len(c.scalars)
-    return Task(
-        call, kernel, target, level, tuple(tiles), tuple(words[scalars : scalars + len(c.task.axes)]), tuple(words[:scalars])
-    )
+    axes = tuple(words[scalars : scalars + len(c.task.axes)])
+    return Task(call, kernel, target, level, tuple(tiles), axes, tuple(words[:scalars]))
 
 
 def _check_queue(tasks: list[Task], queue: list[int], workers: int) -> None:

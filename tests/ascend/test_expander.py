@@ -1,8 +1,6 @@
-"""The task generator, compiled for this machine, against the simulator's expansion: field by field, in program order."""
+"""The task generator, compiled for this machine, against the simulator's expansion, field by field."""
 
 from __future__ import annotations
-
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from pto_wsp import (
-    Dense,
     DenseDyn,
     Deps,
     DispatchPolicy,
@@ -19,13 +16,18 @@ from pto_wsp import (
     InOut,
     Out,
     P,
+    Pools,
     Ragged,
+    ReadyPolicy,
     Scalar,
     Sparse,
+    StartPolicy,
     Symbol,
     TaskWindow,
     Tensor,
     Tile,
+    TimingPolicy,
+    TracePolicy,
     WindowMode,
     combine,
     cond,
@@ -42,7 +44,6 @@ from pto_wsp import (
 )
 from pto_wsp.ascend.emission import emission
 from pto_wsp.errors import CompileError, ScheduleError
-from pto_wsp.schedule import Schedule
 from pto_wsp.scalar_expr import slot_bool, slot_i64, slot_u64, symbol_u64
 from tests.ascend.device import Expanders, Inputs, Refused, expected
 
@@ -71,7 +72,7 @@ def made(work, **options):
     return emission(work.tree(), config, **options)
 
 
-# ---- random workloads --------------------------------------------------------------------------------------------------
+# ---- random workloads ----------------------------------------------------------------------------------------------
 
 SLOTS = (0, 7, 255)
 slots = st.sampled_from(SLOTS)
@@ -118,7 +119,8 @@ schedules = st.tuples(
 class Tensors:
     def __init__(self, seed):
         rng = np.random.default_rng(seed)
-        shapes = {"X": ((20, 31), I32), "Y": ((20, 31), I32), "L": ((10, 5), F32), "M": ((10, 34), F32), "D": ((4, 6), I32)}
+        shapes = {"X": ((20, 31), I32), "Y": ((20, 31), I32), "D": ((4, 6), I32)}
+        shapes |= {"L": ((10, 5), F32), "M": ((10, 34), F32)}
         self.arrays = {
             name: rng.integers(-2, 9, shape).astype(dtype.numpy) for name, (shape, dtype) in shapes.items()
         }
@@ -232,3 +234,218 @@ def test_random_workloads(specs, seed):
 
 def without_level(task):
     return (task.call, task.kernel, task.target, task.tiles, task.axes, task.scalars)
+
+
+# ---- expressions ---------------------------------------------------------------------------------------------------
+
+
+def expressions(i, j):
+    """Whatever a key may compute; loops i and j run over small numbers."""
+    n, m = symbol_u64("n"), symbol_u64("m")
+    return [
+        i * 3 - j * 7 + 2,
+        -i - 5,
+        (i - 4) // 3 * 100 + (i - 4) % 3,
+        (j - 3) // (i - 2) + (j - 3) % (i - 2),
+        i * 0x7FFFFFFFFFFFFFFF + j * 0x7FFFFFFFFFFFFFF1,
+        -((i - 5) * (1 << 62)),
+        n * m + 7,
+        n - m,
+        m // (i.cast_u64()) + m % j.cast_u64(),
+        (m << i) ^ (m >> (j + 60)),
+        m << 64,
+        (i - 3 < n).where(1, 2) + (i - 3 < m).where(10, 20) + (m > j - 5).where(100, 200),
+        (i == n) & (j != 2) | ~(i < j),
+        (i - 2 == m).where(i, j),
+        m & 12 | 3,
+        ~m,
+        i.cast_bool() & (i // 2).cast_bool(),
+        (i > 2).where((j > 1).where(7, 8), -(1 << 63)),
+        (n.cast_i64() - 9) % 4,
+        (n < 0).where(1, 2) + (n >= 0).where(5, 6) + (i == i).where(3, 4),
+    ]
+
+
+def test_expressions_have_one_meaning():
+    """Axis values and a key of every form: what C++ computes is what the simulator does."""
+    t = Tensors(0)
+
+    @workload
+    def keyed():
+        for i, j in P(6, DenseDyn(5), names=["i", "j"]):
+            update[(*expressions(i + 0, j + 0),)](x=t.X[0:2, 0:4], c=1)
+
+    def key(task):
+        return sum((e.cast_u64() for e in expressions(task.get("i"), task.get("j"))), symbol_u64("n"))
+
+    e, inputs = made(keyed().dispatch(DispatchPolicy.affinity(key, 60_000))), Inputs(symbols=SYMBOLS)
+    (found,) = Expanders([e]).run(0, inputs)
+    assert found == expected(e, inputs)
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+
+
+@kernel
+def two(x: In[Tile[2, 4, I32]], y: In[Tile[2, 4, I32]], out: Out[Tile[2, 4, I32]]):
+    pto.store(out, x + y)
+
+
+@kernel
+def product(a: In[Tile[16, 16, DType.F16]], b: In[Tile[16, 16, DType.F16]], out: Out[Tile[16, 16, DType.F32]]):
+    pto.store(out, pto.matmul(a, b))
+
+
+def wrong_programs():
+    """Name -> (workload, error, task, what was found, inputs)."""
+    x, y = Tensor(None, (8, 12), I32), Tensor(None, (3, 8, 12), I32)
+    f = Tensor(None, (2, 2, 1 << 20), F32)
+    s = Ragged(2, [1, 2])
+
+    def outside(i):
+        return task(update, [i], {"x": x[i * 4 : i * 4 + 2, 0:4], "c": 1})
+
+    def third(i):
+        return task(update, [i], {"x": y[i, 0:2, 0:4], "c": 1})
+
+    def far(i):
+        return task(line, [i], {"x": f[0, 0, i * (1 << 61) : i * (1 << 61) + 5], "out": f[1, 0, 0:5], "k": 1.0})
+
+    def uneven(i):
+        return task(two, [i], {"x": x[i * 3 : i * 3 + 2, 0:4], "y": x[0:2, 8:12], "out": y[0, 0:2, 0:4]})
+
+    def clash(i):
+        return task(two, [i], {"x": x[0:2, i : i + 4], "y": y[0, 0:2, 0:4], "out": x[0:2, 2:6]})
+
+    def row(i):
+        return parallel_for(s[i], lambda j: task(update, [i, j], {"x": y[i, 0:2, 0:4], "c": 1}))
+
+    return {
+        "outside": (parallel_for(DenseDyn(4), outside), "kOutOfTensor", 3, 12, {}),
+        "index": (parallel_for(DenseDyn(3), third), "kOutOfTensor", 3, 3, {"sizes": [5]}),
+        "overflow": (parallel_for(DenseDyn(9), far), "kOutOfTensor", 1, 1 << 61, {}),
+        "uneven": (parallel_for(DenseDyn(3), uneven), "kDisagree", 2, 2, {"arrays": {0: np.zeros((7, 12), np.int32)}}),
+        "clash": (parallel_for(3, clash), "kOverlap", 0, 2, {}),
+        "row": (parallel_for(DenseDyn(3), row), "kNoRow", None, 2, {}),
+        "window": (
+            parallel_for(3, third).task_graph(window=TaskWindow(31, "bytes")), "kWindowTooSmall", 0, 32, {},
+        ),
+        "abort": (
+            parallel_for(3, third).task_graph(window=TaskWindow(2, mode=WindowMode.ABORT)), "kWindowFull", 2, 2, {},
+        ),
+    }  # fmt: skip
+
+
+def test_what_the_generator_refuses():
+    """An error with its task and operand, before anything is written to the table for it."""
+    programs = wrong_programs()
+    emissions = {name: made(program[0]) for name, program in programs.items()}
+    compiled = Expanders(list(emissions.values()))
+    for k, (name, (_, error, number, found, changed)) in enumerate(programs.items()):
+        e = emissions[name]
+        arrays = [changed.get("arrays", {}).get(t.number, t.tensor.array()) for t in e.tensors]
+        with pytest.raises(Refused) as refused:
+            compiled.run(k, Inputs(sizes=changed.get("sizes"), arrays=arrays))
+        assert refused.value.error == error, name
+        assert number is None or refused.value.task == number, name
+        assert found is None or refused.value.found == found, name
+
+
+STEAL = DispatchPolicy.work_steal(2)
+REFUSED = {
+    "DispatchPolicy.work_steal": lambda w: w.dispatch(STEAL),
+    "TimingPolicy.batched": lambda w: w.timing(TimingPolicy.batched(2)),
+    "TimingPolicy.rate_limit": lambda w: w.timing(TimingPolicy.rate_limit(5)),
+    "TimingPolicy.interleaved": lambda w: w.timing(TimingPolicy.interleaved(2)),
+    "BENCHMARK": lambda w: w.task_graph(window=TaskWindow(3, mode=WindowMode.BENCHMARK)),
+    "Pools.by_exec_unit": lambda w: w.task_graph(pools=Pools.by_exec_unit()),
+    "Pools.custom": lambda w: w.task_graph(pools=Pools.custom(lambda t: 0)),
+    "ReadyPolicy.priority": lambda w: w.task_graph(ready=ReadyPolicy.priority(lambda t: t.params[0])),
+    "ReadyPolicy.work_steal": lambda w: w.task_graph(ready=ReadyPolicy.work_steal()),
+    "StartPolicy.threshold": lambda w: w.task_graph(start=StartPolicy.threshold(3)),
+    "TracePolicy.cycles": lambda w: w.task_graph(trace=TracePolicy.cycles(lambda t: 3)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_directives_that_the_device_cannot_keep(name):
+    x = Tensor(None, (2, 4), I32)
+    with pytest.raises(ScheduleError, match=name.replace(".", r"\.")) as refused:
+        made(REFUSED[name](task(update, [0], {"x": x, "c": 1})))
+    assert "Use" in str(refused.value) or "use" in str(refused.value)
+    assert refused.value.primitive
+
+
+def test_columns_have_to_lie_next_to_each_other():
+    x = Tensor(None, (4, 6, 3), I32)
+    work = task(move, [0], {"x": x[:, :, 0], "out": x[:, :, 1]})
+    with pytest.raises(CompileError, match="columns of x .* lie 3 elements apart"):
+        made(work)
+
+
+def test_shared_memory():
+    a = np.zeros((4, 6), np.int32)
+    x, y = Tensor(a, (4, 6), I32), Tensor(a, (4, 6), I32)
+    with pytest.raises(CompileError, match="share memory"):
+        made(task(move, [0], {"x": x, "out": y}))
+
+
+# ---- edges ---------------------------------------------------------------------------------------------------------
+
+
+def test_explicit_edges():
+    t = Tensors(0)
+
+    @workload
+    def chained():
+        for i in P(3):
+            first = move[i](x=t.X[i * 4 : i * 4 + 4, 0:6], out=t.Y[i * 4 : i * 4 + 4, 0:6])
+            update[i](x=t.X[0:2, 20:24], c=1)
+            update[i](x=t.X[4 * i : 4 * i + 2, 8:12], c=2, after=[first])
+
+    e = made(chained().task_graph(deps=Deps.explicit()))
+    (found,) = Expanders([e]).run(0)
+    assert found == expected(e)
+    assert [task.level for task in found if task.call == 2] == [1, 1, 1]
+    with pytest.raises(ScheduleError, match=r"after=.*Deps\.explicit"):
+        made(chained())
+
+
+def test_text_does_not_grow_with_tasks():
+    """A million tasks are a loop; a thousand unrolled calls share one function."""
+    t = Tensors(0)
+
+    @workload
+    def loops(n):
+        for i in P(n):
+            update[i](x=t.X[0:2, 0:4], c=i)
+
+    @workload
+    def unrolled(n):
+        for i in range(n):
+            update[i](x=t.X[i % 19 : i % 19 + 2, 0:4], c=i)
+
+    from pto_wsp.ascend import expander
+
+    texts = [expander.expand_aicpu(made(loops(n))) for n in (7, 9)]
+    assert texts[0].replace("7", "9") == texts[1]
+    assert len(texts[0]) < 3000
+    text = expander.expand_aicpu(made(unrolled(1000)))
+    assert text.count("bool Task") == 1
+    assert len(text) < 100_000
+    assert max(map(len, text.splitlines())) <= 90
+
+
+def test_names_of_the_users_stay_out_of_the_text():
+    evil = 'x; } int main() { system("rm"); } //\n*/ #include <evil> \\'
+    x = Tensor(None, (8, 8, 12), I32)
+
+    @workload
+    def work():
+        for i in P(DenseDyn(3), names=[evil]):
+            update[i, evil](x=x[i, 0:2, 0:4], c=Symbol(evil))
+
+    e = made(work().named(evil).dispatch(DispatchPolicy.affinity(lambda t: t.tags[evil], 3)))
+    inputs = Inputs(symbols={evil: 5})
+    (found,) = Expanders([e]).run(0, inputs)
+    assert found == expected(e, inputs)
