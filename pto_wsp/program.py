@@ -72,6 +72,7 @@ from pto_wsp.types import DenseDyn, Ragged, RaggedRow, Sparse, SparseRow, Tensor
 if TYPE_CHECKING:
     from pto_wsp.ascend.onhost import HostRun
     from pto_wsp.ascend.project import Project, Sources
+    from pto_wsp.sim.why import TaskReport
 
 __all__ = ["ExecutionTrace", "Program", "ProgramStats", "Simulation", "TraceEvent", "TraceLevel"]
 
@@ -255,8 +256,11 @@ class Program:
     # ---- the clock
 
     @show_user_frames()
-    def simulate(self, schedule: Schedule | None = None) -> Simulation:
+    def simulate(self, schedule: Schedule | None = None, *, cycles: Any = None) -> Simulation:
         """Run the clock without the kernels, under another schedule or the program's own.
+
+        cycles  that tasks take: a number, an expression or function of the task, a dict of these by kernel (or its
+                name), a model with a method cycles(graph), see sim/cycles.py; None: what their instructions add up to
 
         What the program has decided by its own results is played again from the last execute().
 
@@ -265,7 +269,7 @@ class Program:
         """
         begin = time.perf_counter_ns()
         snapshot = self.snapshot()
-        found = snapshot.simulate(schedule)
+        found = snapshot.simulate(schedule, cycles)
         if "hazards" in self._checks and found.schedule is not None:
             checks.look_for(("hazards",), snapshot, found.schedule)
         self._note(
@@ -325,6 +329,15 @@ class Program:
     def timeline(self) -> Timeline:
         """When each task ran, and where, under the program's schedule and its present sizes."""
         return self.simulate().timeline()
+
+    @show_user_frames()
+    def task(self, number: int) -> TaskReport:
+        """One task by its number in program order, under the program's schedule: where and when it runs, why it starts
+        then, what it waits for, what waits for it, what it touches. To ask for several, keep `program.simulate()`.
+
+        raises  UsageError when there is no such task
+        """
+        return self.simulate().task(number)
 
     # ---- sources for the NPU
 

@@ -30,7 +30,7 @@ from pto_wsp.sim.loops import Loop
 from pto_wsp.sim.simulation import Snapshot
 from pto_wsp.sim.touch import Touch, shared, tasks_at
 
-__all__ = ["check"]
+__all__ = ["Gathered", "check", "gather_all", "inferred_edges"]
 
 _Int = NDArray[np.int64]
 
@@ -363,6 +363,39 @@ def in_order(
     return 0
 
 
+def link(
+    count: int, tasks: Any, touched: Any, first: Any, piece: Any, writer: Any, readers: Any, reader: Any,
+    following: Any, pairs: Any,
+) -> int:  # fmt: skip
+    """Edges from the last writer of each piece, and to a writer from its readers since; as in `sweep_lists`, but of
+    tasks. How many words of `pairs` are filled.
+    """
+    top, filled = 0, 0
+    for access in range(count):
+        tile, writes, task = touched[access] >> 1, touched[access] & 1, tasks[access]
+        for at in range(first[tile], first[tile + 1]):
+            here = piece[at]
+            known = readers[here]
+            if writer[here] >= 0 and writer[here] != task and (writes == 0 or known < 0):
+                pairs[filled], pairs[filled + 1] = writer[here], task
+                filled += 2
+            if writes == 0:
+                reader[top], following[top] = task, known
+                readers[here] = top
+                top += 1
+                continue
+            while known >= 0:
+                if reader[known] != task:
+                    pairs[filled], pairs[filled + 1] = reader[known], task
+                    filled += 2
+                elif following[known] < 0 and writer[here] >= 0 and writer[here] != task:
+                    pairs[filled], pairs[filled + 1] = writer[here], task
+                    filled += 2
+                known = following[known]
+            writer[here], readers[here] = task, -1
+    return filled
+
+
 _GATHER = Loop(
     gather, "i64", "i64", "i32[]", "i32[]", "i64[]", "i64", "i64", *["i64[]"] * 5, "i32[]", "i32[]", "i64[]", "i64[]",
     "i64[]",
@@ -371,6 +404,7 @@ _ENTER_ALL = Loop(enter_all, "i64", "i64[]", "i64[]")
 _LABEL = Loop(label, "i64", "i64", "i64[]", "i64[]", "i64[]", "i32[]")
 _SWEEP = Loop(sweep, "i64", "i32[]", "i32[]", "i64[]", "i64[]", "i64", "i32[]", "i32[]", "i32[]", "i64[]")
 _FRONTIERS = Loop(frontiers, "i64", "i64", *["i64[]"] * 3, "i32[]", "i64[]", "i32[]", "i64[]")
+_LINK = Loop(link, "i64", "i32[]", "i32[]", *["i64[]"] * 7)
 _SWEEP_LISTS = Loop(
     sweep_lists, "i64", "i32[]", "i32[]", "i64[]", "i64[]", "i32[]", "i32[]", "i64[]", "i32[]", "i64[]", "i64",
     *["i64[]"] * 6,
@@ -380,8 +414,17 @@ _SWEEP_LISTS = Loop(
 # ---- what the first pass keeps
 
 
-class _Gathered:
-    """What all tasks touch, and how they are ordered."""
+class Gathered:
+    """What all tasks touch, and how they are ordered.
+
+    labels           per task, see `label`
+    edges            explicit ones: pairs of tasks, by the later one
+    tasks, touched   per access its task, and 2 * number of the tile, + 1 if it is written
+    distinct         [tiles, TILE_SIZE] the tiles
+    """
+
+    labels: NDArray[np.int32]
+    distinct: _Int
 
     def __init__(self, expansion: Expansion, uses: TileUses, cold: NDArray[np.bool_]) -> None:
         self.params = uses.params
@@ -467,26 +510,78 @@ def check(snapshot: Snapshot, exact: bool = False) -> None:
 
 def _find(snapshot: Snapshot, exact: bool) -> tuple[int, int] | None:
     """Two such tasks, the earlier one first; None when there are none."""
-    expansion = snapshot.expansions.of_any()
-    places = [snapshot.places[tensor] for tensor in expansion.tensors]
-    uses = TileUses(expansion.calls, places)
-    gathered = _Gathered(expansion, uses, _cold(expansion, uses))
-    consume = gathered.add if (gathered.uses[SPACE::USE_SIZE] >= 0).any() else _ignore  # the tiles are checked anyway
-    host = None if snapshot.log is None else Replaying(snapshot.log)
-    expansion.run(snapshot.inputs(expansion), expansion.table(), consume, host=host)
-    gathered.finish()
+    gathered = gather_all(snapshot, snapshot.expansions.of_any(), needed=True)
     if not len(gathered.tasks):
         return None
+    general = exact or len(gathered.edges) > 0
+    tiles = _tiles(gathered)
+    cut = _cut(snapshot, gathered, tiles, flat=general)
+    return _sweep_lists(gathered, cut, tiles, exact) if general else _sweep(gathered, cut)
+
+
+def gather_all(snapshot: Snapshot, expansion: Expansion, needed: bool = False) -> Gathered:
+    """What all tasks touch, and how they are ordered.
+
+    needed   only if some of them could meet
+    raises   RegionError for a task outside its array
+    """
+    if expansion.pipeline is not None:
+        raise ScheduleError(
+            f"{snapshot.name} is a pipeline: its tasks are put in order by channels, which the search for races does "
+            "not follow. Tasks take effect in the order of simulated time there, the same in every run.", "check"
+        )  # fmt: skip
+    places = [snapshot.places[tensor] for tensor in expansion.tensors]
+    uses = TileUses(expansion.calls, places)
+    gathered = Gathered(expansion, uses, _cold(expansion, uses))
+    idle = needed and not (gathered.uses[SPACE::USE_SIZE] >= 0).any()
+    host = None if snapshot.log is None else Replaying(snapshot.log)
+    expansion.run(snapshot.inputs(expansion), expansion.table(), _ignore if idle else gathered.add, host=host)
+    gathered.finish()
+    return gathered
+
+
+def _tiles(gathered: Gathered) -> cells.Lines:
+    distinct = gathered.distinct
+    return cells.normal(distinct[:, TILE_SPACE], distinct[:, TILE_ITEM], distinct[:, :TILE_WORDS])
+
+
+def _cut(snapshot: Snapshot, gathered: Gathered, tiles: cells.Lines, flat: bool) -> cells.Cells:
+    places = [snapshot.places[tensor] for tensor in snapshot.expansions.of_any().tensors]
     space_of, _ = regions.spaces_of(places)
     bases: list[list[int]] = [[] for _ in range(int(space_of.max(initial=-1)) + 1)]
     for place, space in zip(places, space_of.tolist(), strict=True):
         bases[space].append(regions.first_byte(place))
-    distinct = gathered.distinct
-    tiles = cells.normal(distinct[:, TILE_SPACE], distinct[:, TILE_ITEM], distinct[:, :TILE_WORDS])
-    weight = np.bincount(gathered.touched >> 1, minlength=len(tiles))
-    general = exact or len(gathered.edges) > 0
-    cut = cells.cut(tiles, bases, weight, flat=general)
-    return _sweep_lists(gathered, cut, tiles, exact) if general else _sweep(gathered, cut)
+    return cells.cut(tiles, bases, np.bincount(gathered.touched >> 1, minlength=len(tiles)), flat)
+
+
+def _regions(tiles: cells.Lines) -> _Int:
+    """Per tile, a number that identical tiles share."""
+    columns = np.stack(tiles.columns(), axis=1)
+    return np.unique(columns, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def inferred_edges(snapshot: Snapshot, gathered: Gathered, exact: bool) -> _Int:
+    """[edges, 2] edges between tasks that touch the same bytes, one of them writing: from the last writer, and to a
+    writer also from those that have read since. What follows from these is left out.
+
+    exact   only between tasks that touch identical regions
+    """
+    if not len(gathered.tasks):
+        return np.zeros((0, 2), np.int64)
+    tiles = _tiles(gathered)
+    if exact:
+        region = _regions(tiles)
+        cut = cells.Cells(np.arange(len(tiles) + 1), region, int(region.max()) + 1, 1)
+    else:
+        cut = _cut(snapshot, gathered, tiles, flat=True)
+    most = int(np.diff(cut.first)[gathered.touched >> 1].sum())
+    writer, readers = (np.full(cut.nodes, -1, np.int64) for _ in range(2))
+    reader, following, pairs = np.zeros(most, np.int64), np.zeros(most, np.int64), np.zeros(4 * most, np.int64)
+    count = len(gathered.tasks)
+    found = _LINK(
+        count, count, gathered.tasks, gathered.touched, cut.first, cut.piece, writer, readers, reader, following, pairs
+    )
+    return np.unique(pairs[:found].reshape(-1, 2), axis=0)
 
 
 def _ignore(table: TaskTable) -> None:
@@ -504,7 +599,7 @@ def _cold(expansion: Expansion, uses: TileUses) -> NDArray[np.bool_]:
     return cold
 
 
-def _sweep(gathered: _Gathered, cut: cells.Cells) -> tuple[int, int] | None:
+def _sweep(gathered: Gathered, cut: cells.Cells) -> tuple[int, int] | None:
     found = np.zeros(2, np.int64)
     state = (np.full(cut.nodes * cut.parts, -1, np.int32) for _ in range(2))
     if not _SWEEP(
@@ -515,11 +610,10 @@ def _sweep(gathered: _Gathered, cut: cells.Cells) -> tuple[int, int] | None:
     return int(np.flatnonzero(gathered.labels == found[1])[0]), int(gathered.tasks[found[0]])
 
 
-def _sweep_lists(gathered: _Gathered, cut: cells.Cells, tiles: cells.Lines, exact: bool) -> tuple[int, int] | None:
+def _sweep_lists(gathered: Gathered, cut: cells.Cells, tiles: cells.Lines, exact: bool) -> tuple[int, int] | None:
     tasks, touched, count = gathered.tasks, gathered.touched, len(gathered.tasks)
     set_of, ends, pool = _frontiers(gathered)
-    columns = np.stack(tiles.columns(), axis=1)
-    region = np.unique(columns, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    region = _regions(tiles)
     begins = np.searchsorted(tasks, np.arange(len(gathered.labels) + 1)).astype(np.int64)
     reads = int(np.diff(cut.first)[touched[touched & 1 == 0] >> 1].sum())
     found = np.zeros(2, np.int64)
@@ -532,7 +626,7 @@ def _sweep_lists(gathered: _Gathered, cut: cells.Cells, tiles: cells.Lines, exac
     return int(tasks[found[1]]), int(tasks[found[0]])
 
 
-def _frontiers(gathered: _Gathered) -> tuple[NDArray[np.int32], _Int, NDArray[np.int32]]:
+def _frontiers(gathered: Gathered) -> tuple[NDArray[np.int32], _Int, NDArray[np.int32]]:
     """The sets of `frontiers`."""
     tasks, events = len(gathered.labels), len(gathered.events)
     set_of = np.zeros(tasks, np.int32)

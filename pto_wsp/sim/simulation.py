@@ -11,12 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from pto_wsp.errors import ScheduleError, UsageError
 from pto_wsp.lower.expand import Expansion, Inputs, expand
 from pto_wsp.lower.places import Place, Placed
 from pto_wsp.lower.tasks import TaskTable
+from pto_wsp.scalar_expr import LoopVar
 from pto_wsp.schedule import Schedule
 from pto_wsp.sim import channels, regions
 from pto_wsp.sim.cycles import Durations, durations_of
@@ -28,8 +30,11 @@ from pto_wsp.sim.keys import Keys, columns_of, shape_of
 from pto_wsp.sim.settings import EXEC_UNITS, Settings, brief, check_explicit_edges
 from pto_wsp.sim.stats import ProgramStats
 from pto_wsp.sim.timeline import Recorder, Timeline
-from pto_wsp.trace.tree import Loop, WorkloadTree
+from pto_wsp.trace.tree import Loop, WorkloadTree, walk
 from pto_wsp.types import Ragged, Sparse, Tensor
+
+if TYPE_CHECKING:
+    from pto_wsp.sim.why import Reports, TaskReport
 
 __all__ = [
     "Expansions",
@@ -103,6 +108,11 @@ class Snapshot:
     def tree(self) -> WorkloadTree:
         """The workload."""
         return self.expansions.tree
+
+    @property
+    def loops(self) -> list[LoopVar]:
+        """The variables of its loops, in the order of its text."""
+        return [node.var for node in walk(self.tree.root) if isinstance(node, Loop)]
 
     def __str__(self) -> str:
         """All of it as text, for another process or a file; see snapshot_text.py."""
@@ -187,6 +197,14 @@ class Simulation(ProgramStats):
         assert self._replay is not None
         return self._replay.timeline()
 
+    def task(self, number: int) -> TaskReport:
+        """One task by its number in program order: where and when it ran, and why it started then.
+
+        raises  UsageError when there is no such task
+        """
+        assert self._replay is not None
+        return self._replay.reports.task(number)
+
 
 @dataclass(frozen=True, eq=False)
 class Replay:
@@ -217,6 +235,13 @@ class Replay:
         host = None if log is None else Replaying(log)
         expansion.run(inputs, expansion.table(), tick, host=host, clock=clock_of(engine))
         return engine
+
+    @cached_property
+    def reports(self) -> Reports:
+        """What is said about single tasks."""
+        from pto_wsp.sim.why import Reports
+
+        return Reports(self, self.timeline())
 
     def timeline(self) -> Timeline:
         """When each task would run, and where."""

@@ -13,6 +13,7 @@ from pto_wsp.lower.bindings import Call
 from pto_wsp.lower.expand import Expansion
 from pto_wsp.lower.places import Placed, address_of
 from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
+from pto_wsp.sim.channels import ChannelEngine
 from pto_wsp.sim.decisions import Replaying
 from pto_wsp.sim.simulation import Snapshot
 
@@ -80,9 +81,10 @@ def tasks_at(snapshot: Snapshot, expansion: Expansion, numbers: Sequence[int]) -
         if len(found) == len(set(numbers)):
             raise _Enough
 
-    host = None if snapshot.log is None else Replaying(snapshot.log)
+    host, inputs = None if snapshot.log is None else Replaying(snapshot.log), snapshot.inputs(expansion)
+    clock = None if expansion.pipeline is None else ChannelEngine.of(expansion.pipeline, inputs)
     try:
-        expansion.run(snapshot.inputs(expansion), expansion.table(), look, host=host)
+        expansion.run(inputs, expansion.table(), look, host=host, clock=clock)
     except _Enough:
         pass
     return [found[number] for number in numbers]
