@@ -45,7 +45,8 @@ class Body:
     @property
     def loops(self) -> str:
         """Refused: a body that is not traced has no loop nests."""
-        raise UsageError(f"{self._body.__name__} is a CPU body, which has no loop nests of ours; numba made its .llvm and .asm.")
+        name = self._body.__name__
+        raise UsageError(f"{name} is a CPU body, which has no loop nests of ours; numba made its .llvm and .asm.")
 
     @property
     def ir(self) -> str:
