@@ -5,9 +5,15 @@
 #include <cassert>
 #include <cstdio>
 
+namespace pto_shim {
+
+void GiveWay(const Call &call);
+
+}   // namespace pto_shim
+
 namespace AscendC {
 
 template <typename... Args> inline int printf(const char *format, Args... args) { return std::fprintf(stderr, format, args...); }
-inline void DataStoreBarrier() {}
+inline void DataStoreBarrier(pto_shim::Loc at = pto_shim::Loc::Here()) { pto_shim::GiveWay({"DataStoreBarrier", at}); }
 
 }   // namespace AscendC

@@ -93,6 +93,7 @@ PTO_SHIM_FN void NeedIdle(const Call &call) { NeedDone(call, TheHost().known, &T
 PTO_SHIM_FN void StreamReturned(const Call &call, void *stream, uint32_t code)
 {
     CheckGuards(call);
+    FinishParked(false);
     if (code != 0) {
         TheHost().failed[stream] = code;
     }
@@ -195,6 +196,7 @@ PTO_ACL aclrtSynchronizeStream(aclrtStream stream, pto_shim::Loc at)
     pto_shim::Call call{"aclrtSynchronizeStream", at};
     pto_shim::NeedDevice(call);
     pto_shim::NeedHandle(call, stream, "stream");
+    pto_shim::FinishParked(true);
     pto_shim::HostState &h = pto_shim::TheHost();
     pto_shim::JoinClock(h.known, h.streams[stream].known);
     auto it = h.failed.find(stream);
@@ -208,6 +210,7 @@ PTO_ACL aclrtSynchronizeStream(aclrtStream stream, pto_shim::Loc at)
 PTO_ACL aclrtSynchronizeDevice(pto_shim::Loc at)
 {
     pto_shim::NeedDevice({"aclrtSynchronizeDevice", at});
+    pto_shim::FinishParked(true);
     for (auto &entry : pto_shim::TheHost().streams) {
         pto_shim::JoinClock(pto_shim::TheHost().known, entry.second.known);
     }

@@ -6,7 +6,9 @@
 
 namespace pto_shim {
 
-void RunLaunch(const Call &call, void (*body)(void *), void *context, int64_t blocks);
+// Comes back when all cores are done, or when all of them look at GM that only the control CPU will write.
+void RunLaunch(const Call &call, void (*body)(void *), void *context, int64_t blocks, void (*drop)(void *));
+void FinishParked(bool must_end);
 // GM: memory of the shim with guard zones, or memory of the caller that is only made known.
 void *GmAllocate(uint64_t bytes, const char *name);
 void GmAdopt(void *addr, uint64_t bytes, const char *name, bool ready);
@@ -14,18 +16,18 @@ void GmSetReady(const void *addr, uint64_t bytes);
 bool GmRelease(void *addr);
 bool GmContains(const void *addr, uint64_t bytes);
 
-// Runs `kernel(args...)` on every core of `blocks` logical blocks; comes back when all are done.
+// Runs `kernel(args...)` on every core of `blocks` logical blocks.
 template <typename Kernel, typename... Args>
 inline void LaunchAt(Loc at, const char *name, Kernel *kernel, int64_t blocks, Args... args)
 {
     struct Bound {
         Kernel *kernel;
         std::tuple<Args...> args;
-    } bound{kernel, std::tuple<Args...>(args...)};
+    };
     RunLaunch({name, at}, [](void *p) {
         Bound *b = static_cast<Bound *>(p);
         std::apply(b->kernel, b->args);
-    }, &bound, blocks);
+    }, new Bound{kernel, std::tuple<Args...>(args...)}, blocks, [](void *p) { delete static_cast<Bound *>(p); });
 }
 template <typename Kernel, typename... Args> inline void Launch(Kernel *kernel, int64_t blocks, Args... args)
 {

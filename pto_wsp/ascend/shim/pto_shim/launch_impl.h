@@ -224,9 +224,12 @@ PTO_SHIM_FN bool Ready(const Run &l, const Core &core)
     if (core.wait == Wait::kFlag) {
         return !l.flags[static_cast<size_t>(core.number)][static_cast<size_t>(core.wait_flag)].arrived.empty();
     }
-    return core.wait == Wait::kAll && core.released;
+    return core.wait == Wait::kLook || (core.wait == Wait::kAll && core.released);
 }
 PTO_SHIM_FN void FinishRound(Run &l);
+PTO_SHIM_FN Clock Abroad(const Core &core, const Clock &c);
+PTO_SHIM_FN void TakeOver(Core &core, const Clock &c);
+PTO_SHIM_FN void NeedResidence(const Call &call, Run &l);
 PTO_SHIM_FN void Deadlock(Run &l)
 {
     const Core *stuck = nullptr;
@@ -248,20 +251,92 @@ PTO_SHIM_FN void Deadlock(Run &l)
     }
     Fail(stuck->wait_call, "deadlock: %d cores wait for flags that nobody sets: %s", named, all.c_str());
 }
-PTO_SHIM_FN void RunLaunch(const Call &call, void (*body)(void *), void *context, int64_t blocks)
+// Every core that can go on does; false when all are done.
+PTO_SHIM_FN bool GoRound(Run &l)
+{
+    FinishRound(l);
+    bool left = false, moved = false;
+    for (auto &c : l.cores) {
+        if (!c->done && Ready(l, *c)) {
+            c->wait = Wait::kNothing;
+            Resume(l, *c);
+            moved = true;
+        }
+        left = left || !c->done;
+    }
+    if (left && !moved) {
+        FinishRound(l);
+        bool ready = false;
+        for (auto &c : l.cores) {
+            ready = ready || (!c->done && Ready(l, *c));
+        }
+        if (!ready) {
+            Deadlock(l);
+        }
+    }
+    return left;
+}
+// Goes on until all cores are done (true), or all that do not wait for one another look at GM in vain.
+PTO_SHIM_FN bool GoOn(Run &l)
+{
+    constexpr int kPatience = 16;                  // rounds
+    uint64_t before = l.done_something;
+    for (int idle = 0; idle < kPatience; ++idle) {
+        if (!GoRound(l)) {
+            return true;
+        }
+        if (l.done_something != before) {
+            before = l.done_something;
+            idle = 0;
+        }
+        bool looks = false;
+        for (auto &c : l.cores) {
+            looks = looks || (!c->done && c->wait == Wait::kLook);
+        }
+        idle = looks ? idle : 0;
+    }
+    return false;
+}
+PTO_SHIM_FN void EndLaunch(Run &l)
+{
+    for (size_t number = 0; number < l.flags.size(); ++number) {
+        for (int f = 0; f < 16; ++f) {
+            const CrossFlag &flag = l.flags[number][static_cast<size_t>(f)];
+            size_t count = flag.arrived.size() + flag.sent[0].size() + flag.sent[1].size() + flag.sent[2].size();
+            if (count > 0) {
+                Core who;
+                Identify(l, who, static_cast<int>(number));
+                Fail({"CrossCoreSetFlag", l.flag_at[f]}, "flag %d of %s %d of group %d ends at %zu; every counter must return to zero",
+                     f, who.cube ? "AIC" : "AIV", who.sub, who.group, count);
+            }
+        }
+    }
+    l.drop(l.context);
+    TheMachine().launch = nullptr;
+    TheMachine().core = nullptr;
+    CheckGuards(l.call);
+}
+PTO_SHIM_FN void RunLaunch(const Call &call, void (*body)(void *), void *context, int64_t blocks, void (*drop)(void *))
 {
     Machine &m = TheMachine();
     if (m.launch != nullptr) {
         Fail(call, "a launch inside a kernel");
+    }
+    if (m.parked != nullptr) {
+        Fail(call, "a kernel that waits for the control CPU is still on the cores");
     }
     CheckRange(call, "number of blocks", blocks, 1, 65535);
     for (auto &g : m.gm) {
         g.second.shadow.clear();
         g.second.lines.clear();
     }
-    Run l;
+    m.told = m.heard = Clock();
+    auto run = std::make_unique<Run>();
+    Run &l = *run;
     l.body = body;
     l.context = context;
+    l.drop = drop;
+    l.call = call;
     l.blocks = blocks;
     m.launch = &l;
     int64_t total = 1;
@@ -278,44 +353,94 @@ PTO_SHIM_FN void RunLaunch(const Call &call, void (*body)(void *), void *context
             l.cores.pop_back();
         }
     }
-    for (bool left = true; left;) {
-        FinishRound(l);
-        left = false;
-        bool moved = false;
-        for (auto &c : l.cores) {
-            if (!c->done && Ready(l, *c)) {
-                c->wait = Wait::kNothing;
-                Resume(l, *c);
-                moved = true;
-            }
-            left = left || !c->done;
-        }
-        if (left && !moved) {
-            FinishRound(l);
-            bool ready = false;
-            for (auto &c : l.cores) {
-                ready = ready || (!c->done && Ready(l, *c));
-            }
-            if (!ready) {
-                Deadlock(l);
-            }
-        }
+    if (GoOn(l)) {
+        EndLaunch(l);
+    } else {
+        m.parked = std::move(run);
+        m.launch = nullptr;
     }
-    for (size_t number = 0; number < l.flags.size(); ++number) {
-        for (int f = 0; f < 16; ++f) {
-            const CrossFlag &flag = l.flags[number][static_cast<size_t>(f)];
-            size_t count = flag.arrived.size() + flag.sent[0].size() + flag.sent[1].size() + flag.sent[2].size();
-            if (count > 0) {
-                Core who;
-                Identify(l, who, static_cast<int>(number));
-                Fail({"CrossCoreSetFlag", l.flag_at[f]}, "flag %d of %s %d of group %d ends at %zu; every counter must return to zero",
-                     f, who.cube ? "AIC" : "AIV", who.sub, who.group, count);
+}
+
+// ---- the control CPU beside the cores -----------------------------------------------------------------------------
+
+// A core looks at a line of GM that it has not written: the others go on until it looks again. When the line has
+// changed, what the control CPU knew when it wrote is known here, too; some time passes first, more or less of it.
+PTO_SHIM_FN void LookAt(const Call &call, Core &core, uint64_t line)
+{
+    Run &l = *TheMachine().launch;
+    NeedResidence(call, l);
+    std::array<uint8_t, 64> now{};
+    auto wait = [&] {
+        core.wait = Wait::kLook;
+        core.wait_call = call;
+        Yield(core);
+        std::memcpy(now.data(), reinterpret_cast<const void *>(line * 64), 64);
+    };
+    wait();
+    auto known = core.looked.find(line);
+    if (known != core.looked.end() && known->second == now) {
+        return;
+    }
+    core.looks = core.looks * 1664525u + 1013904223u + static_cast<uint32_t>(core.number) + TheMachine().poison;
+    for (uint32_t rounds = known == core.looked.end() ? 0 : (core.looks >> 16) % 4; rounds > 0; --rounds) {
+        wait();
+    }
+    core.looked[line] = now;
+    ++l.done_something;
+    TakeOver(core, TheMachine().heard);
+}
+PTO_SHIM_FN void WroteBack(Core &core)
+{
+    ++TheMachine().launch->done_something;
+    TheMachine().told.Join(Abroad(core, core.issue));
+}
+// The control CPU looks at GM: the cores go on for a round.
+PTO_SHIM_FN void GiveWay(const Call &call)
+{
+    Machine &m = TheMachine();
+    if (m.core != nullptr) {
+        Fail(call, "belongs to the control CPU");
+    }
+    m.heard.Join(m.told);
+    if (m.parked == nullptr) {
+        return;
+    }
+    m.launch = m.parked.get();
+    uint64_t before = m.launch->done_something;
+    if (!GoRound(*m.launch)) {
+        std::unique_ptr<Run> ended = std::move(m.parked);
+        EndLaunch(*ended);
+        m.idle_calls = 0;
+        return;
+    }
+    m.idle_calls = m.launch->done_something != before ? 0 : m.idle_calls + 1;
+    m.launch = nullptr;
+    if (m.idle_calls > 100000) {
+        Fail(call, "deadlock: the control CPU waits, and so do all cores");
+    }
+}
+// Cores that wait for the control CPU, when it has ended or nobody starts it.
+PTO_SHIM_FN void FinishParked(bool must_end)
+{
+    Machine &m = TheMachine();
+    if (m.parked == nullptr) {
+        return;
+    }
+    m.heard.Join(m.told);
+    m.launch = m.parked.get();
+    if (GoOn(*m.launch)) {
+        std::unique_ptr<Run> ended = std::move(m.parked);
+        EndLaunch(*ended);
+        return;
+    }
+    if (must_end) {
+        for (auto &c : m.launch->cores) {
+            if (!c->done) {
+                Fail(c->wait_call, "deadlock: the core looks at GM that nobody writes");
             }
         }
     }
     m.launch = nullptr;
-    m.core = nullptr;
-    CheckGuards(call);
 }
 
 // ---- between cores ----------------------------------------------------------------------------------------------
@@ -335,12 +460,8 @@ PTO_SHIM_FN Clock Abroad(const Core &core, const Clock &c)
     }
     return out;
 }
-PTO_SHIM_FN void NeedCross(const Call &call, Run &l)
+PTO_SHIM_FN void NeedResidence(const Call &call, Run &l)
 {
-    if (l.type == KERNEL_TYPE_AIV_ONLY || l.type == KERNEL_TYPE_AIC_ONLY) {
-        Fail(call, "KERNEL_TYPE_%s_ONLY does not start the cross-core scheduler; use a MIX kernel type",
-             l.type == KERNEL_TYPE_AIV_ONLY ? "AIV" : "AIC");
-    }
     Machine &m = TheMachine();
     int cubes = CubesOf(l.type), vectors = VectorsOf(l.type);
     int64_t fits = INT64_MAX;
@@ -354,10 +475,18 @@ PTO_SHIM_FN void NeedCross(const Call &call, Run &l)
         Fail(call, "%lld blocks on %lld physical cores: a kernel that synchronises across cores would deadlock",
              static_cast<long long>(l.blocks), static_cast<long long>(fits));
     }
-    if (l.flags.empty()) {
-        l.flags.resize(static_cast<size_t>(l.blocks * (cubes + vectors)));
-    }
     l.crossed = true;
+}
+PTO_SHIM_FN void NeedCross(const Call &call, Run &l)
+{
+    if (l.type == KERNEL_TYPE_AIV_ONLY || l.type == KERNEL_TYPE_AIC_ONLY) {
+        Fail(call, "KERNEL_TYPE_%s_ONLY does not start the cross-core scheduler; use a MIX kernel type",
+             l.type == KERNEL_TYPE_AIV_ONLY ? "AIV" : "AIC");
+    }
+    NeedResidence(call, l);
+    if (l.flags.empty()) {
+        l.flags.resize(static_cast<size_t>(l.blocks * (CubesOf(l.type) + VectorsOf(l.type))));
+    }
 }
 PTO_SHIM_FN void CheckFlagId(const Call &call, int64_t id)
 {

@@ -103,7 +103,7 @@ struct CrossFlag {
     std::deque<Clock> arrived;                     // its counter; each entry with what the setter knew
     std::deque<Clock> sent[3];                     // by this core, per mode, until every partner has set as well
 };
-enum class Wait : uint8_t { kNothing, kFlag, kAll };
+enum class Wait : uint8_t { kNothing, kFlag, kAll, kLook };   // kLook: at a line of GM that somebody else may write
 
 struct Core {
     int number = 0, group = 0, sub = 0;            // number: over all cores of the launch
@@ -133,6 +133,8 @@ struct Core {
     bool deq_scale = false, hf32 = false;
     Loc hf32_at;
     std::map<uint64_t, Loc> dirty;                 // 64-byte lines of GM that sit in the scalar cache
+    std::map<uint64_t, std::array<uint8_t, 64>> looked;   // lines that were invalidated without having been written
+    uint32_t looks = 0;
 };
 
 // One allocation in GM.
@@ -156,6 +158,9 @@ struct Run {
     bool crossed = false;                          // some core used a cross-core call
     std::vector<std::array<CrossFlag, 16>> flags;  // per core number
     Loc flag_at[16];
+    uint64_t done_something = 0;                   // grows with everything that cores do but look
+    Call call{"", {}};
+    void (*drop)(void *) = nullptr;                // frees the context
 };
 
 struct Machine {
@@ -172,6 +177,9 @@ struct Machine {
     int cubes = 24, vectors = 48;                  // physical cores
     int64_t cycle = 0;
     std::string kernel;
+    std::unique_ptr<Run> parked;                   // a launch whose cores all wait for the control CPU
+    Clock told, heard;                             // what cores have written back; what the control CPU knows of it
+    uint64_t idle_calls = 0;                       // of the control CPU, without anything happening
 };
 inline Machine &TheMachine()
 {

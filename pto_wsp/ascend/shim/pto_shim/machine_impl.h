@@ -476,14 +476,22 @@ PTO_SHIM_FN void ScalarWrite(const Call &call, const GmView &v, uint64_t index, 
     std::memset(b.ready.data() + (addr - b.base), 1, size);
     std::memcpy(reinterpret_cast<void *>(addr), value, size);
 }
+void WroteBack(Core &core);
+void LookAt(const Call &call, Core &core, uint64_t line);
 PTO_SHIM_FN void CleanCache(const Call &call, const GmView &v, bool whole)
 {
     Core &core = Here(call);
     Issue(call, core, PIPE_S);
+    bool wrote = whole ? !core.dirty.empty() : core.dirty.count(v.addr / 64) > 0;
     if (whole) {
         core.dirty.clear();
     } else {
         core.dirty.erase(v.addr / 64);
+    }
+    if (wrote) {
+        WroteBack(core);
+    } else if (!whole) {
+        LookAt(call, core, v.addr / 64);
     }
 }
 PTO_SHIM_FN void *Physical(const Call &call, const View &v, uint64_t elements)
