@@ -104,7 +104,8 @@ class Executor:
         itemsize = np.array([*(a.itemsize for a in arrays), 1], np.int32)[self._tensor]
         self._uses = regions.Uses(space, itemsize, self._writes, origin)
         alone = np.bincount(space[space >= 0])[space[self._writes]] == 1  # nothing else uses the space of that output
-        self.independent = bool(alone.all()) and self._outputs_are_apart
+        alike = self.expansion.pipeline is not None  # a token may come twice, a body run in several processes
+        self.independent = bool(alone.all()) and not alike and self._outputs_are_apart
         self._skip, self._patience = 0, 1
 
     @cached_property
