@@ -145,7 +145,7 @@ class Snapshot:
         begin = time.perf_counter_ns()
         if schedule is not None and not isinstance(schedule, Schedule):
             raise UsageError(f"simulate() needs a Schedule(DispatchPolicy..., ...); got {schedule!r}")
-        settings = channels.settled(self.tree, self.schedule if schedule is None else schedule)
+        settings = channels.settled(self.tree, schedule or self.schedule, said=schedule is None)
         if self.cycles and settings.find("cycles") is not None:
             raise ScheduleError("cycles= and TracePolicy.cycles(...) both say what a task takes; give one", "trace")
         expansion = self.expansions.of(settings, self.cycles)
@@ -251,7 +251,8 @@ class Replay:
         starts, cause = engine.starts() if isinstance(engine, DataflowEngine) else (None, None)
         counters = engine.counters()
         found = recorder.timeline(self.snapshot.name, len(counters.tasks), calls, starts, cause, counters.lanes)
-        return replace(found, lanes=counters.lanes, title=brief(self.settings))
+        bounds = ProgramStats.of(counters).lower_bounds
+        return replace(found, lanes=counters.lanes, title=brief(self.settings), bounds=bounds)
 
 
 def tile_uses(settings: Settings, expansion: Expansion, arrays: Sequence[Placed]) -> TileUses | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import string
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Recorder", "Span", "Timeline"]
+__all__ = ["Recorder", "Span", "Timeline", "compare_timelines"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ class Timeline:
     """Per task, the task that it was waiting for; -1: none that is known."""
     title: str = ""
     """The schedule, in a few words."""
+    bounds: Mapping[str, int] = field(default_factory=dict)
+    """Makespans that cannot be beaten, by name; see `ProgramStats.lower_bounds`."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -298,6 +300,17 @@ class Timeline:
         from pto_wsp.sim.picture import draw
 
         return draw(self, ax)
+
+
+def compare_timelines(timelines: Any) -> Figure:
+    """Draw several timelines with matplotlib (the `plot` extra), one below the other, on one axis of time.
+
+    timelines   a dict of label -> Simulation, Timeline or Program, or a sequence of them
+    raises      UsageError for an empty one
+    """
+    from pto_wsp.sim.picture import compare
+
+    return compare(timelines)
 
 
 class Recorder:

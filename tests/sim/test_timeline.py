@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT, TaskTable
 from pto_wsp.sim import picture
 from pto_wsp.sim.inorder import InOrderEngine, Starts, Wait
 from pto_wsp.sim.stats import ProgramStats
-from pto_wsp.sim.timeline import Recorder, Span, Timeline
+from pto_wsp.sim.timeline import Recorder, Span, Timeline, compare_timelines
 
 
 def timeline_of(durations: list[int], workers: int, window: int = 0, ordered: bool = False) -> Timeline:
@@ -169,10 +170,54 @@ def test_picture(six: Timeline, tmp_path: Path) -> None:
     assert timeline_of([], workers=2).save(tmp_path / "empty.svg").read_text().endswith("</svg>\n")
 
 
-def test_a_picture_has_limits(six: Timeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture, "MOST_BARS", 5)
-    with pytest.raises(UsageError, match="save"):
-        six.plot()
+def labels_of(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_picture_says_why_workers_are_idle(six: Timeline) -> None:
+    pytest.importorskip("matplotlib")
+    assert picture.WAITS.keys() == set(Wait) - {Wait.NOTHING}
+    assert len({colour for colour, _ in picture.WAITS.values()} | set(picture.KERNEL_COLOURS)) == len(
+        picture.WAITS
+    ) + len(picture.KERNEL_COLOURS)
+    bounded = replace(six, bounds={"work / workers": 19, "critical path": 14, "fullest worker": 19}, title="window 2")
+    figure: Any = bounded.plot()
+    assert labels_of(figure) == [
+        "scale", "shift", "idle: an earlier task is held up", "idle: the window is full", "critical path",
+        "lower bound: work / workers", "lower bound: critical path",
+    ]  # fmt: skip
+    assert figure.axes[0].get_title("left") == "blocks: window 2"
+    assert figure.axes[0].get_title("right") == "6 tasks, 28 cycles, workers 67% busy"
+
+
+def test_a_picture_of_more_tasks_than_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares of time instead of bars: of each worker and column they sum up to what it was doing."""
+    pytest.importorskip("matplotlib")
+    many = timeline_of([14, 6, 8, 6, 14, 8] * 20, workers=7, window=5)
+    monkeypatch.setattr(picture, "MOST_BARS", 50)
+    figure: Any = many.plot()
+    assert len(figure.axes[0].images) == 1 and not figure.axes[0].collections[1:]
+    assert labels_of(figure)[:2] == ["scale", "shift"]
+    monkeypatch.setattr(picture, "MOST_LANES", 3)
+    assert len(figure.axes[0].get_yticks()) == 7 and len(many.plot().axes[0].get_yticks()) == 3
+    spans = many.start, many.end, many.worker.astype(np.int64)
+    found = picture._share(*spans, 7, 40, many.total_cycles)
+    assert found.max() <= 1 + 1e-9
+    np.testing.assert_allclose(found.sum(axis=1) * many.total_cycles / 40, many.busy)
+
+
+def test_several_timelines_in_one_picture(six: Timeline, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    slow = timeline_of([14, 6, 8, 6, 14, 8], workers=1)
+    figure: Any = compare_timelines({"three workers": six, "one worker": slow})
+    frames = [ax for ax in figure.axes if ax.get_title("left")]
+    assert [ax.get_title("left") for ax in frames] == ["three workers", "one worker"]
+    assert [ax.get_xlim() for ax in frames] == [(0, 56)] * 2
+    figure.savefig(tmp_path / "both.pdf")
+    assert len(compare_timelines([six, slow, slow]).axes) == 3
+    for wrong in ([], {}, [3]):
+        with pytest.raises(UsageError, match="compare_timelines"):
+            compare_timelines(wrong)
 
 
 def test_stats_read_well() -> None:
