@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -31,11 +32,9 @@ def _files(root: Path) -> dict[str, str]:
     return {p.relative_to(root).as_posix(): p.read_text(encoding="utf-8") for p in sorted(found)}
 
 
-def filled(text: str, **values: str) -> str:
-    """`text` with every @NAME@ replaced."""
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", value)
-    return text
+def filled(text: str, words: Mapping[str, str]) -> str:
+    """`text` with every @NAME@ replaced, once."""
+    return re.sub("@([A-Z]+)@", lambda found: words.get(found[1], found[0]), text)
 
 
 def c_string(text: str) -> str:

@@ -88,5 +88,5 @@ def sources_of(e: Emission) -> dict[str, str]:
         **{k.header: k.source.header for k in e.kernels},
     }
     words = host.words(e, version)
-    made = {path: host.filled(text, **words) for path, text in host.fixed().items()}
+    made = {path: host.filled(text, words) for path, text in host.fixed().items()}
     return folder.sealed({**made, **texts}, manifest.describe(e, version))

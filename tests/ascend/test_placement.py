@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from pto_wsp.ascend import placement
-from pto_wsp.ascend.aicore import VectorKernel, _params, emit_kernel
+from pto_wsp.ascend.aicore import VectorKernel, emit_kernel, params_of
 from pto_wsp.ascend.body import Buffer, Step
 from pto_wsp.ascend.mix import is_cube
 from pto_wsp.ascend.tidy import tidy
@@ -55,7 +55,7 @@ def test_live_tiles_never_share_bytes(graph: KernelGraph) -> None:
     if any(is_cube(n) for n in graph.nodes):
         return
     try:
-        kernel = VectorKernel(graph, _params(graph))
+        kernel = VectorKernel(graph, params_of(graph))
         kernel.write()
     except CompileError:
         return
