@@ -48,6 +48,7 @@ from pto_wsp.schedule import Schedule
 from pto_wsp.sim.inorder import ChannelUse, Counters, Starts, Wait
 from pto_wsp.sim.settings import Settings, settle
 from pto_wsp.trace.channels import LATENCY
+from pto_wsp.trace.source import where
 from pto_wsp.trace.tree import Connect, WorkloadTree
 
 __all__ = ["MOST_CYCLES", "ChannelEngine", "PipelineSettings", "settled"]
@@ -361,20 +362,24 @@ class PipelineSettings(Settings):
         )
 
 
-def settled(tree: WorkloadTree, schedule: Schedule) -> Settings:
-    """The effective settings of a schedule for this workload; in a pipeline a schedule has no effect, which is said.
+def settled(tree: WorkloadTree, schedule: Schedule, said: bool = False) -> Settings:
+    """The effective settings of a schedule for this workload.
 
+    In a pipeline a schedule has no effect; the user is warned of that, unless it has been `said` before.
     raises  ScheduleError for what a schedule cannot do
     """
     settings = settle(schedule)
     if not isinstance(tree.root, Connect):
         return settings
     given = schedule.to_dict()
-    if given:
-        warnings.warn(
-            f"{tree.name} is a pipeline: {', '.join(given)} has no effect there. Each process is a worker of its own; "
-            "to spread work over more of them use replicate(process, n), to bound what is in flight a channel's depth.",
-            stacklevel=2,
+    if given and not said:
+        line = where()
+        warnings.warn_explicit(
+            f"{tree.name} is a pipeline, where a schedule has no effect (given: {', '.join(given)}). Each process is a "
+            "worker of its own. More workers: replicate(process, n). Fewer tasks in flight: a smaller channel depth.",
+            UserWarning,
+            line.file,
+            line.line,
         )
     names = tuple(process.name for process in tree.root.processes)
     plain = replace(settle(Schedule()), engine="channels", dispatch="processes", workers=len(names))

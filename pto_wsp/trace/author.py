@@ -98,10 +98,15 @@ def _warn_of_loose(recorder: Recorder) -> None:
         parts = node.fields.get("workloads", ()) if node.kind == "combine" else (None,)
         if all(id(p) in recorder.added for p in parts):  # combine(...) of calls that are recorded anyway
             continue
+        hint = (
+            " Inside @workload write loops as `for i in P(axis):` or `P.seq(axis)`, choices as `with P.when(...):`;"
+            " or build the whole workload from functions, outside @workload."
+        )
+        if node.kind in ("send", "consume", "receive", "connect"):
+            hint = " A pipeline is built from functions, outside @workload: for_each(n, lambda i: send(q, task(...)))."
         warnings.warn_explicit(
             f"the {node.kind} node built here never became part of workload {recorder.name!r}, so it does nothing."
-            " Inside @workload write loops as `for i in P(axis):` or `P.seq(axis)`, choices as `with P.when(...):`;"
-            " or build the whole workload from functions, outside @workload.",
+            + hint,
             UserWarning,
             node.line.file,
             node.line.line,

@@ -329,6 +329,11 @@ def call_body(body: Any, index: Any, node: Workload) -> Workload:
     with record.Recorder(f"{node.kind} body", detached=True) as recorder:
         made = body(index)
         recorded = recorder.finish()
+    if made is None and not recorded and node.kind in ("consume", "receive"):
+        raise CompileError(
+            f"the body of a {node.kind} node returned None; it has to return what to do with the token, such as "
+            "task(...), or combine() for nothing."
+        ).at(node.line)
     if made is None:
         return together(recorded)
     if not isinstance(made, Workload):
