@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pto_wsp.ascend.aicore import _wrapped
+from pto_wsp.ascend import aicore
 from pto_wsp.ascend.emission import Emission, EmittedCall, Orders
 from pto_wsp.ascend.expressions import Scope, Text, Variable, integer, write
 from pto_wsp.ascend.names import Names, comment, place_of, source_of
@@ -437,32 +437,34 @@ class _Task:
         return Text(self.hole(number), "i64", low=number, high=number)
 
     def scalar(self, param: Param, value: Any) -> tuple[str, Text | None]:
-        """The argument word of a scalar, and the same as a key reads it."""
+        """The argument word of a scalar, and the same as a key reads it: a float by its bits, in its own type."""
         dtype = param.type.dtype
-        if isinstance(value, Symbol):
-            word = self.writer.symbols[value.sym]
-            if dtype.is_float:
-                bits = f"static_cast<uint32_t>({word})"
-                if dtype is DType.F32:
-                    return f"aicpu::Word<uint32_t>({word})", None
-                return f"aicpu::FloatWord({_half(dtype)}(aicpu::BitsAs<float>({bits})))", None
-            return _narrowed(word, dtype)
-        if _symbolic(value) and constant_of(value) is None:
-            found = write(value, self.scope)
-            if dtype.is_float:
-                single = f"static_cast<float>({found.text})"
-                single = single if dtype is DType.F32 else f"{_half(dtype)}({single})"
-                return f"aicpu::FloatWord({single})", None
-            return _narrowed(found.text, dtype)
-        number = _plain(value)
         if dtype.is_float:
-            return _float_word(float(number), dtype), None
+            word = self.float_scalar(value, dtype)
+            return word, Text(word, "i64") if dtype is DType.F32 else None
+        if isinstance(value, Symbol):
+            return _narrowed(self.writer.symbols[value.sym], dtype)
+        if _symbolic(value) and constant_of(value) is None:
+            return _narrowed(write(value, self.scope).text, dtype)
+        number = _plain(value)
         whole, limits = int(number), np.iinfo(dtype.numpy)
         if not limits.min <= whole <= limits.max:
             raise CompileError(f"scalar {param.name}: {number} does not fit {dtype.value}.").at(self.call.task.line)
         whole = whole - (1 << 64) if whole >= 1 << 63 else whole
         text = self.hole(whole)
         return text, Text(text, "i64", low=whole, high=whole)
+
+    def float_scalar(self, value: Any, dtype: DType) -> str:
+        """The argument word of a float scalar."""
+        if isinstance(value, Symbol):
+            word = self.writer.symbols[value.sym]
+            if dtype is DType.F32:
+                return f"aicpu::Word<uint32_t>({word})"
+            return f"aicpu::FloatWord({_half(dtype)}(aicpu::BitsAs<float>(static_cast<uint32_t>({word}))))"
+        if _symbolic(value) and constant_of(value) is None:
+            single = f"static_cast<float>({write(value, self.scope).text})"
+            return f"aicpu::FloatWord({single if dtype is DType.F32 else f'{_half(dtype)}({single})'})"
+        return _float_word(float(_plain(value)), dtype)
 
     def params(self, axes: Sequence[Text], scalars: Sequence[tuple[str, Text | None]]) -> list[Text | None]:
         """What task_param(i) reads in a key."""
@@ -499,8 +501,8 @@ class _Task:
         for leaf in key.leaves():
             if leaf.kind == "task_param" and leaf.a < len(params) and params[leaf.a] is None:
                 raise CompileError(
-                    f"the key {key} reads task_param({leaf.a}), a float scalar that is known on the device only; "
-                    "use an axis value or a symbol."
+                    f"the key {key} reads task_param({leaf.a}), the bits of a 16-bit float, which the device keeps as "
+                    "an f32; use an axis value or a symbol."
                 ).at(self.call.task.line)
         found = write(key, replace(self.scope, params=params))  # type: ignore[arg-type]
         return found.inside(12) if found.type == "u64" else f"static_cast<uint64_t>({found.text})"
@@ -610,14 +612,16 @@ def _wrap(lines: list[str]) -> list[str]:
         found = re.match(r"(?P<code> *\S.*?)  // (?P<note>.*)$", line)
         if len(line) > WIDTH and found and not line.lstrip().startswith("//"):
             indent = line[: len(line) - len(line.lstrip())]
-            out += [f"{indent}// {found['note']}", *_broken(found["code"])]
+            out += [f"{indent}// {found['note']}", *broken(found["code"])]
         else:
-            out += _broken(line)
+            out += broken(line)
     return out
 
 
-def _broken(line: str) -> list[str]:
-    return _wrapped([line], WIDTH)
+def broken(line: str) -> list[str]:
+    wrap = getattr(aicore, "wrapped", None) or aicore._wrapped
+    found: list[str] = wrap([line], WIDTH)
+    return found
 
 
 _ENTRY = """\

@@ -83,6 +83,7 @@ def _sizes(e: Emission) -> str:
                 ("kSlots", len(e.slots)),
             )
         ),
+        f"constexpr uint32_t kCores = {3 if e.has_cube else 1};  // of a worker",
         f"constexpr uint64_t kWorkspaceBytes = {e.workspace_bytes};  // GM scratch of a worker",
         "",
         "// The schedule.",
@@ -99,6 +100,9 @@ def _sizes(e: Emission) -> str:
         f"constexpr uint64_t kWindow = {window.size if window else 0};  // 0: as long as the table",
         f"constexpr Unit kWindowUnit = {unit};",
         f"constexpr bool kWindowAborts = {str(aborts).lower()};",
+        "// Tasks are run while others are made, each handed to a worker through its",
+        "// mailbox; else the table is filled first.",
+        f"constexpr bool kMailboxes = {str(o.mailboxes).lower()};",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -218,6 +222,14 @@ struct alignas(kLine) Record {  // a worker writes
   uint64_t begin, end;          // GetSystemCycle
   uint64_t worker, runs;        // runs: 1 when the task has run
 };
+struct alignas(kLine) Word {
+  uint32_t word;
+};
+struct Mailbox {     // 0 in the beginning
+  Word go;           // task generator writes: row + 1 of a task, or kStop
+  Word done[kCores];  // each core of the worker: the same when it has run
+};
+constexpr uint32_t kStop = 0xFFFFFFFFu;
 static_assert(sizeof(Tensor) % kLine == 0 && sizeof(Task) % kLine == 0 &&
                   sizeof(Record) == kLine,
               "one writer for each line");
@@ -238,6 +250,7 @@ struct alignas(kLine) Plan {
                        // each worker begin, and the rows
   uint64_t loads;      // uint64_t[maxLoads]: slots loaded from results
   uint64_t workspace;  // kWorkspaceBytes for each worker
+  uint64_t mailboxes;  // Mailbox[workers]
   uint32_t maxTasks, maxLoads, workers;
   uint64_t symbol[kSymbols];
   int64_t size[kSizes];

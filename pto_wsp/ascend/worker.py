@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pto_wsp.ascend.aicore import SourceParam, _wrapped
+from pto_wsp.ascend.aicore import SourceParam
 from pto_wsp.ascend.emission import Emission, EmittedKernel
+from pto_wsp.ascend.expander import broken
 from pto_wsp.ascend.names import comment
 
 __all__ = ["worker_asc"]
@@ -76,7 +77,7 @@ def _signature(e: Emission) -> list[str]:
 def _cases(kernels: Sequence[EmittedKernel], indent: str) -> list[str]:
     lines = []
     for kernel in kernels:
-        lines += [f"{indent}case plan::{kernel.enum}:", *_wrapped([f"{indent}  {_call(kernel)}"], WIDTH)]
+        lines += [f"{indent}case plan::{kernel.enum}:", *broken(f"{indent}  {_call(kernel)}")]
         lines.append(f"{indent}  break;")
     return [*lines, f"{indent}default:", f"{indent}  break;"]
 

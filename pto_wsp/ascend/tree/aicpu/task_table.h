@@ -3,8 +3,6 @@
 // The loops of the workload are in expand.aicpu; this file is the same in every
 // project. A call of the workload becomes
 //     Begin(kernel)  Tile(...) per tile  Scalar(...), Axis(...)  End(target)
-// and the table gives it a level: one more than the last level of the tasks it
-// has to wait for. Tasks of one level may run at the same time.
 //
 // A task waits for
 //   - the step before it, inside a sequential loop or block (Sequence);
@@ -12,7 +10,8 @@
 //     writing: results are those of program order (Hazards);
 //   - the task before it in its stream, and the calls named in after=[...].
 //
-// The table is bounded. When it is full, or a slot is to be loaded from an
+// With mailboxes (plan::kMailboxes) tasks are run while others are made: see
+// Feeder. Else the table is filled first: see Levels. It is bounded. When it is full, or a slot is to be loaded from an
 // element that a task in it writes, the pass ends with `more`; the workers
 // empty the table, and the next pass runs through the loops again, skipping the
 // tasks that were run and taking the slots' values from a log.
@@ -22,7 +21,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <initializer_list>
+#include <type_traits>
 #include <vector>
 
 #include "aicpu_api.h"
@@ -259,7 +260,8 @@ struct Region {
 
 // Tensors are cut into cells of about the size of their tiles. A claim says
 // which part of its cell a task touches. A claim is forgotten when a later
-// task that writes covers it: who comes next waits for that one.
+// task that writes covers it: who comes next waits for that one. What a point
+// is depends on the way of running, see Levels and Feeder.
 class Hazards {
  public:
   explicit Hazards(const plan::Plan &p) {
@@ -279,32 +281,34 @@ class Hazards {
     }
   }
 
-  // The first level at which a task may touch the region.
-  uint32_t LevelAfter(const Region &region, bool writes) const {
-    uint32_t level = 0;
+  // Calls meet(point) for the tasks that a task which touches the region has
+  // to wait for.
+  template <typename Meet>
+  void Each(const Region &region, bool writes, Meet meet) const {
     EachCell(region, [&](int64_t cell, const Region &) {
       for (int32_t c = cells_[cell]; c >= 0; c = claims_[c].next) {
         const Claim &claim = claims_[c];
         if ((writes || claim.writes) && claim.part.Meets(region)) {
-          level = std::max(level, claim.level + 1);
+          meet(claim.point);
         }
       }
     });
-    return level;
   }
 
-  // A task of this level touches the region.
-  void Add(const Region &region, bool writes, uint32_t level) {
+  // The task that ends at this point touches the region. `ordered`: of two
+  // points the later one is the greater one.
+  void Add(const Region &region, bool writes, uint32_t point, bool ordered) {
     EachCell(region, [&](int64_t cell, const Region &part) {
       int32_t *link = &cells_[cell];
       while (*link >= 0) {
         Claim &claim = claims_[*link];
-        if (claim.part.Covers(part) && claim.level >= level &&
+        const bool alike = ordered || claim.point == point;
+        if (alike && claim.part.Covers(part) && claim.point >= point &&
             claim.writes == writes) {
           return;  // who would wait for this task waits for that one
         }
-        if (part.Covers(claim.part) && claim.level <= level &&
-            (writes || !claim.writes)) {
+        if (part.Covers(claim.part) &&
+            (writes || (alike && !claim.writes && claim.point <= point))) {
           const int32_t gone = *link;
           *link = claim.next;
           claim.next = free_;
@@ -314,7 +318,7 @@ class Hazards {
         }
       }
       const int32_t made = New();
-      claims_[made] = {part, level, writes, cells_[cell]};
+      claims_[made] = {part, point, writes, cells_[cell]};
       cells_[cell] = made;
     });
   }
@@ -327,7 +331,7 @@ class Hazards {
   };
   struct Claim {
     Region part;
-    uint32_t level;
+    uint32_t point;
     bool writes;
     int32_t next;  // of the same cell, -1 for none
   };
@@ -390,6 +394,313 @@ class Hazards {
   int32_t free_ = -1;
 };
 
+// ---- Levels ----------------------------------------------------------------
+
+// The order of tasks that are run after the table is full. A task ends at the
+// point level + 1; what waits for it has that level or a later one. 0 is the
+// beginning.
+class Levels {
+ public:
+  static constexpr bool kOrdered = true;
+  explicit Levels(plan::Plan *p) : plan_(p) {}
+
+  void Begin() { level_ = ready_; }
+  void After(uint32_t point) { level_ = std::max(level_, point); }
+  // Where the task that has begun will end.
+  uint32_t point() const { return level_ + 1; }
+  void Place(plan::Task *task) {
+    task->level = level_;
+    done_ = std::max(done_, level_ + 1);
+    levels_ = std::max(levels_, level_ + 1);
+  }
+
+  // Makes room for a task: there is none but in the next pass.
+  bool MakeRoom(uint64_t) { return false; }
+  // Waits until the point is reached: only the next pass can do that.
+  bool Reach(uint32_t) { return false; }
+
+  // A sequence: Next() after each part.
+  struct Frame {
+    uint32_t ready, done;
+  };
+  Frame Open() {
+    const Frame outer = {ready_, done_};
+    done_ = ready_;
+    return outer;
+  }
+  void Next() { ready_ = done_; }
+  void Close(const Frame &outer) {
+    ready_ = outer.ready;
+    done_ = std::max(done_, outer.done);
+  }
+
+  // The queue of each worker: its rows by level, then in program order.
+  void Finish(uint32_t rows) {
+    const plan::Task *tasks = reinterpret_cast<const plan::Task *>(plan_->tasks);
+    const uint32_t workers = plan_->workers;
+    uint32_t *start = reinterpret_cast<uint32_t *>(plan_->queue);
+    uint32_t *queue = start + workers + 1;
+    std::fill(start, start + workers + 1, 0u);
+    std::vector<uint32_t> next(levels_ + 1, 0), byLevel(rows);
+    for (uint32_t r = 0; r < rows; ++r) {
+      ++start[tasks[r].target % workers + 1];
+      ++next[tasks[r].level + 1];
+    }
+    for (uint32_t w = 0; w < workers; ++w) {
+      start[w + 1] += start[w];
+    }
+    for (uint32_t level = 0; level < levels_; ++level) {
+      next[level + 1] += next[level];
+    }
+    for (uint32_t r = 0; r < rows; ++r) {
+      byLevel[next[tasks[r].level]++] = r;
+    }
+    std::vector<uint32_t> free(start, start + workers);
+    for (uint32_t r : byLevel) {
+      queue[free[tasks[r].target % workers]++] = r;
+    }
+    plan_->numLevels = levels_;
+  }
+
+ private:
+  plan::Plan *plan_;
+  uint32_t ready_ = 0, done_ = 0, level_ = 0, levels_ = 0;
+};
+
+// ---- Mailboxes -------------------------------------------------------------
+
+// What another core has written, read anew.
+inline uint32_t Look(const uint32_t *word) {
+#if defined(__aarch64__)
+  asm volatile("dc civac, %0" : : "r"(word) : "memory");
+#endif
+  AscendC::DataStoreBarrier();
+  return *static_cast<const volatile uint32_t *>(word);
+}
+
+// The order of tasks that are run while others are made. A node is a task or
+// the end of several tasks; a point is a node, counted from 1, and 0 is the
+// beginning. A task that waits for nothing goes to its worker as soon as that
+// is free.
+class Feeder {
+ public:
+  static constexpr bool kOrdered = false;
+  explicit Feeder(plan::Plan *p)
+      : plan_(p), boxes_(reinterpret_cast<plan::Mailbox *>(p->mailboxes)) {
+    workers_.resize(plan_->workers);
+  }
+
+  void Begin() {
+    task_ = New();
+    After(ready_);
+  }
+  void After(uint32_t point) { Edge(point, task_); }
+  uint32_t point() const { return task_ + 1; }
+  void Place(plan::Task *task) {
+    nodes_[task_].row = static_cast<int64_t>(task->row);
+    nodes_[task_].weight = weight_;
+    live_ += weight_;
+    step_.push_back(task_);
+    if (--nodes_[task_].missing == 0) {
+      Eligible(task_);
+    }
+    Serve();
+  }
+
+  // Waits until the window has room for a task of that weight.
+  bool MakeRoom(uint64_t weight) {
+    weight_ = weight;
+    while (plan::kWindow > 0 && live_ + weight > plan::kWindow) {
+      if (!Wait()) {
+        return false;
+      }
+    }
+    return true;
+  }
+  // Waits until the task has run.
+  bool Reach(uint32_t point) {
+    while (!nodes_[point - 1].done) {
+      if (!Wait()) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  // A sequence: Next() after each part.
+  struct Frame {
+    uint32_t ready;
+    std::vector<uint32_t> step;
+  };
+  Frame Open() {
+    Frame outer = {ready_, {}};
+    outer.step.swap(step_);
+    return outer;
+  }
+  void Next() {
+    if (step_.empty()) {
+      return;
+    }
+    uint32_t gate = step_.front();
+    if (step_.size() > 1) {
+      gate = New();
+      for (uint32_t node : step_) {
+        Edge(node + 1, gate);
+      }
+      if (--nodes_[gate].missing == 0) {
+        Done(gate);
+      }
+    }
+    ready_ = gate + 1;
+    step_.clear();
+  }
+  void Close(const Frame &outer) {
+    Next();
+    std::vector<uint32_t> step = outer.step;
+    if (ready_ != outer.ready) {
+      step.push_back(ready_ - 1);
+    }
+    step_.swap(step);
+    ready_ = outer.ready;
+  }
+
+  // Waits for all tasks and sends the workers home.
+  void Finish(uint32_t) {
+    while (busy_ > 0 || waiting_ > 0) {
+      if (!Wait()) {
+        break;
+      }
+    }
+    for (uint32_t w = 0; w < plan_->workers; ++w) {
+      boxes_[w].go.word = plan::kStop;
+    }
+    AscendC::DataStoreBarrier();
+  }
+
+ private:
+  static constexpr uint64_t kPatience = uint64_t{1} << 32;  // looks in vain
+  struct Node {
+    uint32_t missing = 1;  // predecessors, and the making of the node itself
+    uint32_t stamp = 0;    // the last node that waits for it
+    int64_t row = -1;      // of a task
+    uint64_t weight = 0;   // in the window
+    bool done = false;
+    std::vector<uint32_t> next;
+  };
+  struct Worker {
+    std::deque<uint32_t> eligible;
+    uint32_t node = 0, go = 0;  // what it runs; go 0: nothing
+  };
+
+  uint32_t New() {
+    nodes_.emplace_back();
+    return static_cast<uint32_t>(nodes_.size()) - 1;
+  }
+  void Edge(uint32_t point, uint32_t node) {
+    if (point == 0 || nodes_[point - 1].done ||
+        nodes_[point - 1].stamp == node) {
+      return;
+    }
+    nodes_[point - 1].stamp = node;
+    nodes_[point - 1].next.push_back(node);
+    ++nodes_[node].missing;
+  }
+  // All that the node waits for is done, and the node with it.
+  void Done(uint32_t node) {
+    std::vector<uint32_t> ended = {node};
+    while (!ended.empty()) {
+      const uint32_t last = ended.back();
+      ended.pop_back();
+      nodes_[last].done = true;
+      for (uint32_t next : nodes_[last].next) {
+        if (--nodes_[next].missing == 0) {
+          if (nodes_[next].row < 0) {
+            ended.push_back(next);
+          } else {
+            Eligible(next);
+          }
+        }
+      }
+      nodes_[last].next.clear();
+    }
+  }
+  plan::Task &TaskOf(uint32_t node) {
+    return reinterpret_cast<plan::Task *>(plan_->tasks)[nodes_[node].row];
+  }
+  void Eligible(uint32_t node) {
+    const uint32_t target = TaskOf(node).target % plan_->workers;
+    (plan::kPolicy == plan::kWorkSteal ? any_ : workers_[target].eligible)
+        .push_back(node);
+    ++waiting_;
+  }
+
+  // Hears of tasks that have run, gives eligible ones to free workers.
+  void Serve() {
+    for (uint32_t w = 0; w < plan_->workers; ++w) {
+      Worker &worker = workers_[w];
+      if (worker.go != 0 && Ended(w)) {
+        worker.go = 0;
+        --busy_;
+        live_ -= nodes_[worker.node].weight;
+        looks_ = 0;
+        Done(worker.node);
+      }
+    }
+    for (uint32_t w = 0; w < plan_->workers; ++w) {
+      Worker &worker = workers_[w];
+      std::deque<uint32_t> &from =
+          plan::kPolicy == plan::kWorkSteal ? any_ : worker.eligible;
+      if (worker.go == 0 && !from.empty()) {
+        worker.node = from.front();
+        from.pop_front();
+        --waiting_;
+        Send(w);
+      }
+    }
+  }
+  bool Ended(uint32_t w) {
+    for (const plan::Word &done : boxes_[w].done) {
+      if (Look(&done.word) != workers_[w].go) {
+        return false;
+      }
+    }
+    return true;
+  }
+  // The task first, then the word that tells of it.
+  void Send(uint32_t w) {
+    plan::Task &task = TaskOf(workers_[w].node);
+    if (plan::kPolicy == plan::kWorkSteal) {
+      task.target = w;
+    }
+    workers_[w].go = task.row + 1;
+    ++busy_;
+    AscendC::DataStoreBarrier();
+    boxes_[w].go.word = workers_[w].go;
+    AscendC::DataStoreBarrier();
+  }
+  // Until something may have changed; false when no worker answers.
+  bool Wait() {
+    if (++looks_ > kPatience || busy_ == 0) {
+      if (plan_->error == plan::kOk) {
+        plan_->error = plan::kNoAnswer;
+      }
+      return false;
+    }
+    Serve();
+    return true;
+  }
+
+  plan::Plan *plan_;
+  plan::Mailbox *boxes_;
+  std::vector<Node> nodes_;
+  std::vector<Worker> workers_;
+  std::deque<uint32_t> any_;     // eligible tasks that any worker may take
+  std::vector<uint32_t> step_;   // nodes of this part of the sequence
+  uint32_t task_ = 0, ready_ = 0;
+  uint32_t busy_ = 0, waiting_ = 0;  // workers; eligible tasks
+  uint64_t weight_ = 1, live_ = 0, looks_ = 0;
+};
+
 // ---- The table -------------------------------------------------------------
 
 inline bool HasHeader(const plan::Plan &p) {
@@ -401,13 +712,18 @@ inline bool HasHeader(const plan::Plan &p) {
 // when the pass ends: the table is full, or something is wrong.
 class TaskTable {
  public:
+  using Order = std::conditional_t<plan::kMailboxes, Feeder, Levels>;
+  using Frame = Order::Frame;
+
   explicit TaskTable(plan::Plan *p)
       : plan_(p),
         tasks_(reinterpret_cast<plan::Task *>(p->tasks)),
         hazards_(*p),
+        order_(p),
         skipped_(p->firstTask),
         most_(p->maxTasks) {
-    if (plan::kWindowUnit == plan::kTasks && plan::kWindow > 0) {
+    if (!plan::kMailboxes && plan::kWindowUnit == plan::kTasks &&
+        plan::kWindow > 0) {
       most_ = std::min<uint64_t>(most_, plan::kWindow);
     }
   }
@@ -499,65 +815,51 @@ class TaskTable {
   }
   void Scalar(int64_t word) { task_->arg[args_++] = word; }
   void Axis(int64_t value) { task_->arg[args_++] = value; }
-  // The task waits for a level: of a stream, of a call named in after=[...].
-  void After(uint32_t level) { after_ = std::max(after_, level); }
+  // The task waits for a point: of a stream, of a call named in after=[...].
+  void After(uint32_t point) { after_.push_back(point); }
 
   // Puts the task into the table.
   bool End(uint64_t target) {
     if (plan_->error != plan::kOk) {
       return Stop(false);
     }
-    if (plan::kWindow > 0 && plan::kWindowUnit != plan::kTasks) {
-      if (weight_ > plan::kWindow) {
-        Fail(plan::kWindowTooSmall, 0, 0, static_cast<int64_t>(weight_),
-             plan::kWindow);
-        return Stop(false);
-      }
-      if (used_ + weight_ > plan::kWindow) {
-        return Full();
-      }
-      used_ += weight_;
+    if (!Admit()) {
+      return false;
     }
-    uint32_t level = std::max(ready_, after_);
     bool whole = true;
     for (uint32_t k = 0; k < operands_; ++k) {
-      const bool writes = (access_[k] & kOut) != 0;
-      level = std::max(level, hazards_.LevelAfter(regions_[k], writes));
       whole = whole && !regions_[k].Empty();
-    }
-    for (uint32_t k = 0; k < operands_; ++k) {
-      hazards_.Add(regions_[k], (access_[k] & kOut) != 0, level);
     }
     if (!whole && !Idle()) {
       return Stop(false);
     }
     task_->target = static_cast<uint32_t>(target);
-    task_->level = level;
-    levels_ = std::max(levels_, level + 1);
-    done_ = std::max(done_, level + 1);
-    after_ = 0;
+    order_.Begin();
+    for (uint32_t point : after_) {
+      order_.After(point);
+    }
+    for (uint32_t k = 0; k < operands_; ++k) {
+      hazards_.Each(regions_[k], (access_[k] & kOut) != 0,
+                    [&](uint32_t point) { order_.After(point); });
+    }
+    point_ = order_.point();
+    for (uint32_t k = 0; k < operands_; ++k) {
+      hazards_.Add(regions_[k], (access_[k] & kOut) != 0, point_,
+                   Order::kOrdered);
+    }
+    order_.Place(task_);
+    after_.clear();
     ++rows_;
     return true;
   }
-  // The first level after the last task.
-  uint32_t Following() const { return task_->level + 1; }
+  // The point at which the last task ends.
+  uint32_t Following() const { return point_; }
 
-  // -- Order
+  // -- Order: a sequence of parts, with Next() after each
 
-  // A sequence: call Next() after each part.
-  struct Frame {
-    uint32_t ready, done;
-  };
-  Frame Open() {
-    const Frame outer = {ready_, done_};
-    done_ = ready_;
-    return outer;
-  }
-  void Next() { ready_ = done_; }
-  void Close(const Frame &outer) {
-    ready_ = outer.ready;
-    done_ = std::max(done_, outer.done);
-  }
+  Frame Open() { return order_.Open(); }
+  void Next() { order_.Next(); }
+  void Close(const Frame &outer) { order_.Close(outer); }
 
   // -- Slots and axes
 
@@ -576,8 +878,12 @@ class TaskTable {
     if (plan_->error != plan::kOk) {
       return Stop(false);
     }
-    if (written && hazards_.LevelAfter(region, false) > 0) {
-      return Stop();  // a task in the table writes the element
+    uint32_t writer = 0;  // a task in the table that writes the element
+    if (written) {
+      hazards_.Each(region, false, [&](uint32_t point) { writer = point; });
+    }
+    if (writer > 0 && !order_.Reach(writer)) {
+      return Stop(plan_->error == plan::kOk);
     }
     slot_[number] = Element(address, plan::kType[tensor]);
     if (written) {
@@ -646,41 +952,35 @@ class TaskTable {
     return false;
   }
 
-  // Ends the pass: the rows of each worker, by level, then in program order.
+  // Ends the pass; an Error.
   uint32_t Finish() {
-    const uint32_t workers = plan_->workers;
-    uint32_t *start = reinterpret_cast<uint32_t *>(plan_->queue);
-    uint32_t *queue = start + workers + 1;
-    std::fill(start, start + workers + 1, 0u);
-    for (uint32_t r = 0; r < rows_; ++r) {
-      ++start[tasks_[r].target % workers + 1];
-    }
-    for (uint32_t w = 0; w < workers; ++w) {
-      start[w + 1] += start[w];
-    }
-    std::vector<uint32_t> byLevel(rows_), next(levels_ + 1, 0);
-    for (uint32_t r = 0; r < rows_; ++r) {
-      ++next[tasks_[r].level + 1];
-    }
-    for (uint32_t level = 0; level < levels_; ++level) {
-      next[level + 1] += next[level];
-    }
-    for (uint32_t r = 0; r < rows_; ++r) {
-      byLevel[next[tasks_[r].level]++] = r;
-    }
-    std::vector<uint32_t> free(start, start + workers);
-    for (uint32_t r : byLevel) {
-      queue[free[tasks_[r].target % workers]++] = r;
-    }
+    order_.Finish(rows_);
     const bool good = plan_->error == plan::kOk;
     plan_->numTasks = good ? rows_ : 0;
-    plan_->numLevels = good ? levels_ : 0;
-    plan_->more = more_ ? 1 : 0;
+    plan_->numLevels = good ? plan_->numLevels : 0;
+    plan_->more = good && more_ ? 1 : 0;
     AscendC::DataStoreBarrier();
     return plan_->error;
   }
 
  private:
+  // Is there room for the task in the window?
+  bool Admit() {
+    const uint64_t weight = plan::kWindowUnit == plan::kTasks ? 1 : weight_;
+    if (plan::kWindow > 0 && weight > plan::kWindow) {
+      Fail(plan::kWindowTooSmall, 0, 0, static_cast<int64_t>(weight),
+           static_cast<int64_t>(plan::kWindow));
+      return Stop(false);
+    }
+    if (plan::kMailboxes) {
+      return order_.MakeRoom(weight) || Stop(false);
+    }
+    if (plan::kWindow > 0 && used_ + weight > plan::kWindow) {
+      return Full();
+    }
+    used_ += weight;
+    return true;
+  }
   // The window holds no more tasks.
   bool Full() {
     if (plan::kWindowAborts) {
@@ -738,16 +1038,18 @@ class TaskTable {
   plan::Plan *plan_;
   plan::Task *tasks_;
   Hazards hazards_;
+  Order order_;
   uint64_t skipped_;  // tasks that earlier passes have seen to
   uint64_t made_ = 0, number_ = 0;
   plan::Task *task_ = nullptr;
   Region regions_[plan::kOperands];
   Access access_[plan::kOperands];
   uint32_t operands_ = 0, args_ = 0, call_ = 0;
-  uint32_t rows_ = 0, levels_ = 0, loads_ = 0;
+  uint32_t rows_ = 0, loads_ = 0;
   uint64_t most_;  // rows of this pass
   uint64_t weight_ = 0, used_ = 0;                // of the window
-  uint32_t ready_ = 0, done_ = 0, after_ = 0;     // levels
+  std::vector<uint32_t> after_;
+  uint32_t point_ = 0;
   bool stopped_ = false, more_ = false;
   uint64_t slot_[plan::kSlots] = {};
 };
