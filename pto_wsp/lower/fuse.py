@@ -8,13 +8,14 @@ nests may overlap them (`_find_hazards`). The answers are data; `llvm.py` only w
 from __future__ import annotations
 
 from pto_wsp.lower.algebra import compute_dtype
-from pto_wsp.lower.loops import LANES, Buffer, Hazard, LoopProgram, RowNest, Snapshot, Stage, WholeNest
+from pto_wsp.lower.loops import APART, LANES, Buffer, Hazard, LoopProgram, RowNest, Snapshot, Stage, WholeNest
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce, Rule, Whole
 from pto_wsp.trace.extents import MADE_WHOLE, Extent, extents_of
 from pto_wsp.trace.graph import KernelGraph, Node
 
 CHEAP = 1  # a Map of at most this cost is computed again rather than kept in memory …
 CHEAP_DEPTH = 2  # … together with at most this many levels of operands
+CHEAP_PASS = 16  # vector instructions of a step, roughly, up to which a pass waits for memory
 ALIGN = 64
 BLOCK_ELEMENTS = 4096  # of the widest tile that go through a pass together: they should still be in L1 for the next one
 
@@ -225,6 +226,8 @@ class _Planner:
                 (stages[at].scalars if at >= 0 else nest.before).append(node)
         nest.stages = stages
         nest.block = 1 if nest.flipped or self.tail else self._block(nest)
+        if nest.block > 1 and self._is_cheap(nest):
+            nest.skewed, nest.block = True, 1 << (APART * (len(nest.stages) - 1)).bit_length()
 
     def _block(self, nest: RowNest) -> int:
         """Rows whose row scalars are worth computing together: the largest power of two that fits."""
@@ -235,6 +238,18 @@ class _Planner:
         while scalars and not alone and 2 * block <= min(LANES, nest.rows.static, BLOCK_ELEMENTS // max(widest, 1)):
             block *= 2
         return block
+
+    def _is_cheap(self, nest: RowNest) -> bool:
+        """Do rows wait for memory and for one another, rather than for arithmetic? There are several passes then, none
+        of which costs much, nor do their scalars."""
+        reductions = [rule for rule in map(rule_of, nest.nodes) if isinstance(rule, Reduce)]
+        scalars = [rule_of(n) for stage in nest.stages for n in stage.scalars]
+        return (
+            2 <= len(nest.stages) <= nest.rows.static // 2
+            and all(stage.cost <= CHEAP_PASS for stage in nest.stages)
+            and all(rule.cost == 1 for rule in reductions)
+            and sum(rule.cost for rule in scalars if isinstance(rule, Map)) <= CHEAP_PASS
+        )
 
     def in_scalars(self, node: Node, nest: RowNest) -> bool:
         """Is it one value per row, computed between the passes?"""

@@ -16,7 +16,8 @@ from llvmlite import ir
 
 from pto_wsp.lower import copies, matmul
 from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes, compute_dtype
-from pto_wsp.lower.loops import ACCUMULATORS, LANES, Buffer, LoopProgram, RowNest, Snapshot, Stage, WholeNest
+from pto_wsp.lower.fuse import CHEAP_PASS
+from pto_wsp.lower.loops import ACCUMULATORS, APART, LANES, Buffer, LoopProgram, RowNest, Snapshot, Stage, WholeNest
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce
 from pto_wsp.trace.extents import Extent
 from pto_wsp.trace.graph import Node
@@ -27,7 +28,6 @@ POINTER = ir.PointerType()
 WORDS_PER_TILE = 5  # address, row stride, column stride, valid rows, valid columns
 UNROLLED_COST = 64  # vector instructions, roughly, up to which steps are written out in one turn of a loop
 MOST_UNROLLED = 8
-CHEAP_PASS = 16  # vector instructions of a step, roughly, up to which a pass waits for memory
 
 
 def write(
@@ -107,6 +107,10 @@ class _Writer:
         self.accumulators: dict[int, list[Any]] = {}  # id(row reduction) -> allocas
         self.in_pass = False  # inside the loop of a stage, where row scalars are not kept
         self.in_block: Any = None  # index of the row in its block
+        self.late: int | None = None  # the pass being written, when passes are rows apart
+        self.in_ring: Any = None  # number of the row's row buffers then
+        self.born: dict[int, int] = {}  # id([rows, 1] node) -> the pass that computes it
+        self.queues: dict[int, tuple[DType, list[Any]]] = {}  # id([rows, 1] node) -> its values of the last turns
         self.before_rows: Any = None  # the code before the loop over the rows of a block
         self.filled: list[Slot] = []  # those that it fills
         self.partials: dict[int, Any] = {}  # id(row reduction) -> its lanes in each row of a block
@@ -297,7 +301,9 @@ class _Writer:
                 self.write_stage(index, at, stage, None)
         else:
             rows = self.extent(nest.rows)
-            if nest.block > 1:
+            if nest.skewed:
+                self.write_skewed(index, nest)
+            elif nest.block > 1:
                 whole, rest = divmod(nest.rows.static, nest.block)
                 with self.turns(whole, nest.block) as first:
                     self.write_block(index, nest, first, nest.block)
@@ -323,6 +329,55 @@ class _Writer:
             if stage.nodes:
                 self.write_stage(index, at, stage, row)
             self.write_scalars(Lane(self.one, index, at, row), stage.scalars)
+
+    # Passes some rows apart: in each turn the last pass does a row, the pass before it a later row, and so on. A row
+    # scalar that a later pass reads waits in a queue of registers, one for each turn until then.
+
+    def write_skewed(self, index: int, nest: RowNest) -> None:
+        rows, last = self.extent(nest.rows), len(nest.stages) - 1
+        self.born = {id(n): 0 for n in nest.before} | {id(load): 0 for load in self.scalar_loads(nest)}
+        self.born |= {id(n): at for at, stage in enumerate(nest.stages) for n in stage.nodes + stage.scalars}
+        self.queues = {}
+        with self.loop(I64(0), self.build.add(rows, I64(APART * last)), 1) as turn:
+            for at in range(last, -1, -1):
+                row = self.build.sub(turn, I64(APART * at))
+                with self.build.if_then(self.build.icmp_unsigned("<", row, rows), likely=True):
+                    self.row_values, self.late = {}, at
+                    self.in_ring = self.build.and_(row, I64(nest.block - 1))
+                    self.write_pass(index, nest, at, row)
+            for dtype, queue in self.queues.values():
+                for pointer, value in reversed([*zip(queue[1:], queue)]):
+                    self.one.store(self.one.load(value, dtype), pointer)
+        self.row_values, self.late, self.in_ring = {}, None, None
+
+    def write_pass(self, index: int, nest: RowNest, at: int, row: Any) -> None:
+        """A pass over a row, and its scalars; with the first pass, what comes before it."""
+        start = Lane(self.one, index, at if at else -1, row)
+        if not at:
+            for load in self.scalar_loads(nest):  # read before any store of the row
+                self.keep_row_value(start, load, self.row_value(start, load))
+            self.write_scalars(start, nest.before)
+        if nest.stages[at].nodes:
+            self.write_stage(index, at, nest.stages[at], row)
+        self.write_scalars(Lane(self.one, index, at, row), nest.stages[at].scalars)
+
+    def scalar_loads(self, nest: RowNest) -> list[Node]:
+        """Loads of one value per row."""
+        loads = {id(o): o for n in nest.nodes for o in n.operands if o.op.name == "load" and o.is_tile}
+        return [load for load in loads.values() if load.tile.cols == 1]
+
+    def queued(self, node: Node, dtype: DType) -> Lanes:
+        """A row scalar that an earlier pass computed some turns ago. Later passes are written first, so that the queue
+        is as long as it has to be when the value is put in."""
+        assert self.late is not None
+        queue, place = self.queues.setdefault(id(node), (dtype, []))[1], APART * (self.late - self.born[id(node)])
+        with self.build.goto_block(self.entry):
+            self.build.position_at_start(self.entry)
+            while len(queue) <= place:
+                memory = self.build.alloca(IR_TYPES[dtype], name="late")
+                memory.type = POINTER
+                queue.append(memory)
+        return self.one.load(queue[place], dtype)
 
     # A block of rows: each pass runs over all of them before the next. Row scalars live in slots, one lane a row.
 
@@ -390,7 +445,7 @@ class _Writer:
         """
         if count == 1 or LANES % count:
             return []
-        costly = cost_of(stage) > CHEAP_PASS
+        costly = stage.cost > CHEAP_PASS
         return [n for n in _reductions(stage.nodes, 1) if costly or _reduce_rule(n).cost > 1]
 
     def reduce_rows(self, index: int, at: int, first: Any, count: int, node: Node) -> None:
@@ -493,6 +548,9 @@ class _Writer:
         self.row_values[id(node)] = value
         if self.in_block is not None:
             self.keep_in_slot(node, value)
+        if self.late is not None and id(node) in self.queues:
+            dtype, queue = self.queues[id(node)]
+            self.one.store(self.one.convert(value, dtype), queue[0])
         buffer = self.program.buffers.get(id(node))
         if buffer is not None:
             pointer = self.move(self.scratch, I64(buffer.offset), self.build.mul(lane.row, I64(buffer.pitch)))
@@ -511,6 +569,8 @@ class _Writer:
             if not self.in_pass:
                 self.row_values[id(node)] = value
             return value
+        if self.late is not None and self.born.get(id(node), self.late) < self.late:
+            return self.queued(node, compute_dtype(node.tile.dtype))
         row = I64(0) if lane.row is None or node.tile.rows == 1 else lane.row
         if node.op.name == "load":
             view = self.reads[id(node)]
@@ -648,9 +708,8 @@ class _Writer:
     def row_buffer(self, buffer: Buffer) -> Any:
         """Address of this row in a row buffer, which has a row for each of a block."""
         address = self.buffer_view(buffer).address
-        if self.in_block is None:
-            return address
-        return self.move(address, self.build.mul(self.in_block, I64(buffer.pitch)))
+        row = self.in_ring if self.in_block is None else self.in_block
+        return address if row is None else self.move(address, self.build.mul(row, I64(buffer.pitch)))
 
     def compute(self, lane: Lane, node: Node) -> Lanes:
         if node.op.name == "iota_u32":
@@ -1007,16 +1066,9 @@ def lanes_of(stage: Stage) -> int:
     return LANES * max(1, 32 // max(compute_dtype(t.dtype).bits for t in types if t is not None))
 
 
-def cost_of(stage: Stage) -> int:
-    """Vector instructions of a step, roughly."""
-    rules = [RULES[n.op.name] for n in stage.nodes]
-    return sum(1 + (rule.cost if isinstance(rule, Map) else 3) for rule in rules)
-
-
 def unrolled(stage: Stage) -> int:
     """Steps in one turn of the loop: several if they are short."""
-    cost = cost_of(stage)
-    return next(n for n in (MOST_UNROLLED, 4, 2, 1) if n * cost <= UNROLLED_COST or n == 1)
+    return next(n for n in (MOST_UNROLLED, 4, 2, 1) if n * stage.cost <= UNROLLED_COST or n == 1)
 
 
 @contextmanager

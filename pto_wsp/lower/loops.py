@@ -5,7 +5,7 @@ In: a simplified KernelGraph, planned by `fuse.py`.  Out: what `llvm.py` writes 
 A row nest is one loop over rows; in a row, stages run one after another. A stage is a loop over the columns, 16 lanes
 at a time, and then row scalars, which are the [rows, 1] values: a reduction of stage 1 is a scalar that stage 2 uses.
 With row scalars, rows go through the stages in blocks: a stage runs over all rows of its block, and their scalars are
-computed side by side, one lane a row.
+computed side by side, one lane a row. Where passes and scalars are cheap, each pass runs a few rows behind the last.
 A value lives in registers inside its stage. Used by a later stage of the row it is computed again when that is cheaper
 than memory, else it goes through a row buffer; used by another nest, through a tile buffer.
 """
@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pto_wsp.lower.rules import RULES, Reduce
+from pto_wsp.lower.rules import RULES, Map, Reduce
 from pto_wsp.trace.extents import Extent, Extents
 from pto_wsp.trace.graph import KernelGraph, Node
 from pto_wsp.types import DType
 
 LANES = 16  # elements per step
+APART = 2  # rows from one pass to the next in a skewed nest: time for the scalars between them
 ACCUMULATORS = 4  # of LANES each, for a row reduction: steps take turns; part of the numerics (see ops.rowsum)
 
 
@@ -51,17 +52,25 @@ class Stage:
     scalars: list[Node] = field(default_factory=list)  # [rows, 1] values computed after the pass
     loads: list[Node] = field(default_factory=list)  # parameter loads the pass needs, read before its stores
 
+    @property
+    def cost(self) -> int:
+        """Vector instructions of a step, roughly."""
+        rules = [RULES[n.op.name] for n in self.nodes]
+        return sum(1 + (rule.cost if isinstance(rule, Map) else 3) for rule in rules)
+
 
 @dataclass
 class RowNest:
     """A loop over rows. `flipped`: every value is one column, and the lanes run along the rows instead.
 
-    The row scalars of a `block` of several rows are computed side by side, in lanes.
+    The row scalars of a `block` of several rows are computed side by side, in lanes. `skewed`: instead, each pass runs
+    APART rows behind the pass before it, so that a row's scalars are ready when they are needed.
     """
 
     rows: Extent
     flipped: bool = False
-    block: int = 1  # rows that go through a pass, and then the next one, together
+    block: int = 1  # rows that go through a pass, and then the next one, together; skewed: rows that are under way
+    skewed: bool = False
     before: list[Node] = field(default_factory=list)  # row scalars that need no pass
     stages: list[Stage] = field(default_factory=list)
 
@@ -163,7 +172,8 @@ def _lines(program: LoopProgram) -> list[str]:
             continue
         across = "columns" if nest.flipped else "rows"
         lines.append(
-            f"  for r in {shown(nest.rows)}{f' by {nest.block}' * (nest.block > 1)}:"
+            f"  for r in {shown(nest.rows)}{f' by {nest.block}' * (nest.block > 1 and not nest.skewed)}:"
+            + f"    # passes {APART} rows apart" * nest.skewed
             + (f"    # lanes along the {across[:-1]}" if nest.flipped else "")
         )
         lines += [f"    {text(n, 'r')}{kept(n)}" for n in nest.before]
