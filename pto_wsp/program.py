@@ -18,11 +18,12 @@ import atexit
 import copy
 import math
 import operator
+import os
 import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -90,6 +91,7 @@ NPU_OPTIONS = {
     "axis_sizes": OPTIONS["axis_sizes"],
     "folder": "where the sources go; by default a folder named by their contents, in the cache",
     "mailboxes": "True or False: workers take tasks while others are made",
+    "ptoisa": "how @ptoisa_kernel kernels are emitted: 'ascendc' or 'pto'",
 }
 
 
@@ -104,6 +106,7 @@ class Program:
               progress=True or False      a progress bar on long runs; by default in terminals and notebooks
               folder=path                 ascend_npu: where the project goes; it is empty, new, or one of ours
               mailboxes=True or False     ascend_npu: a generator that feeds the workers while they run
+              ptoisa="ascendc" or "pto"   ascend_npu: @ptoisa_kernel kernels as AscendC, or as PTO-ISA tile code
 
     raises  CompileError, "Codegen compilation failed: ...", at the user's line. It is also what the original error
             was (TypeCheckError, ScheduleError, ...), and has that as its cause.
@@ -344,7 +347,7 @@ class Program:
     def _emit(self) -> None:
         from pto_wsp.ascend import project
 
-        given = self.options.get("folder"), bool(self.options.get("mailboxes"))
+        given = self.options.get("folder"), bool(self.options.get("mailboxes")), self.options.get("ptoisa", "ascendc")
         self._project = project.make(self._tree, self._given, self.name, *given)
         self.codegen_artifact_dir = str(self._project.folder)
 
@@ -364,7 +367,13 @@ class Program:
         return self._emitted("placement").placement
 
     @show_user_frames()
-    def run_on_host(self, workers: int = 0, seed: int = 0xA7, timeout: float = 600.0) -> HostRun:
+    def run_on_host(
+        self,
+        workers: int = 0,
+        seed: int = 0xA7,
+        timeout: float = 600.0,
+        include: Sequence[str | os.PathLike[str]] = (),
+    ) -> HostRun:
         """Build the emitted sources on this machine, unchanged, against a simulated AscendC, and run them.
 
         Host program, task generator and workers run in a process of their own, on the arrays, sizes and symbols of this
@@ -373,6 +382,7 @@ class Program:
         workers  cores to use at most; 0: as many as the schedule has workers, or the device cores
         seed     byte that fills memory nobody wrote; results do not depend on it
         timeout  seconds
+        include  further folders of C++ headers, for what custom and PTO-ISA kernels include
         raises   CompileError without a C++ compiler; ExecutionError when an array does not fit, a task leaves its
                  array, or a kernel breaks a rule of the device; then no array has changed
         """
@@ -390,7 +400,7 @@ class Program:
             [self._size_of(s.loop) for s in e.sizes],
             [self._data_of(a.axis, a.name, written) for a in e.axes],
         )
-        return onhost.run(project, inputs, workers=workers, seed=seed, timeout=timeout)
+        return onhost.run(project, inputs, workers=workers, seed=seed, timeout=timeout, include=include)
 
     def _data_of(self, axis: Ragged | Sparse, loop: str, written: list[NDArray[Any]]) -> tuple[NDArray[np.int64], ...]:
         """The data of an axis at this moment, for a device that reads it once."""

@@ -353,7 +353,7 @@ def _header(name: str, title: str, graph: KernelGraph, params: dict[int, SourceP
     if parts.workspace_bytes:
         arguments.append("GM_ADDR workspace")
     out += [
-        _signature("__aicore__ inline void Run(", arguments, ") {"),
+        signature("__aicore__ inline void Run(", arguments, ") {"),
         *(f"  {line}".rstrip() for line in parts.run),
         "}",
         "",
@@ -364,9 +364,9 @@ def _header(name: str, title: str, graph: KernelGraph, params: dict[int, SourceP
     return "\n".join(out) + "\n"
 
 
-def _signature(start: str, arguments: Sequence[str], end: str) -> str:
+def signature(start: str, arguments: Sequence[str], end: str) -> str:
     """A call or declaration, its arguments on as many lines as they need."""
-    return "\n".join(_wrapped([start + ", ".join(arguments) + end], WIDTH))
+    return "\n".join(wrapped([start + ", ".join(arguments) + end], WIDTH))
 
 
 def entry_of(name: str, params: dict[int, SourceParam], kernel_type: str, workspace: bool) -> str:
@@ -391,10 +391,10 @@ def entry_of(name: str, params: dict[int, SourceParam], kernel_type: str, worksp
         calls.append("workspace")
     return "\n".join(
         [
-            _signature(f'extern "C" __global__ __aicore__ void {name}(', arguments, ") {"),
+            signature(f'extern "C" __global__ __aicore__ void {name}(', arguments, ") {"),
             f"  KERNEL_TASK_TYPE_DEFAULT({kernel_type});",
             "  AscendC::TPipe pipe;",
-            _signature(f"  pto_{name}::Run(", calls, ");"),
+            signature(f"  pto_{name}::Run(", calls, ");"),
             "}",
             "",
         ]
@@ -480,7 +480,6 @@ class VectorKernel:
         self.strips = self._by_strips()
         self.unit = self._unit()
         self.helpers: set[str] = set()
-        self.is_attempt = False  # made to see whether it fits
 
     def _unit(self) -> int:
         """Elements that rows are padded to: whole blocks in the smallest dtype that any step may use."""
@@ -682,8 +681,6 @@ class VectorKernel:
 
     def _overflow(self, strip: int, number: int) -> CompileError:
         phase = self.writer.phase
-        if self.is_attempt:
-            return CompileError("too large")
         layout = placement.place(phase.before, phase.body, self.queued(number), strip, self.strips)
         by_cols = self.strips or self.rows == 1
         fits = self._largest_that_fits(by_cols, layout.total)
@@ -699,38 +696,22 @@ class VectorKernel:
         return error if line is None else error.at(line)
 
     def _largest_that_fits(self, by_cols: bool, total: int) -> str:
-        """The tile shape to use instead: fewer columns where rows go by strips anyway, else fewer rows, or fewer of
-        both."""
-        tiles = [p.node.tile for p in self.graph.tile_params] or [n.tile for n in self.tiles]
-        rows, cols = max(tiles, key=lambda t: t.size).shape
-        if by_cols:
-            found = self._most_that_fit(self.graph, cols, self.unit, True)
-            return f"{rows}x{found or max(1, cols * UB_BYTES // total // self.unit) * self.unit}"
-        found = self._most_that_fit(self.graph, rows, 8, False)
-        if found is None:
-            return f"about {max(1, rows * UB_BYTES // total)}x{cols}"
-        few = resized(self.graph, rows, 8, False)
-        if found or few is None:
-            return f"{found}x{cols}"
-        return f"8x{self._most_that_fit(few, cols, self.unit, True) or self.unit}"
-
-    def _most_that_fit(self, graph: KernelGraph, size: int, unit: int, by_cols: bool) -> int | None:
-        """The largest extent below `size`, a multiple of `unit`, with which the kernel fits; 0 when none does, None when
-        its shapes cannot be changed like that."""
+        """The tile shape to use instead: fewer columns where rows go by strips anyway, else fewer rows."""
+        cols = max(n.tile.cols for n in self.tiles)
+        size, unit = (cols, self.unit) if by_cols else (self.rows, 8)
         low, high = 0, -(-size // unit)  # in units; low fits, high does not
         while high - low > 1:
             middle = (low + high) // 2
-            smaller = None if self.shared else resized(graph, size, middle * unit, by_cols)
-            if smaller is None or [p.node.type for p in smaller.params] == [p.node.type for p in graph.params]:
-                return None
-            attempt = VectorKernel(smaller, params_of(smaller))
-            attempt.is_attempt = True
+            smaller = None if self.shared else resized(self.graph, size, middle * unit, by_cols)
+            if smaller is None:  # shapes that are tied to each other: a guess
+                low = max(1, size * UB_BYTES // total // unit)
+                break
             try:
-                attempt.write()
+                VectorKernel(smaller, params_of(smaller)).write()
                 low = middle
             except CompileError:
                 high = middle
-        return low * unit
+        return f"{self.rows}x{low * unit}" if by_cols else f"{low * unit}x{cols}"
 
     def _rows(self, names: dict[int, str]) -> list[Row]:
         steps = len(self.writer.phase.before) + len(self.writer.phase.body)
@@ -839,7 +820,7 @@ class VectorKernel:
         if self.shared and not looped:
             out = ["if (part != 0) {", "  return;  // one core is enough", "}", *out]
         self.rows_of_table = self._rows(names)
-        return Parts(sorted(self.helpers), [], _wrapped(out), self.rows_of_table)
+        return Parts(sorted(self.helpers), [], wrapped(out), self.rows_of_table)
 
     def _named(self, used: Sequence[Buffer]) -> dict[int, str]:
         """Identifiers: the user's names first; what is changed in place under one name keeps it."""
@@ -1022,7 +1003,7 @@ class MixKernel:
         return Parts(
             sorted(self.helpers),
             self.functions,
-            _wrapped(out),
+            wrapped(out),
             self.rows,
             "MIX" if vector else "AIC",
             workspace,
@@ -1107,7 +1088,7 @@ class MixKernel:
         tiles += [gm for gm in extra if gm not in tiles]
         scalars = [p for p in params.values() if not p.is_tile and re.search(rf"\b{p.identifier}\b", body)]
         tiles = [gm for gm in tiles if re.search(rf"\b{gm}\b", body)]
-        head = _signature(
+        head = signature(
             f"__aicore__ inline void {name}(",
             [
                 "TPipe *pipe",
@@ -1176,7 +1157,7 @@ def _counted(lines: list[str]) -> list[str]:
     return head + lines
 
 
-def _wrapped(lines: list[str], width: int = WIDTH - 2) -> list[str]:
+def wrapped(lines: list[str], width: int = WIDTH - 2) -> list[str]:
     """Break what is too long after an argument, the next one under the first; after the bracket if that is no good."""
     out: list[str] = []
     for line in lines:
@@ -1206,6 +1187,9 @@ def _wrapped(lines: list[str], width: int = WIDTH - 2) -> list[str]:
                 row += piece + " "
         out.append(row.rstrip())
     return out
+
+
+_wrapped = wrapped  # for who still says so
 
 
 def _braced(text: str, width: int) -> list[str]:

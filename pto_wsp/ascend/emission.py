@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pto_wsp.ascend.aicore import KernelSource, emit_kernel
+from pto_wsp.ascend import ptoisa
+from pto_wsp.ascend.aicore import KernelSource
 from pto_wsp.ascend.names import Names, identifier, source_of
 from pto_wsp.errors import CompileError, PtoError, ScheduleError, SourceLine
 from pto_wsp.scalar_expr import Expr, LoopVar, trace_task_fn
@@ -237,14 +238,19 @@ class Emission:
 
 
 def emission(
-    workload: tree.WorkloadTree, schedule: Schedule | None = None, title: str | None = None, mailboxes: bool = False
+    workload: tree.WorkloadTree,
+    schedule: Schedule | None = None,
+    title: str | None = None,
+    mailboxes: bool = False,
+    isa: str = "ascendc",
 ) -> Emission:
     """What the writers need to know of a workload under a schedule.
 
     mailboxes  feed workers one task at a time; needs the generator and the workers resident side by side
+    isa        how @ptoisa_kernel kernels are emitted: "ascendc", or "pto" as PTO-ISA tile code
     raises     CompileError, ScheduleError at the user's line for what the device cannot do
     """
-    return _Maker(workload, settle(schedule or Schedule(), mailboxes), title or workload.name).made()
+    return _Maker(workload, settle(schedule or Schedule(), mailboxes), title or workload.name, isa).made()
 
 
 # ---- the schedule ----------------------------------------------------------------------------------------------------
@@ -319,8 +325,9 @@ def _key(function: Any, owner: str, primitive: str) -> Expr | None:
 class _Maker:
     """Walks the tree in program order and numbers what it meets."""
 
-    def __init__(self, workload: tree.WorkloadTree, orders: Orders, title: str) -> None:
-        self.workload, self.orders, self.title = workload, orders, title
+    def __init__(self, workload: tree.WorkloadTree, orders: Orders, title: str, isa: str = "ascendc") -> None:
+        self.workload, self.orders, self.title, self.isa = workload, orders, title, isa
+        self.units: dict[str, KernelGraph] = {}  # translation units of the user's, by what they define
         self.kernels: dict[tuple[int, tuple[str, ...]], EmittedKernel] = {}
         self.calls: list[EmittedCall] = []
         self.tensors: list[Tensor] = []
@@ -466,13 +473,23 @@ class _Maker:
         if key not in self.kernels:
             name = self.files.new(graph.name)
             try:
-                source = emit_kernel(graph, name, apart)
+                self.check_unit(graph)
+                source = ptoisa.source(node.kernel, graph, name, apart, self.isa)
             except PtoError as error:
                 raise error if error.line is not None else error.at(node.line) from None
             enum, line = self.enum("Kernel", name), node.kernel.line
             agreeing = extents_of(graph).constraints()
             self.kernels[key] = EmittedKernel(len(self.kernels), graph.name, enum, graph, source, agreeing, line)
         return self.kernels[key]
+
+    def check_unit(self, graph: KernelGraph) -> None:
+        """raises CompileError when two translation units of the user's define a function of the same name"""
+        if graph.custom is not None and graph.custom.form == "unit":
+            other = self.units.setdefault(graph.name, graph).custom
+            if other is not graph.custom:
+                raise CompileError(
+                    f"two kernels called {graph.name} are translation units, which both define that name; rename one."
+                ).at(graph.custom.line)
 
     def tensor(self, view: Tensor, param: str, line: SourceLine | None, kernel: str) -> int:
         base = view.base

@@ -7,10 +7,12 @@ on files; whatever goes wrong there is an error here. Start reading at `run`.
 from __future__ import annotations
 
 import csv
+import os
 import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,13 +85,18 @@ class HostRun:
         return self.text.rstrip()
 
 
-def compiled(project: Project) -> HostProgram:
+def compiled(project: Project, include: Sequence[str | os.PathLike[str]] = ()) -> HostProgram:
     """The program, built once for all equal projects.
 
+    include  further folders of headers
     raises  CompileError where there is no C++ compiler
     """
     sources = {path: text for path, text in project.sources.items() if path.startswith(_OWN)}
-    return build(sources, flags=("-Iinclude",), programs=True)
+    folders = [Path(folder).resolve() for folder in include]
+    headers = (path for folder in folders for path in sorted(folder.rglob("*.h*")) if path.is_file())
+    stamps = "".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in headers)
+    stamp = f"-DPTO_WSP_HEADERS=0x{blake2b(stamps.encode(), digest_size=6).hexdigest()}"  # changed ones are others
+    return build(sources, include=folders, flags=("-Iinclude", *([stamp] if folders else [])), programs=True)
 
 
 def run(
@@ -99,17 +106,19 @@ def run(
     workers: int = 0,
     seed: int = 0xA7,
     timeout: float = 600.0,
+    include: Sequence[str | os.PathLike[str]] = (),
 ) -> HostRun:
     """Run a project on arrays.
 
     workers  cores to use at most; 0: as many as the schedule has, or the device
     seed     byte that fills memory nobody wrote
+    include  further folders of headers that kernels include
     raises   CompileError without a C++ compiler; UsageError for arrays that do not fit; ShimError (an ExecutionError)
              when the program fails: then no array has changed
     """
     e = project.emission
     _check(e, inputs.arrays)
-    program = compiled(project)
+    program = compiled(project, include)
     with tempfile.TemporaryDirectory(prefix="pto_wsp_") as name:
         folder = Path(name)
         _write_inputs(e, inputs, folder)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pto_wsp.ascend import expander, folder, host, manifest, plan, worker
 from pto_wsp.ascend.emission import Emission, emission
+from pto_wsp.errors import CompileError
 from pto_wsp.schedule import Schedule
 from pto_wsp.trace.tree import WorkloadTree
 
@@ -65,14 +66,15 @@ def make(
     title: str,
     place: str | os.PathLike[str] | None = None,
     mailboxes: bool = False,
+    isa: str = "ascendc",
 ) -> Project:
     """Emit a program and write it.
 
     place      folder, see folder.write; None: one named by its contents under the root of the cache
-    mailboxes  see emission
+    mailboxes  see emission;  isa  too
     raises     CompileError; then nothing is written
     """
-    found = emission(tree, schedule, title, mailboxes)
+    found = emission(tree, schedule, title, mailboxes, isa)
     sources = sources_of(found)
     return Project(found, Sources(sources), folder.write(sources, place, found.name))
 
@@ -86,7 +88,24 @@ def sources_of(e: Emission) -> dict[str, str]:
         "aicore/worker.asc": worker.worker_asc(e),
         "host/program.h": host.program_h(e),
         **{k.header: k.source.header for k in e.kernels},
+        **_included(e),
     }
     words = host.words(e, version)
-    made = {path: host.filled(text, words) for path, text in host.fixed().items()}
+    made = {path: host.filled(text, **words) for path, text in host.fixed().items()}
     return folder.sealed({**made, **texts}, manifest.describe(e, version))
+
+
+def _included(e: Emission) -> dict[str, str]:
+    """What custom kernels include of the user's.
+
+    raises  CompileError when a file would have to be two
+    """
+    found = {k.header: "" for k in e.kernels}
+    for kernel in e.kernels:
+        for path, text in kernel.source.files:
+            if found.setdefault(path, text) != text:
+                raise CompileError(
+                    f"kernel {kernel.name} includes {path.removeprefix('kernels/')!r}, and the tree has another file"
+                    " of that name; rename one."
+                ).at(kernel.line)
+    return {path: text for path, text in found.items() if text}

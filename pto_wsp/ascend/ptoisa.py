@@ -203,8 +203,8 @@ class _Emitter:
         if rule is None:
             raise refuse(
                 node,
-                f"{name} of {' and '.join(map(str, tiles[1:] or tiles))} has no PTO-ISA instruction that we emit; compile"
-                " with ptoisa='ascendc'.",
+                f"{name} of {' and '.join(map(str, tiles[1:] or tiles))} has no PTO-ISA instruction that we emit;"
+                " compile with ptoisa='ascendc'.",
             )
         rule(node)
 
@@ -443,7 +443,7 @@ def _header(
     arguments += [f"const GmTile &{p.identifier}_gm" for p in params.values() if p.is_tile]
     arguments += [f"[[maybe_unused]] {p.c_type} {p.identifier}" for p in params.values() if not p.is_tile]
     body = [*_declarations(params, emitter), "", *_instructions(emitter.code)]
-    start = aicore._signature("__aicore__ inline void Run(", arguments, ") {")
+    start = aicore.signature("__aicore__ inline void Run(", arguments, ") {")
     run = [start, *(f"  {line}".rstrip() for line in body), "}"]
     return "\n".join([*lines, f"#ifndef {guard}", f"#define {guard}", "", '#include "kernel_operator.h"',
                       "#include <pto/pto-inst.hpp>", *more, "", aicore.GM_TILE, f"namespace pto_{name} {{", "",
@@ -459,7 +459,7 @@ def _declarations(params: dict[int, aicore.SourceParam], emitter: _Emitter) -> l
     for p in params.values():
         if p.is_tile and p.name in used:
             gm = f"{p.identifier}_gm"
-            lines += aicore._wrapped([
+            lines += aicore.wrapped([
                 f"GlobalTensor<{p.c_type}, GmShape, GmStride, Layout::ND> {p.identifier}_at("
                 f"(__gm__ {p.c_type} *){gm}.addr, GmShape({gm}.rows, {gm}.cols), GmStride({gm}.rowStride));"
             ])
@@ -486,6 +486,6 @@ def _instructions(code: list[_Instruction]) -> list[str]:
             said = line.file, line.line
             lines.append("// " + comment(f"{place_of(line)}: {source_of(line)}"))
         lines += [*one.before, *one.lines, *one.after]
-    return lines
+    return [*lines, "pipe_barrier(PIPE_ALL);  // the next task uses the same places"]
 
 

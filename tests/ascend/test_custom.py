@@ -191,3 +191,29 @@ def test_what_the_npu_cannot_have_is_refused():
         emit_kernel(kernel(cpu=lambda x: None)(g).graph)
     with pytest.raises(CompileError, match=r"task->args\[0\].*Scalar"):
         emit_kernel(kernel(cpp_src="auto r = task->args[0]; (void)r;")(g).graph)
+
+
+def test_files_of_one_name_and_units_of_one_name_are_refused(tmp_path):
+    from pto_wsp import Tensor, workload
+
+    data = Tensor(data=np.zeros((4, 8), np.float32), shape=(4, 8), dtype=F32)
+    kernels = []
+    for text in ("int a;", "int b;"):
+        place = tmp_path / text[4]
+        place.mkdir()
+        (place / "more.h").write_text(text)
+        (place / "body.cpp").write_text(OLD)
+        unit = 'extern "C" uint64_t signature(const KernelTaskDesc *, CSPTContext *) { return 0; }'
+        (place / "unit.cpp").write_text(unit)
+        kernels.append((kernel(cpp_body_path=place / "body.cpp", cpp_includes=["more.h"])(signature),
+                        kernel(cpp_tu_path=place / "unit.cpp")(signature)))
+    for pair, match in zip(zip(*kernels, strict=True), ("includes 'more.h', and the tree has another", "both define"),
+                           strict=True):
+
+        @workload
+        def work():
+            for k in pair:  # noqa: B023
+                k(x=data, out=data, scale=1.0, by=2)
+
+        with pytest.raises(CompileError, match=match):
+            work().compile("ascend_npu")

@@ -211,3 +211,35 @@ def test_the_choice():
         ptoisa.tstore(out, ptoisa.tload(x))
 
     assert '#include "mine.h"' in source(k, k.graph, "k", form="pto").header
+
+
+def test_a_program_with_custom_and_ptoisa_kernels_on_the_host():
+    """The whole tree, in both forms: results are those of the CPU simulation."""
+    from pto_wsp import P, Tensor, workload
+    from tests.ascend.test_custom import clip
+
+    x = np.random.default_rng(0).standard_normal((60, 100)).astype(np.float32)
+    middle, out = np.zeros_like(x), np.zeros_like(x)
+    X, M, Y = (Tensor(data=a, shape=a.shape, dtype=F32) for a in (x, middle, out))
+
+    @workload
+    def work():
+        for i in P(4):
+            scaled_softmax[i](x=X[16 * i:16 * i + 16], out=M[16 * i:16 * i + 16], scale=0.5)
+        for i in P(10):
+            for j in P(3):
+                clip[i, j](x=M[6 * i:6 * i + 6, 48 * j:48 * j + 48], Out=Y[6 * i:6 * i + 6, 48 * j:48 * j + 48],
+                           low=0.005, high=0.02, times=5)
+
+    cpu = work().compile()
+    cpu.execute()
+    cpu.synchronize()
+    want = out.copy()
+    for form in ("ascendc", "pto"):
+        middle[:], out[:] = 0, 0
+        npu = work().compile("ascend_npu", ptoisa=form)
+        assert ("pto-inst.hpp" in npu.sources["kernels/scaled_softmax.h"]) == (form == "pto")
+        npu.run_on_host(include=[MODEL])
+        np.testing.assert_allclose(out, want, rtol=1e-5)
+    with pytest.raises(CompileError, match="got 'cuda'"):
+        work().compile("ascend_npu", ptoisa="cuda")

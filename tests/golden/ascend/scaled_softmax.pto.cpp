@@ -90,6 +90,7 @@ __aicore__ inline void Run([[maybe_unused]] AscendC::TPipe *pipe,
   set_flag(PIPE_V, PIPE_MTE3, EVENT_ID0);
   wait_flag(PIPE_V, PIPE_MTE3, EVENT_ID0);
   TSTORE(out_at, div);
+  pipe_barrier(PIPE_ALL);  // the next task uses the same places
 }
 
 }  // namespace pto_scaled_softmax

@@ -99,6 +99,11 @@ inline void wait_flag(int from, int to, int event, const char *file = __builtin_
 }
 inline void pipe_barrier(int pipe) {
   auto &core = pto_model::Core();
+  if (pipe == PIPE_ALL) {
+    for (auto &clock : core.known) std::copy(core.count, core.count + pto_model::kPipes, clock.done);
+    core.touches.clear();
+    return;
+  }
   core.known[pipe].done[pipe] = core.count[pipe];
 }
 
