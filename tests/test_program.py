@@ -25,9 +25,7 @@ from pto_wsp import (
     InOut,
     Out,
     P,
-    Pools,
     Program,
-    ReadyPolicy,
     Scalar,
     Schedule,
     ScheduleError,
@@ -586,10 +584,7 @@ def test_symbols_in_dispatch_keys() -> None:
 
 
 LATER = {
-    "interleaved": lambda w: w.timing(TimingPolicy.interleaved(2)),
     "spatial_map": lambda w: w.spatial_map((4, 4)),
-    "work_steal": lambda w: w.task_graph(ready=ReadyPolicy.work_steal()),
-    "by_exec_unit": lambda w: w.task_graph(pools=Pools.by_exec_unit()),
 }
 
 

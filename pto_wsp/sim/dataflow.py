@@ -578,8 +578,9 @@ class DataflowEngine:
             ORDER: DEQUES if settings.ready == "work_steal" else TURNS if settings.together else ORDERED,
             BOUND: settings.bound, KEYED: settings.keyed, WINDOW: settings.window, INFER: infer, EXACT: exact,
             PARAMS: uses.params if uses is not None else 0, MODE: _MODES[settings.mode], START_AT: settings.start_at,
-            GAP: settings.gap, BATCH: max(settings.batch, settings.ready == "work_steal"), STREAMS: settings.streams, TOGETHER: settings.together,
-            BY_STREAM: settings.by_stream, GEN: settings.gen_cycles,
+            GAP: settings.gap, BATCH: max(settings.batch, settings.ready == "work_steal"),
+            STREAMS: settings.streams, TOGETHER: settings.together, BY_STREAM: settings.by_stream,
+            GEN: settings.gen_cycles,
         }  # fmt: skip
         self._setup = np.array([setup.get(word, 0) for word in range(SETUP_SIZE)], np.int64)
         self._uses = uses.uses if uses is not None and infer else np.zeros(0, np.int64)
@@ -820,6 +821,9 @@ class DataflowEngine:
             pools=self.pools,
             window=self.settings.window,
             window_unit=self.settings.unit,
+            bound=self.settings.bound,
+            gen_cycles=self.settings.gen_cycles,
+            gap=self.settings.gap,
             window_stalls=state[WINDOW_STALLS],
             window_stalled_cycles=state[WINDOW_CYCLES],
             dependency_stalls=state[DEPENDENCY_STALLS],

@@ -293,6 +293,11 @@ class Counters:
     window: int = 0
     window_unit: str = "tasks"
     """What can be in flight at most; 0: anything."""
+    bound: bool = True
+    """Each task is bound to one worker from the beginning."""
+    gen_cycles: int = 0
+    gap: int = 0
+    """Cycles that the orchestrator needs for a task, and at least from one start to the next."""
     start_stalls: int = 0
     start_stalled_cycles: int = 0
     """Dataflow engine: how many ready tasks waited for the start policy or their batch, for how many cycles in all."""

@@ -217,7 +217,7 @@ class Keys:
         """What the function says of each task, as it says it."""
         key, table = self._keys[role], self._started()
         assert key.function is not None
-        self._values = self._values or [self._task(table, row) for row in rows.tolist()]
+        self._values = self._values or [self.values_of(table, row) for row in rows.tolist()]
         for number, task in enumerate(self._values):
             try:
                 yield key.function(task)
@@ -225,7 +225,8 @@ class Keys:
                 what = f"{self._where(role, number, int(rows[number]))} failed: {type(error).__name__}: {error}"
                 raise ScheduleError(what, _PRIMITIVES[role]) from error
 
-    def _task(self, table: TaskTable, row: int) -> TaskValues:
+    def values_of(self, table: TaskTable, row: int) -> TaskValues:
+        """What a function on the host receives for one task."""
         call = self._calls[table.leaf[row]]
         args, axes, tiles = table.args[row].tolist(), len(call.task.axes), len(call.tiles)
         words = TILE_WORDS * tiles

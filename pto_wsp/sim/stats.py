@@ -7,14 +7,17 @@ milliseconds say how long this host took to compile, to run the kernels and to s
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pto_wsp.sim.inorder import ChannelUse, Counters
 
-__all__ = ["ChannelUse", "ExecutionTrace", "ProgramStats", "Stall", "TraceEvent", "TraceLevel"]
+__all__ = ["ChannelUse", "ExecutionTrace", "Pool", "ProgramStats", "Stall", "TraceEvent", "TraceLevel"]
 
 
 @dataclass(frozen=True)
@@ -22,19 +25,35 @@ class Stall:
     """One thing that held up tasks: how often, and for how many cycles in all."""
 
     reason: str
-    """`WINDOW_FULL`, `DEPENDENCY`, `WORKER_BUSY`, `RATE_LIMIT`, `CHANNEL_EMPTY` or `CHANNEL_FULL`."""
+    """`WINDOW_FULL`, `DEPENDENCY`, `WORKER_BUSY`, `RATE_LIMIT`, `START`, `CHANNEL_EMPTY` or `CHANNEL_FULL`."""
     count: int
     cycles: int
     high_water: int = 0
     """Most at one time in what is limited: the window, in its unit; the ready queues; any one channel. 0 where it is
     not counted."""
+    limit: int = 0
+    """What the window can hold; 0: there is no limit, or it is that of each channel."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The workers of one pool, and what they did."""
+
+    name: str
+    workers: int
+    tasks: int
+    busy_cycles: int
+
+    def utilisation(self, total_cycles: int) -> float:
+        """Busy share of its workers, 0 to 1."""
+        return self.busy_cycles / (self.workers * total_cycles) if total_cycles else 0.0
 
 
 @dataclass(frozen=True, repr=False)
 class ProgramStats:
     """What a program, or one simulation of it, did. Milliseconds are wall-clock time; the rest is cycles.
 
-    All zero before the first run has ended, except `compile_time_ms`.
+    All zero before the first run has ended, except `compile_time_ms`. `repr` is a table.
     """
 
     compile_time_ms: float = 0.0
@@ -50,10 +69,23 @@ class ProgramStats:
     tasks_per_worker: tuple[int, ...] = ()
     busy_cycles: tuple[int, ...] = ()
     """Per worker, cycles spent running tasks."""
+    pools: tuple[Pool, ...] = ()
+    """Groups of workers, in the order of the workers; one without a name where all are one."""
     critical_path_cycles: int = 0
-    """Makespan with unlimited workers and no window: no schedule of this workload can be shorter."""
+    """Makespan with unlimited workers and no window: no schedule of this workload can be shorter. Of inferred edges
+    those count that some task had to wait for: a task that completed before another was generated holds up nothing."""
+    critical_path_tasks: int = 0
+    critical_path: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), compare=False)
+    """How many tasks are on the critical path, and their numbers in program order; the latter is empty when more than
+    a million tasks ran."""
+    lower_bounds: Mapping[str, int] = field(default_factory=dict)
+    """Makespans that cannot be beaten, by name: the work spread evenly over the workers, or over those of the fullest
+    pool; the critical path; the work of the fullest worker, where tasks are bound to workers; the orchestrator's time
+    and the limit on starts, where there are such."""
     stalls: tuple[Stall, ...] = ()
-    """What held up issue, if anything did."""
+    """What held up tasks, and what is limited, even if that held up nothing."""
+    steals: int = 0
+    """With ReadyPolicy.work_steal(): tasks that another worker took than the one in whose deque they were."""
     unseen_overlaps: int = 0
     """With edges inferred from identical regions: pairs of tasks, in the window together, whose regions overlap
     without being identical, one of them written. Nothing orders such a pair."""
@@ -65,21 +97,6 @@ class ProgramStats:
     @classmethod
     def of(cls, counters: Counters, compile_ms: float = 0.0, execute_ms: float = 0.0) -> ProgramStats:
         """The stats of one simulated run."""
-        used = counters.channels
-        stalls = (
-            Stall(
-                "WINDOW_FULL", counters.window_stalls + counters.overflows, counters.window_stalled_cycles,
-                counters.most_in_window,
-            ),
-            Stall("RATE_LIMIT", counters.rate_stalls, counters.rate_stalled_cycles),
-            Stall("DEPENDENCY", counters.dependency_stalls, counters.dependency_stalled_cycles),
-            Stall("WORKER_BUSY", counters.busy_stalls, counters.busy_stalled_cycles, counters.most_ready),
-            Stall("CHANNEL_EMPTY", sum(c.empty_stalls for c in used), sum(c.empty_cycles for c in used)),
-            Stall(
-                "CHANNEL_FULL", sum(c.full_stalls for c in used), sum(c.full_cycles for c in used),
-                max((c.high_water for c in used), default=0),
-            ),
-        )
         return cls(
             compile_time_ms=compile_ms,
             execute_time_ms=execute_ms,
@@ -89,8 +106,13 @@ class ProgramStats:
             workers=len(counters.tasks),
             tasks_per_worker=counters.tasks,
             busy_cycles=counters.busy,
+            pools=tuple(_pools(counters)),
             critical_path_cycles=counters.critical_path_cycles,
-            stalls=tuple(stall for stall in stalls if stall.count),
+            critical_path_tasks=counters.critical_path_tasks,
+            critical_path=counters.critical_path,
+            lower_bounds=_lower_bounds(counters),
+            stalls=tuple(stall for stall in _stalls(counters) if stall.count or stall.limit),
+            steals=counters.steals,
             unseen_overlaps=counters.unseen_overlaps,
             lanes=counters.lanes,
             channels=counters.channels,
@@ -106,15 +128,6 @@ class ProgramStats:
         """Busy share of all workers over the makespan, 0 to 1."""
         return self.work_cycles / (self.workers * self.total_cycles) if self.total_cycles else 0.0
 
-    @property
-    def lower_bounds(self) -> Mapping[str, int]:
-        """Makespans that cannot be beaten: by even spreading, by the structure, by this assignment."""
-        return {
-            "work / workers": -(-self.work_cycles // self.workers) if self.workers else 0,
-            "critical path": self.critical_path_cycles,
-            "fullest worker": max(self.busy_cycles, default=0),
-        }
-
     def __repr__(self) -> str:
         return "\n".join(self._lines())
 
@@ -123,30 +136,94 @@ class ProgramStats:
         lines = [
             "ProgramStats",
             f"  total cycles     {self.total_cycles:,}",
-            f"  lower bounds     {bounds}",
+            f"  lower bounds     {bounds or 'none'}",
             f"  tasks            {self.task_count:,}; {self.parallel_tasks:,} began while an earlier one ran",
+            f"  critical path    {self.critical_path_cycles:,} cycles, {self._path()}",
             f"  {'processes' if self.lanes else 'workers':<17}{self.workers}, {self.utilisation:.1%} busy",
         ]
-        if self.workers <= 16:
-            names = self.lanes or [f"worker {w}" for w in range(self.workers)]
-            each = zip(names, self.tasks_per_worker, self.busy_cycles, strict=True)
-            lines += [f"    {name:<15}{tasks:,} tasks, {busy:,} cycles" for name, tasks, busy in each]
-        else:
-            lines.append(
-                f"  each worker      {min(self.tasks_per_worker):,} to {max(self.tasks_per_worker):,} tasks, "
-                f"{min(self.busy_cycles):,} to {max(self.busy_cycles):,} cycles"
-            )
+        lines += self._each_worker()
         lines += [f"  channel {c.name:<9}{_channel(c)}" for c in self.channels[:16]]
         for s in self.stalls:
             most = f", at most {s.high_water:,} at a time" if s.high_water else ""
+            most += f" of {s.limit:,}" if s.limit and s.high_water else ""
             lines.append(f"  {s.reason:<17}{s.count:,} stalls, {s.cycles:,} cycles{most}")
+        if self.steals:
+            lines.append(f"  stolen           {self.steals:,} tasks")
         if self.unseen_overlaps:
             hint = "Deps.infer_bytes_overlap() orders them"
             lines.append(f"  unseen overlaps  {self.unseen_overlaps:,} pairs of tasks; {hint}")
-        lines.append(
-            f"  wall clock       compile {self.compile_time_ms:.1f} ms, run {self.execute_time_ms:.1f} ms"
-        )
+        lines.append(f"  wall clock       compile {self.compile_time_ms:.1f} ms, run {self.execute_time_ms:.1f} ms")
         return lines
+
+    def _path(self) -> str:
+        """The tasks on the critical path, the middle left out when there are many."""
+        tasks = [f"#{task}" for task in self.critical_path[:8].tolist()]
+        if len(self.critical_path) > 9:
+            tasks += ["...", f"#{self.critical_path[-1]}"]
+        elif len(self.critical_path) == 9:
+            tasks.append(f"#{self.critical_path[-1]}")
+        count = f"{self.critical_path_tasks:,} tasks"
+        return f"{count}: {' '.join(tasks)}" if tasks else count
+
+    def _each_worker(self) -> list[str]:
+        """Pools, and the workers in them: one by one if there are few."""
+        lines, first = [], 0
+        for pool in self.pools or (Pool("", self.workers, self.task_count, self.work_cycles),):
+            last = first + pool.workers
+            if pool.name:
+                busy = f"{pool.utilisation(self.total_cycles):.1%} busy"
+                lines.append(f"  pool {pool.name:<12}{pool.workers} workers, {pool.tasks:,} tasks, {busy}")
+            tasks, cycles = self.tasks_per_worker[first:last], self.busy_cycles[first:last]
+            if pool.workers > 16:
+                lines.append(
+                    f"    each worker    {min(tasks):,} to {max(tasks):,} tasks, {min(cycles):,} to {max(cycles):,} "
+                    "cycles"
+                )
+            else:
+                names = self.lanes or [f"worker {w}" for w in range(first, last)]
+                each = zip(names, tasks, cycles, strict=True)
+                lines += [f"    {name:<15}{count:,} tasks, {busy:,} cycles" for name, count, busy in each]
+            first = last
+        return lines
+
+
+def _pools(counters: Counters) -> Iterator[Pool]:
+    first = 0
+    for name, workers in counters.pools:
+        mine = slice(first, first + workers)
+        yield Pool(name, workers, sum(counters.tasks[mine]), sum(counters.busy[mine]))
+        first += workers
+
+
+def _lower_bounds(counters: Counters) -> dict[str, int]:
+    workers = len(counters.tasks)
+    bounds = {
+        "work / workers": -(-counters.work_cycles // workers) if workers else 0,
+        "critical path": counters.critical_path_cycles,
+    }
+    if len(counters.pools) > 1:
+        bounds["fullest pool"] = max(-(-pool.busy_cycles // pool.workers) for pool in _pools(counters))
+    if counters.bound:
+        bounds["fullest worker"] = max(counters.busy, default=0)
+    if counters.gen_cycles:
+        bounds["orchestrator"] = counters.gen_cycles * counters.task_count
+    if counters.gap and counters.task_count:
+        bounds["rate limit"] = counters.gap * (counters.task_count - 1)
+    return bounds
+
+
+def _stalls(counters: Counters) -> list[Stall]:
+    c, used = counters, counters.channels
+    return [
+        Stall("WINDOW_FULL", c.window_stalls + c.overflows, c.window_stalled_cycles, c.most_in_window, c.window),
+        Stall("RATE_LIMIT", c.rate_stalls, c.rate_stalled_cycles),
+        Stall("START", c.start_stalls, c.start_stalled_cycles),
+        Stall("DEPENDENCY", c.dependency_stalls, c.dependency_stalled_cycles),
+        Stall("WORKER_BUSY", c.busy_stalls, c.busy_stalled_cycles, c.most_ready),
+        Stall("CHANNEL_EMPTY", sum(u.empty_stalls for u in used), sum(u.empty_cycles for u in used)),
+        Stall("CHANNEL_FULL", sum(u.full_stalls for u in used), sum(u.full_cycles for u in used),
+              max((u.high_water for u in used), default=0)),
+    ]  # fmt: skip
 
 
 def _channel(c: ChannelUse) -> str:

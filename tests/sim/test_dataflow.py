@@ -39,7 +39,9 @@ TILES: Any = SimpleNamespace(
 )  # fmt: skip
 
 
-def schedule(workers: int = 1, window: int = 0, bound: bool = True, roles: tuple[str, ...] = (), **more: Any) -> Settings:
+def schedule(
+    workers: int = 1, window: int = 0, bound: bool = True, roles: tuple[str, ...] = (), **more: Any
+) -> Settings:
     dispatch = "work_steal" if not bound else "affinity" if "dispatch" in roles else "round_robin"
     keys = tuple(Key(role, role, KEY) for role in roles)
     return Settings(dispatch, workers, window, "dataflow", keys, bound, **more)

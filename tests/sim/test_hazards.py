@@ -139,10 +139,11 @@ def test_overlaps_are_not_merged() -> None:
     row = ARRAY.reshape(-1)
     a, b, c = (row[k : k + 8].reshape(1, 8) for k in (0, 4, 10))
     far = row[200:208].reshape(1, 8)
-    start, _ = simulate([(50, far, a), (5, far, c)], Settings("", 9, 0, "dataflow", bound=False, infer=OVERLAP), (1, 16))
+    free = Settings("", 9, 0, "dataflow", bound=False, infer=OVERLAP)
+    start, _ = simulate([(50, far, a), (5, far, c)], free, (1, 16))
     assert start == [0, 0]
     tasks = [(50, far, a), (5, far, c), (5, far, b)]
-    start, _ = simulate(tasks, Settings("", 9, 0, "dataflow", bound=False, infer=OVERLAP), (1, 16))
+    start, _ = simulate(tasks, free, (1, 16))
     assert start == [0, 0, 50]
 
 
