@@ -26,6 +26,7 @@ from pto_wsp.errors import (
     IRConversionError,
     KernelError,
     PtoError,
+    RaceError,
     ScheduleError,
     TypeCheckError,
 )
@@ -76,6 +77,9 @@ from pto_wsp.schedule import (
     TracePolicy,
     WindowMode,
 )
+from pto_wsp.sim.simulation import Simulation, Snapshot
+from pto_wsp.sim.sweep import schedule_grid, sweep
+from pto_wsp.sim.timeline import compare_timelines
 from pto_wsp.trace.author import (
     P,
     combine,
@@ -168,6 +172,7 @@ __all__ = [
     "Program",
     "ProgramStats",
     "PtoError",
+    "RaceError",
     "Ragged",
     "ReadyPolicy",
     "Replicate",
@@ -176,6 +181,8 @@ __all__ = [
     "Schedule",
     "ScheduleError",
     "Shard",
+    "Simulation",
+    "Snapshot",
     "Sparse",
     "StartPolicy",
     "Symbol",
@@ -205,6 +212,7 @@ __all__ = [
     "check_kernel_call",
     "check_layouts_compatible",
     "combine",
+    "compare_timelines",
     "cond",
     "connect",
     "consume",
@@ -239,11 +247,13 @@ __all__ = [
     "replicate",
     "scalar_expr",
     "schedule",
+    "schedule_grid",
     "select",
     "send",
     "sequential",
     "slot_load_u64",
     "slot_set_u64",
+    "sweep",
     "synchronize",
     "task",
     "tensor_layout_join",

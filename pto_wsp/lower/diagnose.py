@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse
     from pto_wsp.trace.tree import Receive
 
-__all__ = ["load_outside", "no_row", "no_token", "outside"]
+__all__ = ["load_outside", "no_cycles", "no_row", "no_token", "outside"]
 
 _AXES = ("rows", "columns")
 
@@ -99,6 +99,14 @@ def no_token(node: Receive) -> ExecutionError:
         f"receive from channel {node.channel.name!r}: it is closed and empty, and nothing says what to do then. Send "
         "one token for each receive, or say it: receive(channel, body, otherwise=...)."
     ).at(node.line)
+
+
+def no_cycles(call: Call, number: int, loops: Sequence[int]) -> ExecutionError:
+    """The error for a task whose cycles, as a user's expression gives them, are none."""
+    what = f"task {number} of kernel {call.name}{_around(call.loops, loops)}"
+    return ExecutionError(f"{what}: its cycles, as cycles= gives them, are less than 0 or more than 2**40.").at(
+        call.task.line
+    )
 
 
 def load_outside(

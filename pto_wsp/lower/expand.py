@@ -12,6 +12,7 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from pto_wsp.lower import axes, control, diagnose, expressions, jit, processes
 from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse
 from pto_wsp.lower.expressions import signed
 from pto_wsp.lower.places import Placed, address_of
-from pto_wsp.lower.rows import COLUMNS, LOAD_OUTSIDE, LONGEST_AXIS, NO_ROW, NO_TOKEN, STOPPED, Emitter, Input
+from pto_wsp.lower.rows import COLUMNS, LOAD_OUTSIDE, LONGEST_AXIS, NO_CYCLES, NO_ROW, NO_TOKEN, STOPPED, Emitter, Input
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.scalar_expr import Expr
 from pto_wsp.trace import tree
@@ -188,6 +189,8 @@ class Expansion:
             return diagnose.load_outside(load, loops, shapes[load.tensor], *known)
         task = going.tasks + int(np.count_nonzero(going.table.kernel[:rows] >= 0))
         call = self.calls[number]
+        if outcome == NO_CYCLES:
+            return diagnose.no_cycles(call, task, loops)
         return diagnose.outside(call, self.kernels[call.kernel], task, loops, shapes, *known)
 
 
@@ -328,11 +331,13 @@ def expand(
     workload: tree.WorkloadTree,
     keys: Sequence[Expr] = (),
     clocks: Callable[[processes.Pipeline, Inputs], Clock] | None = None,
+    cycles: Mapping[int, Expr] = MappingProxyType({}),
 ) -> Expansion:
     """Make a workload ready for expansion.
 
     keys    numbers that the schedule wants of each task: the table has a column for each
     clocks  makes the clock for a run of a pipeline
+    cycles  of a task, by the id of its call, where they are not those of its kernel
     raises  CompileError, at the user's line, for what cannot be expanded
     """
     loads = any(isinstance(node, tree.SlotLoad) for node in tree.walk(workload.root))
@@ -340,10 +345,12 @@ def expand(
     emitter: Emitter
     if isinstance(workload.root, tree.Connect):
         emitter = several = processes.Emitter(keys, loads)
+        emitter.cycles = cycles
         pipeline = several.pipeline(workload.root)
         ir, receives = several.text(), tuple(several.receives)
     else:
         emitter = Emitter(keys, loads)
+        emitter.cycles = cycles
         ir = emitter.module(emitter.root(workload.root))
     known = [what[1] for what in emitter.inputs if what[0] == "symbol"] + [LATENCY] * (pipeline is not None)
     return Expansion(

@@ -8,7 +8,7 @@ of an unrolled Python loop, share that text: a native loop runs over a table of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,9 +34,12 @@ __all__ = [
 LONGEST_AXIS = 1 << 40
 """Iterations that a run-time axis may have; keeps index arithmetic of ordinary programs free of overflow checks."""
 
-OUTSIDE, STOPPED, LOAD_OUTSIDE, NO_ROW, NO_TOKEN = 1, 2, 3, 4, 5
+OUTSIDE, STOPPED, LOAD_OUTSIDE, NO_ROW, NO_TOKEN, NO_CYCLES = 1, 2, 3, 4, 5, 6
 """What the native function returns when it does not come to the end: a task's tile is outside its array, it was told to
-stop, the element for a slot is outside its array, a ragged or sparse axis has no such row, a channel has no token."""
+stop, the element for a slot is outside its array, a ragged or sparse axis has no such row, a channel has no token,
+cycles that a user's expression gives are less than 0 or more than MOST_CYCLES."""
+
+MOST_CYCLES = 1 << 40
 
 COLUMNS = ("kernel", "leaf", "tail", "cycles", "keys", "axes", "args")
 """Columns of a TaskTable, in the order in which the native function is given them."""
@@ -52,6 +55,7 @@ class Emitter:
 
     def __init__(self, keys: Sequence[Expr], loads: bool) -> None:
         self.keys = tuple(keys)
+        self.cycles: Mapping[int, Expr] = {}  # by id of a call: in place of what its kernel takes
         self.notes_writes = loads  # some slot is loaded: which tasks write where has to be known
         self.kernels: dict[int, KernelUse] = {}  # by id(graph)
         self.calls: list[Call] = []
@@ -296,11 +300,12 @@ class Emitter:
         scalars = [self._scalar_word(out, p, given[p.name], scope) for p in graph.scalar_params]
         params = [*values, *(v for place in places for v in place.valid), *scalars]
         keys = [self._key(out, key, replace(scope, params=params)) for key in self.keys]
-        static = out.datum(sum(term.static for term in use.cost))
+        terms = () if id(node) in self.cycles else use.cost
+        static = out.datum(sum(term.static for term in terms))
         out.branch(out.every([whole for place in places for whole in place.whole]), full, partial)
         out.start(partial)
         valid = [v for place in places for v in place.valid]
-        cost = _cost(out, use.cost, valid)
+        cost = _cost(out, terms, valid)
         agree = [
             out.value(f"icmp eq i64 {_scaled(out, group[0], valid)}, {_scaled(out, source, valid)}")
             for group in use.agreeing
@@ -313,7 +318,9 @@ class Emitter:
         out.start(write)
         cycles = out.value(f"phi i64 [{static}, %{full}], [{cost}, %{partial}]")
         tail = out.value(f"phi i8 [0, %{full}], [1, %{partial}]")
-        added = added_cycles(graph, len(values) + 2 * len(tiles))
+        if id(node) in self.cycles:
+            cycles = self._given_cycles(out, number, self.cycles[id(node)], replace(scope, params=params))
+        added = added_cycles(graph, len(values) + 2 * len(tiles)) if id(node) not in self.cycles else None
         if added is not None:
             more = expressions.emit(out, added, replace(scope, params=params)).name
             cycles = out.value(f"add i64 {cycles}, {more}")
@@ -354,6 +361,15 @@ class Emitter:
         ):
             _put(out, column, kind, row, value)
         _next_row(out, row)
+
+    def _given_cycles(self, out: Lines, call: int, expr: Expr, scope: Scope) -> str:
+        """Cycles that a user's expression gives, checked."""
+        cycles = expressions.emit(out, expr, scope).name
+        good, bad = out.label(), out.label()
+        out.branch(out.value(f"icmp ule i64 {cycles}, {MOST_CYCLES}"), good, bad)
+        self.refuse(out, bad, NO_CYCLES, call)
+        out.start(good)
+        return cycles
 
     def _kernel(self, graph: KernelGraph) -> KernelUse:
         if id(graph) not in self.kernels:
