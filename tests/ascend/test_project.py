@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import numpy as np
 import pytest
 
 from pto_wsp import (
-    Dense,
     DenseDyn,
     DispatchPolicy,
     DType,
@@ -28,7 +26,6 @@ from pto_wsp import (
     Scalar,
     Symbol,
     Tensor,
-    TensorShard,
     Tile,
     TimingPolicy,
     kernel,
@@ -36,7 +33,7 @@ from pto_wsp import (
     workload,
 )
 from pto_wsp.ascend import folder, host
-from pto_wsp.ascend.build import build
+from pto_wsp.ascend.build import _machine, compiler, shim_folder
 from pto_wsp.errors import CompileError, ScheduleError
 from pto_wsp.program import Program
 
@@ -97,8 +94,9 @@ def test_manifest(plain: Program) -> None:
     assert (shift["name"], shift["core"], shift["file"]) == ("shift", "AIV", "kernels/shift.h")
     assert [p["name"] for p in shift["parameters"]] == ["x", "out", "by"]
     buffers = {b["tile"]: b for b in shift["buffers"]}
-    assert buffers["x"]["memory"] == "UB" and buffers["x"]["bytes"] > 0 and re.fullmatch(r"\d+-\d+", buffers["x"]["live"])
-    assert manifest["calls"][0]["axes"] == ["i", "j"] or manifest["calls"][0]["loops"][0] == "i"
+    assert buffers["x"]["memory"] == "UB" and buffers["x"]["bytes"] > 0
+    assert re.fullmatch(r"\d+-\d+", buffers["x"]["live"])
+    assert len(manifest["calls"][0]["axes"]) == 2 and manifest["calls"][0]["loops"][0] == "i"
     assert [t["direction"] for t in manifest["tensors"]] == ["in", "out"]
     assert manifest["symbols"][0]["name"] == "by" and manifest["sizes"][0]["default"] == 2
     assert manifest["schedule"]["dispatch"] == "round_robin" and manifest["schedule"]["targets"] == 4
@@ -125,7 +123,7 @@ def test_the_same_bytes() -> None:
     assert len(found) == 1
 
 
-def test_needs_no_compiler_of_ours() -> None:
+def test_needs_no_compiler_of_ours(tmp_path: Path) -> None:
     """Emission without numba, llvmlite and any C++ compiler."""
     script = textwrap.dedent("""
         import sys
@@ -143,11 +141,9 @@ def test_needs_no_compiler_of_ours() -> None:
         except ImportError as error:
             print("simulate:", error)
     """)
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as place:
-        command = [sys.executable, "-c", script, place + "/tree"]
-        done = subprocess.run(command, text=True, cwd=ROOT, env={**os.environ, "PATH": ""}, capture_output=True, check=False)
+    command = [sys.executable, "-c", script, str(tmp_path / "tree")]
+    env = {**os.environ, "PATH": ""}
+    done = subprocess.run(command, text=True, cwd=ROOT, env=env, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[0]) > 30
 
@@ -201,26 +197,9 @@ def test_refused_leaves_nothing(tmp_path: Path) -> None:
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 ODD = [
-    "*/ int evil;", "a\nint evil;", "a\\", "class", "\"; int evil; \"", "' ; int evil;", "ünïcode 火", "??/\nint evil;", "",
-    "x" * 300, "R\"(", "%s%n", "//", "<script>`|", "${PTO_EVIL}", "@NAME@", "]] int evil;",
+    "*/ int evil;", "a\nint evil;", "a\\", "class", "\"; int evil; \"", "' ; int evil;", "ünïcode 火", "??/\nint evil;",
+    "", "x" * 300, "R\"(", "%s%n", "//", "<script>`|", "${PTO_EVIL}", "@NAME@", "]] int evil;",
 ]  # fmt: skip
-
-
-def odd_program(name: str) -> Any:
-    def body(x, out, by):  # type: ignore[no-untyped-def]
-        pto.store(out, x + by)
-
-    body.__name__ = body.__qualname__ = name
-    body.__annotations__ = {"x": In[Tile[8, 32, F32]], "out": Out[Tile[8, 32, F32]], "by": Scalar[F32]}
-    odd = kernel(body)
-    X, OUT = tensor(2, 8, 32), tensor(2, 8, 32)
-
-    @workload
-    def odd_names():
-        for i in P(DenseDyn(2), names=name or "i"):
-            odd[i](x=X[i], out=OUT[i], by=Symbol(name))
-
-    return odd_names().named(name or "i"), odd, OUT
 
 
 def test_odd_names(tmp_path: Path) -> None:
@@ -268,8 +247,8 @@ def test_c_strings() -> None:
 needs_cmake = pytest.mark.skipif(not shutil.which("cmake") or not shutil.which("g++"), reason="needs cmake and g++")
 
 
-def cmake(place: Path, build_folder: Path, *options: str) -> str:
-    env = {k: v for k, v in os.environ.items() if k != "ASCEND_HOME_PATH"}
+def cmake(place: Path, build_folder: Path, *options: str, **variables: str) -> str:
+    env = {**{k: v for k, v in os.environ.items() if k != "ASCEND_HOME_PATH"}, **variables}
     work = [
         ["cmake", "-S", str(place), "-B", str(build_folder), "-DCMAKE_BUILD_TYPE=Debug", *options],
         ["cmake", "--build", str(build_folder), "-j2"],
@@ -295,7 +274,8 @@ def run_built(program: Program, binary: Path, work: Path) -> None:
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "4 tasks on 4 workers, 1 levels, 1 rounds" in done.stdout
-    np.testing.assert_array_equal(np.fromfile(work / "output" / result, np.float32).reshape(x.shape), x + np.float32(1.5))
+    found = np.fromfile(work / "output" / result, np.float32).reshape(x.shape)
+    np.testing.assert_array_equal(found, x + np.float32(1.5))
     assert len((work / "tasks.csv").read_text().splitlines()) == 5
 
 
@@ -304,3 +284,70 @@ def test_cmake_builds_the_check(plain: Program, tmp_path: Path) -> None:
     said = cmake(Path(str(plain.codegen_artifact_dir)), tmp_path / "build")
     assert "warning" not in said.lower(), said
     run_built(plain, tmp_path / "build" / "pto_wsp_npu_host", tmp_path)
+
+
+# A stand-in for the CANN toolkit: languages ASC and AICPU whose compiler is g++ with the shim.
+LANGUAGE = {
+    "@L@Config.cmake": "list(APPEND CMAKE_MODULE_PATH ${CMAKE_CURRENT_LIST_DIR})\nset(@L@_FOUND 1)\n",
+    "CMakeDetermine@L@Compiler.cmake": """\
+set(CMAKE_@L@_COMPILER "${CMAKE_CURRENT_LIST_DIR}/compile")
+set(CMAKE_@L@_COMPILER_ENV_VAR @L@_COMPILER)
+configure_file(${CMAKE_CURRENT_LIST_DIR}/CMake@L@Compiler.cmake.in ${CMAKE_PLATFORM_INFO_DIR}/CMake@L@Compiler.cmake)
+""",
+    "CMake@L@Compiler.cmake.in": """\
+set(CMAKE_@L@_COMPILER "${CMAKE_@L@_COMPILER}")
+set(CMAKE_@L@_COMPILER_LOADED 1)
+set(CMAKE_@L@_SOURCE_FILE_EXTENSIONS @E@)
+set(CMAKE_@L@_OUTPUT_EXTENSION .o)
+set(CMAKE_@L@_COMPILER_ENV_VAR "@L@_COMPILER")
+""",
+    "CMakeTest@L@Compiler.cmake": "set(CMAKE_@L@_COMPILER_WORKS 1)\n",
+    "CMake@L@Information.cmake": """\
+set(CMAKE_@L@_COMPILE_OBJECT "<CMAKE_@L@_COMPILER> <DEFINES> <INCLUDES> <FLAGS> -o <OBJECT> -c <SOURCE>")
+set(CMAKE_@L@_LINK_EXECUTABLE "g++ <LINK_FLAGS> <OBJECTS> -o <TARGET> <LINK_LIBRARIES> -ldl")
+set(CMAKE_INCLUDE_FLAG_@L@ "-I")
+set(CMAKE_@L@_INFORMATION_LOADED 1)
+""",
+    "compile": """\
+#!/bin/sh
+# The launches in chevrons as calls of the shim; everything else as it is.
+for last; do :; done
+sed 's/\\([A-Za-z_]*\\)<<<\\([^;]*\\)>>>(/::pto_shim::Chevrons(\\1, \\2)(/' "$last" > "$last.plain.@L@.cpp" || exit 1
+arguments=""
+for argument; do
+  case "$argument" in
+    --npu-arch=dav-2201) touch "@HOME@/arch" ;;
+    --npu-arch=*) exit 1 ;;
+    "$last") arguments="$arguments $last.plain.@L@.cpp" ;;
+    *) arguments="$arguments $argument" ;;
+  esac
+done
+exec g++ -std=c++17 -DPTO_SHIM_SEPARATE -I@HOME@/include $arguments
+""",
+}
+
+
+@needs_cmake
+def test_cmake_builds_for_the_npu(plain: Program, tmp_path: Path) -> None:
+    """The branch for CANN, with a toolkit that is not one: targets, languages, options, link line."""
+    home = tmp_path / "cann"
+    for language, ending in (("ASC", "asc"), ("AICPU", "aicpu")):
+        (home / language).mkdir(parents=True)
+        for name, text in LANGUAGE.items():
+            path = home / language / name.replace("@L@", language)
+            text = text.replace("@L@", language).replace("@E@", ending).replace("@HOME@", str(home))
+            path.write_text(text)
+            path.chmod(0o755)
+    (home / "include").symlink_to(shim_folder())
+    (home / "lib64").mkdir()
+    shutil.copy(_machine(compiler())[0], home / "lib64" / "machine.o")
+    subprocess.run(["ar", "rcs", "libascendcl.a", "machine.o"], cwd=home / "lib64", check=True)
+    place = tmp_path / "tree"  # the compiler leaves files beside the sources
+    shutil.copytree(str(plain.codegen_artifact_dir), place)
+    packages = f"-DCMAKE_PREFIX_PATH={home}/ASC;{home}/AICPU"
+    said = cmake(place, tmp_path / "build", packages, ASCEND_HOME_PATH=str(home))
+    assert "warning" not in said.lower(), said
+    assert (home / "arch").exists()
+    run_built(plain, tmp_path / "build" / "pto_wsp_npu_host", tmp_path)
+    cache = (tmp_path / "build" / "CMakeCache.txt").read_text()
+    assert "PTO_WSP_ENABLE_ASCEND:BOOL=ON" in cache and "CMAKE_ASC_ARCHITECTURES:STRING=dav-2201" in cache
