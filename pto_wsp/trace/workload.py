@@ -171,6 +171,10 @@ class Workload:
         _given("timing", policy, TimingPolicy)
         return self._scheduled("timing", timing=policy)
 
+    def machine(self, machine: Any) -> Workload:
+        """The simulated device, such as "a2a3", see Schedule."""
+        return self._scheduled("machine", machine=machine)
+
     def spatial_map(self, grid: Any) -> Workload:
         """A grid of cores to place tasks on."""
         return self._with("spatial_map", spatial_grid=grid)
@@ -193,10 +197,11 @@ class Workload:
         ready: Any = None,
         start: Any = None,
         trace: Any = None,
+        gen_cycles: int | None = None,
     ) -> Workload:
         """How the task graph is built and issued; parts left out have the defaults of TaskGraphConfig."""
         with show_user_frames():
-            config = TaskGraphConfig(deps, window, pools, ready, start, trace)
+            config = TaskGraphConfig(deps, window, pools, ready, start, trace, gen_cycles)
         return self._scheduled("task_graph", task_graph=config)
 
     def _scheduled(self, method: str, **changes: Any) -> Workload:

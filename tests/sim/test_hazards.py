@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pto_wsp.errors import ScheduleError
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.schedule import DepsMode
 from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.hazards import share
 from pto_wsp.sim.inorder import Counters
 from pto_wsp.sim.settings import Settings
-from tests.sim.test_dataflow import Oracle
+from tests.sim.oracle import Job, Oracle, Stuck
+from tests.sim.test_dataflow import schedules
 
 Int = NDArray[np.int64]
 EXACT, OVERLAP = DepsMode.INFER_TENSOR_MAP_EXACT, DepsMode.INFER_BYTES_OVERLAP
@@ -75,7 +79,7 @@ def simulate(tasks: list[Task], schedule: Settings, buckets: tuple[int, int]) ->
         spaces=np.array([ARRAY.ctypes.data, 64, *buckets], np.int64),
     )
     calls: Any = (SimpleNamespace(task=SimpleNamespace(after=())),)
-    engine = DataflowEngine(schedule, calls, uses=uses, record=True)
+    engine = DataflowEngine(schedule, calls, uses=uses, units=(1,), record=True)
     table = TaskTable.empty(len(tasks), 10, 0)
     table.count = len(tasks)
     table.kernel[:], table.leaf[:] = 0, 0
@@ -90,18 +94,22 @@ TASKS = st.lists(st.tuples(st.integers(0, 20), views(), views()), min_size=1, ma
 BUCKETS = st.sampled_from([(4, 16), (1, 4), (7, 20), (100, 64)])
 
 
-@settings(max_examples=150)
-@given(TASKS, st.booleans(), st.sampled_from([0, 1, 3]), BUCKETS)
-def test_overlaps_become_edges(tasks: list[Task], bound: bool, window: int, buckets: tuple[int, int]) -> None:
-    check(tasks, Settings("", 3, window, "dataflow", bound=bound, infer=OVERLAP), buckets, exact=False)
+SCHEDULES = schedules().filter(lambda s: s.pools != "custom").map(lambda s: replace(s, keys=(), unit="tasks"))
+"""All directives that need no key of the tasks."""
+
+
+@settings(max_examples=200)
+@given(TASKS, SCHEDULES, BUCKETS)
+def test_overlaps_become_edges(tasks: list[Task], schedule: Settings, buckets: tuple[int, int]) -> None:
+    check(tasks, replace(schedule, infer=OVERLAP), buckets, exact=False)
 
 
 @settings(max_examples=100)
-@given(TASKS, st.booleans(), st.sampled_from([0, 1, 3]), BUCKETS)
-def test_identical_regions_become_edges(tasks: list[Task], bound: bool, window: int, buckets: tuple[int, int]) -> None:
+@given(TASKS, SCHEDULES, BUCKETS)
+def test_identical_regions_become_edges(tasks: list[Task], schedule: Settings, buckets: tuple[int, int]) -> None:
     # Regions are identical here if their elements are: strides written differently are left out.
     tasks = [(c, *map(plain, tiles)) for c, *tiles in tasks]  # type: ignore[misc]
-    check(tasks, Settings("", 3, window, "dataflow", bound=bound, infer=EXACT), buckets, exact=True)
+    check(tasks, replace(schedule, infer=EXACT), buckets, exact=True)
 
 
 def plain(view: NDArray[Any]) -> NDArray[Any]:
@@ -109,13 +117,18 @@ def plain(view: NDArray[Any]) -> NDArray[Any]:
 
 
 def check(tasks: list[Task], schedule: Settings, buckets: tuple[int, int], exact: bool) -> None:
-    oracle = Oracle(schedule)
-    oracle.cycles = [t[0] for t in tasks]
-    oracle.keys = [0] * len(tasks)
-    oracle.before = [{e for e in range(k) if conflict(tasks[e], tasks[k], exact)} for k in range(len(tasks))]
+    before = [{e for e in range(k) if conflict(tasks[e], tasks[k], exact)} for k in range(len(tasks))]
+    jobs = [Job(t[0], edges, pool=1 if schedule.widths else 0) for t, edges in zip(tasks, before, strict=True)]
+    try:
+        expected = Oracle(schedule, jobs, list(schedule.widths) or [schedule.workers]).run()
+    except Stuck:
+        with pytest.raises(ScheduleError):
+            simulate(tasks, schedule, buckets)
+        return
     start, counters = simulate(tasks, schedule, buckets)
-    assert start == oracle.run()[0]
-    if exact and schedule.window == 0 and not any(oracle.before):  # all in the window together, none ordered by others
+    assert start == expected.start
+    apart = schedule.window == 0 and schedule.gen_cycles == 0 and not schedule.streams
+    if exact and apart and not any(before):  # all in the window together, none ordered by others
         assert counters.unseen_overlaps == sum(
             conflict(tasks[e], tasks[k], False) for k in range(len(tasks)) for e in range(k)
         )
