@@ -41,6 +41,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import copysign, isnan
 from operator import index
 from typing import Any
 
@@ -70,6 +71,7 @@ class Lanes:
 
     ir: Any  # ir.Value; llvmlite has no annotations
     dtype: Any  # DType, or None
+    number: Any = None  # what all lanes are known to be
 
     def __str__(self) -> str:
         return f"{self.dtype.value if self.dtype else 'mask'} {self.ir}"
@@ -107,7 +109,8 @@ class Algebra:
         """The number in every lane, converted to dtype as convert() does."""
         key = (dtype, value if dtype.is_int else struct.pack("d", value))
         if key not in self._constants:
-            self._constants[key] = Lanes(self._splat_text(_constant_text(value, dtype), dtype), dtype)
+            number = None if dtype in STORAGE_ONLY else _round_f32(float(value)) if dtype == DType.F32 else value
+            self._constants[key] = Lanes(self._splat_text(_constant_text(value, dtype), dtype), dtype, number)
         return self._constants[key]
 
     def mask(self, value: bool) -> Lanes:
@@ -248,6 +251,10 @@ class Algebra:
         x, y = self._numbers("maximum", x, y)
         if x.dtype.is_int:
             return self.select(self.gt(x, y), x, y)
+        x, y = (y, x) if x.number is not None else (x, y)
+        if _is_ordered(y.number):
+            larger = self.select(self.lt(x, y), y, x)  # x where it is NaN
+            return self.add(larger, 0.0) if y.number == 0 and copysign(1, y.number) > 0 else larger  # -0 becomes +0
         # x86's max returns its second operand for NaN and for zeros of two signs: ask twice. The results differ in
         # just these cases; `or` keeps a NaN, `and` of the sign bits prefers +0.
         a, b = self._both_orders(self.gt, x, y)
@@ -260,6 +267,9 @@ class Algebra:
         x, y = self._numbers("minimum", x, y)
         if x.dtype.is_int:
             return self.select(self.lt(x, y), x, y)
+        x, y = (y, x) if x.number is not None else (x, y)
+        if _is_ordered(y.number) and (y.number != 0 or copysign(1, y.number) > 0):
+            return self.select(self.gt(x, y), y, x)  # x where it is NaN
         a, b = self._both_orders(self.lt, x, y)
         return self.bitcast(self.or_(a, b), x.dtype)
 
@@ -620,6 +630,11 @@ class _Text(ir.FormattedConstant):  # type: ignore[misc]
 
     def __init__(self, kind: ir.Type, text: str):
         self.type, self.constant = kind, text
+
+
+def _is_ordered(number: Any) -> bool:
+    """Is it a number that a float may be compared with?"""
+    return number is not None and not isnan(number)
 
 
 def _suffix(kind: ir.Type) -> str:

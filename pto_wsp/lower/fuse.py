@@ -225,9 +225,11 @@ class _Planner:
             else:
                 (stages[at].scalars if at >= 0 else nest.before).append(node)
         nest.stages = stages
-        nest.block = 1 if nest.flipped or self.tail else self._block(nest)
+        nest.block = 1 if nest.flipped else self._block(nest)
         if nest.block > 1 and self._is_cheap(nest):
             nest.skewed, nest.block = True, 1 << (APART * (len(nest.stages) - 1)).bit_length()
+        elif self.tail:
+            nest.block = 1
 
     def _block(self, nest: RowNest) -> int:
         """Rows whose row scalars are worth computing together: the largest power of two that fits."""

@@ -439,13 +439,14 @@ class _Writer:
                 self.keep_row_value(lane, node, self.row_value(lane, node))
 
     def reduced_together(self, stage: Stage, count: int) -> list[Node]:
-        """The row reductions of a pass whose trees are worth doing side by side: those of costly passes.
+        """The row reductions of a pass whose trees are worth doing side by side: those of costly passes and short rows.
 
         A cheap pass is better off without stores: it can run while the stores of the pass before it wait for memory.
         """
         if count == 1 or LANES % count:
             return []
-        costly = stage.cost > CHEAP_PASS
+        steps = -(-stage.cols.static // LANES)
+        costly = stage.cost > CHEAP_PASS or steps * stage.cost <= CHEAP_PASS
         return [n for n in _reductions(stage.nodes, 1) if costly or _reduce_rule(n).cost > 1]
 
     def reduce_rows(self, index: int, at: int, first: Any, count: int, node: Node) -> None:
@@ -681,6 +682,8 @@ class _Writer:
     def value(self, lane: Lane, node: Node) -> Lanes:
         """The lanes of an operand, in its compute dtype."""
         k = lane.k
+        if not node.is_tile and self.scalars[id(node)].number is not None:
+            return k.const(self.scalars[id(node)].number, self.scalars[id(node)].dtype)
         if not node.is_tile:
             return k.splat(self.scalars[id(node)].ir, self.scalars[id(node)].dtype)
         if (node.tile.rows if lane.row is None else node.tile.cols) == 1:

@@ -14,6 +14,7 @@ from pto_wsp import In, Out, Tile, kernel, pto
 from pto_wsp.lower import jit
 from pto_wsp.lower.pipeline import compile_kernel
 from pto_wsp.trace.graph import KernelGraph
+from pto_wsp.trace.ops import OPS
 from pto_wsp.types import DType
 from tests import strategies as draws
 
@@ -160,3 +161,29 @@ def test_sorting_takes_whole_rows() -> None:
     run(both.graph, [x, pairs, indices], [], tail=True)
     np.testing.assert_array_equal(pairs[0, 1::2], np.arange(31, -1, -1))
     np.testing.assert_array_equal(indices[0], 2 * np.arange(20))
+
+
+SPECIAL = (0.0, -0.0, 1.0, -1.0, float("inf"), float("-inf"), float("nan"), 1e-60, 1e60)
+
+
+@pytest.mark.parametrize("op", ("maximum", "minimum"))
+@pytest.mark.parametrize("dtype", (DType.F32, DType.F16, DType.F64), ids=str)
+@pytest.mark.parametrize("limit", SPECIAL, ids=str)
+def test_a_constant_limit_is_as_good_as_any_other(op: str, dtype: DType, limit: float) -> None:
+    """The larger or smaller of a tile and a constant takes fewer instructions, and has the same bits."""
+
+    @kernel
+    def limited(x: In[Tile[2, 20, dtype]], left: Out[Tile[2, 20, dtype]], right: Out[Tile[2, 20, dtype]]) -> None:
+        constant = pto.constant(limit, dtype)
+        pto.store(left, getattr(pto, op)(x, constant))
+        pto.store(right, getattr(pto, op)(constant, x))
+
+    with np.errstate(all="ignore"):
+        x = np.resize(np.array(SPECIAL), (2, 20)).astype(dtype.numpy)
+        want = OPS[op].reference(x, np.array(limit).astype(dtype.numpy))
+    found = [np.zeros_like(x) for _ in range(2)]
+    run(limited.graph, [x, *found], [], tail=False)
+    for y in found:
+        nan = np.isnan(want)
+        assert (np.isnan(y) == nan).all()
+        assert np.where(nan, 0, y).tobytes() == np.where(nan, 0, want).tobytes()
