@@ -104,7 +104,8 @@ def no_token(node: Receive) -> ExecutionError:
 def no_cycles(call: Call, number: int, loops: Sequence[int]) -> ExecutionError:
     """The error for a task whose cycles, as a user's expression gives them, are none."""
     what = f"task {number} of kernel {call.name}{_around(call.loops, loops)}"
-    return ExecutionError(f"{what}: its cycles, as cycles= gives them, are less than 0 or more than 2**40.").at(
+    given = "cycles= or cpu_sim_add_cycles"
+    return ExecutionError(f"{what}: its cycles, as {given} gives them, are less than 0 or more than 2**40.").at(
         call.task.line
     )
 

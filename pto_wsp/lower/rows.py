@@ -322,7 +322,7 @@ class Emitter:
             cycles = self._given_cycles(out, number, self.cycles[id(node)], replace(scope, params=params))
         added = added_cycles(graph, len(values) + 2 * len(tiles)) if id(node) not in self.cycles else None
         if added is not None:
-            more = expressions.emit(out, added, replace(scope, params=params)).name
+            more = self._given_cycles(out, number, added, replace(scope, params=params))
             cycles = out.value(f"add i64 {cycles}, {more}")
         row = out.value("load i64, ptr %row")
         kernel = out.value(f"trunc i64 {out.datum(self._numbers[id(graph)])} to i32")

@@ -49,6 +49,7 @@ _TYPES = {
     **{f"{u}int{n}_t": f"{'u' if u else 'i'}{n}" for u in ("", "u") for n in (8, 16, 32, 64)},
 }
 _DEEPEST = 100  # nesting of an expression
+_MOST_DIGITS = 20  # of an integer: 64 bits
 
 
 def parse(text: str) -> Tree:
@@ -115,14 +116,18 @@ class _Parser:
         self.at += 1
         if kind == "number":
             fraction = "." in text or "f" in suffix.lower() and not text.lower().startswith("0x")
-            return (
-                "number",
-                float(text) if fraction else int(text, 0 if text[:2] in ("0x", "0X") else 10),
-                "u" in suffix.lower(),
-            )
+            return ("number", float(text) if fraction else self.integer(text), "u" in suffix.lower())
         if kind == "name":
             return ("name", text)
         raise self.error(f"{text!r} is not expected there")
+
+    def integer(self, text: str) -> int:
+        """The value of an integer literal."""
+        base, digits = (16, text[2:]) if text[:2] in ("0x", "0X") else (10, text)
+        digits = digits.lstrip("0") or "0"
+        if len(digits) > _MOST_DIGITS or int(digits, base) >= 1 << 64:
+            raise self.error(f"the integer {text[:_MOST_DIGITS]}... needs more than 64 bits")
+        return int(digits, base)
 
     def type_name(self) -> str | None:
         """The type of a cast whose "(" was just taken, or None when these are ordinary parentheses."""

@@ -61,6 +61,11 @@ class IsaKernel(Kernel):
                 ).at(self.line)
         self.graph_for({})
 
+    def run(self, tracer: Tracer, constexprs: Mapping[str, Any]) -> None:
+        """Run the body on values of `tracer`."""
+        tracer.takes_instructions = True
+        super().run(tracer, constexprs)
+
     def proxy(self, value: Value) -> Any:
         """What the body gets for a parameter."""
         assert value.param is not None
@@ -208,9 +213,10 @@ class Instructions:
 
 def _tracer(name: str) -> Tracer:
     tracer = tile.current()
-    if tracer is None:
+    if tracer is None or not tracer.takes_instructions:
+        found = f"{tracer.name} is a @kernel, its operations are pto.*" if tracer else "here no kernel is traced"
         raise UsageError(
-            f"ptoisa.{name} is an instruction of a kernel: it belongs inside a @ptoisa_kernel function."
+            f"ptoisa.{name} is an instruction: it belongs inside a @ptoisa_kernel function; {found}."
         ).at(where())
     return tracer
 

@@ -45,6 +45,7 @@ class Tracer:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.takes_instructions = False  # ptoisa's, as the body of a @ptoisa_kernel does
         self.params: list[Param] = []
         self.entry: dict[int, Node] = {}  # by id of a parameter's handle: its load at kernel entry
         self.body: list[Node] = []

@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pto_wsp.errors import OperandError, PtoError
+from pto_wsp.errors import ExecutionError, OperandError, PtoError
 from pto_wsp.scalar_expr import task_param
 from pto_wsp.trace import text
 from pto_wsp.trace.author import P, workload
 from pto_wsp.trace.c_expr import added_cycles, names, parse, to_expr
 from pto_wsp.trace.graph import check
 from pto_wsp.trace.kernel import Constexpr, In, Kernel, Out, Scalar, Tile
+from pto_wsp.trace.kernel import kernel as kernel_
 from pto_wsp.trace.ptoisa import BINARY, COLUMN, ROW, SCALAR, UNARY, ptoisa, ptoisa_kernel
+from pto_wsp.trace.tile import pto
 from pto_wsp.types import DType, Tensor, TileType
 from tests.trace.frames import files
 
@@ -411,3 +413,44 @@ def to_python(c: str) -> str:
         else:
             stack[-1].append(ch)
     return "".join(stack[0])
+
+
+@pytest.mark.parametrize("text_", ["9" * 5000, str(1 << 64), "0x1" + "0" * 16, "0" * 5000 + "9" * 21])
+def test_integers_of_c_have_64_bits(text_):
+    with pytest.raises(OperandError, match="needs more than 64 bits"):
+        parse(text_)
+    assert parse("0" * 5000 + "7") == ("number", 7, False) and parse(str((1 << 64) - 1))[1] == (1 << 64) - 1
+
+
+def test_run_time_cycles_are_not_negative():
+    """They once were taken as they came: a task that ended before it began."""
+    k = isa(
+        lambda x, out, n: (ptoisa.tstore(out, ptoisa.tload(x)), ptoisa.cpu_sim_add_cycles("n * 10")),
+        x=In[F],
+        out=Out[F],
+        n=Scalar[DType.I32],
+    )
+    x = Tensor(data=np.zeros((4, 8), np.float32), shape=(4, 8), dtype=DType.F32)
+
+    def program(sign):
+        @workload
+        def w():
+            for i in P(3):
+                k[i](x=x, out=x, n=sign * i)
+
+        return w().compile("numpy")
+
+    assert program(1).simulate().total_cycles == 3 * 64 + 30
+    with pytest.raises(ExecutionError, match="task 1 of kernel made.*cpu_sim_add_cycles gives them, are less than 0"):
+        program(-1).simulate()
+
+
+def test_instructions_have_no_place_in_a_plain_kernel():
+    @kernel_
+    def k(x: In[F], out: Out[F]):
+        pto.store(out, ptoisa.TADD(x + 1, x + 1))
+
+    with pytest.raises(RuntimeError, match="TADD is an instruction.*k is a @kernel, its operations are pto"):
+        k.graph
+    with pytest.raises(RuntimeError, match="here no kernel is traced"):
+        ptoisa.iota_u32(8)
