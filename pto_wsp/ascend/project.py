@@ -91,7 +91,7 @@ def sources_of(e: Emission) -> dict[str, str]:
         **_included(e),
     }
     words = host.words(e, version)
-    made = {path: host.filled(text, **words) for path, text in host.fixed().items()}
+    made = {path: host.filled(text, words) for path, text in host.fixed().items()}
     return folder.sealed({**made, **texts}, manifest.describe(e, version))
 
 
