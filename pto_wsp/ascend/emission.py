@@ -22,7 +22,7 @@ from pto_wsp.ascend.aicore import KernelSource
 from pto_wsp.ascend.names import Names, identifier, source_of
 from pto_wsp.errors import CompileError, PtoError, ScheduleError, SourceLine
 from pto_wsp.scalar_expr import Expr, LoopVar, trace_task_fn
-from pto_wsp.schedule import DepsMode, Schedule, TaskWindow, WindowMode
+from pto_wsp.schedule import DepsMode, Schedule, TaskGraphConfig, TaskWindow, WindowMode
 from pto_wsp.trace import tree
 from pto_wsp.trace.bindings import Binding, Load, bind, element, graph_of
 from pto_wsp.trace.extents import Source, extents_of
@@ -220,8 +220,8 @@ class Emission:
 
     @property
     def table_tasks(self) -> int:
-        """Tasks that the table on the device has to hold."""
-        window = self.orders.window
+        """Tasks that the table on the device has to hold: with mailboxes it is not emptied for the window's sake."""
+        window = None if self.orders.mailboxes else self.orders.window
         return window.size if window is not None and window.unit == "tasks" else DEFAULT_TASKS
 
     @property
@@ -278,6 +278,8 @@ def settle(schedule: Schedule, mailboxes: bool = False) -> Orders:
             "DispatchPolicy.work_steal needs mailboxes on the device: workers that take tasks while others are made. "
             'Compile with mailboxes=True, or use DispatchPolicy.round_robin(n).', "dispatch"
         )  # fmt: skip
+    if mailboxes and graph is not None:
+        _refuse_with_mailboxes(graph)
     given = graph is not None and "deps" in graph.given
     deps = graph.deps if graph is not None and given else None
     explicit = deps is not None and (deps.mode is DepsMode.EXPLICIT or bool(deps.explicit_edges))
@@ -304,6 +306,14 @@ def _refuse(schedule: Schedule) -> None:
         raise _no(f"StartPolicy.{graph.start.kind}", "start", "StartPolicy.after_orchestration()")
     if graph.trace.kind != "none":
         raise _no(f"TracePolicy.{graph.trace.kind}, which sets simulated durations,", "trace", "TracePolicy.none()")
+
+
+def _refuse_with_mailboxes(graph: TaskGraphConfig) -> None:
+    """Tasks are run while others are made."""
+    if graph.window.mode is WindowMode.ABORT:
+        raise _no("With mailboxes, TaskWindow mode ABORT", "task_graph", "WindowMode.STALL, or mailboxes=False")
+    if "start" in graph.given:
+        raise _no("With mailboxes, StartPolicy.after_orchestration", "start", "no start policy, or mailboxes=False")
 
 
 def _no(what: str, primitive: str, instead: str) -> ScheduleError:

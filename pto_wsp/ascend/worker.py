@@ -33,6 +33,7 @@ def worker_asc(e: Emission) -> str:
         *_helpers(e),
         *_run_task(e),
         *_REPORT,
+        *(["", *_MAILBOX] if e.orders.mailboxes else []),
         "}  // namespace",
         "",
         *_entry(e),
@@ -141,20 +142,28 @@ def _entry(e: Emission) -> list[str]:
         "  __gm__ const plan::Plan *p = (__gm__ const plan::Plan *)planAddress;",
         "  if (p->magic != plan::kMagic || p->version != plan::kVersion ||",
         "      p->planBytes != sizeof(plan::Plan) ||",
-        "      p->taskBytes != sizeof(plan::Task) || p->error != plan::kOk) {",
+        f"      p->taskBytes != sizeof(plan::Task){'' if e.orders.mailboxes else ' || p->error != plan::kOk'}) {{",
         "    return;",
         "  }",
         "  __gm__ const plan::Task *tasks = (__gm__ const plan::Task *)p->tasks;",
         "  __gm__ plan::Record *records = (__gm__ plan::Record *)p->records;",
     ]
     if group:
-        lines += _GROUP
+        number = e.orders.mailboxes
+        text = _GROUP.replace("@CORE@", "  uint32_t core = 0;\n" if number else "")
+        count = "    core = static_cast<uint32_t>(AscendC::GetSubBlockIdx()) + 1;\n"
+        lines += text.replace("@SUB@", count if number else "").splitlines()
     else:
         lines.append("  const uint32_t me = static_cast<uint32_t>(AscendC::GetBlockIdx());")
     if e.workspace_bytes:
         lines.append("  const GM_ADDR workspace =")
         lines.append("      (GM_ADDR)p->workspace + me * plan::kWorkspaceBytes;")
     run = "RunTask(task, workspace)" if e.workspace_bytes else "RunTask(task)"
+    steps = _RUN_IN_GROUP if group else _RUN_ALONE
+    if e.orders.mailboxes:
+        core = "core" if group else "0"
+        body = [*_NEXT, *(line[2:] for line in steps), *(line.replace("@CORE@", core) for line in _TOLD)]
+        return [line.replace("@RUN@", run) for line in [*lines, *body, "}"]]
     lines += [
         "  __gm__ const uint32_t *start = (__gm__ const uint32_t *)p->queue;",
         "  __gm__ const uint32_t *queue = start + p->workers + 1;",
@@ -165,7 +174,7 @@ def _entry(e: Emission) -> list[str]:
         "      if (task->level != level) {",
         "        break;",
         "      }",
-        *(_RUN_IN_GROUP if group else _RUN_ALONE),
+        *steps,
         "    }",
         "    // Every worker, every level: what this level has stored can be read.",
         f"    AscendC::SyncAll{'<false>' if group else ''}();",
@@ -180,10 +189,10 @@ _GROUP = """\
   // run on the first of them, mixed ones on all three.
   uint32_t me = static_cast<uint32_t>(AscendC::GetBlockIdx());
   uint32_t alone = plan::kCube;
-  if ASCEND_IS_AIV {
+@CORE@  if ASCEND_IS_AIV {
     me /= 2;
     alone = AscendC::GetSubBlockIdx() == 0 ? plan::kVector : plan::kNoCore;
-  }""".splitlines()
+@SUB@  }"""
 
 _RUN_ALONE = """\
       const int64_t begin = AscendC::GetSystemCycle();
@@ -205,3 +214,43 @@ _RUN_IN_GROUP = """\
                                       : alone == plan::kCube) {
         Report(&records[task->row], begin, me);
       }""".splitlines()
+
+_MAILBOX = """\
+// A word of a cache line that others write: the line is read anew.
+__aicore__ inline uint32_t Look(__gm__ plan::Word *word) {
+  AscendC::GlobalTensor<uint32_t> line;
+  line.SetGlobalBuffer((__gm__ uint32_t *)word, plan::kLine / 4);
+  AscendC::DataCacheCleanAndInvalid<uint32_t,
+                                    AscendC::CacheLine::SINGLE_CACHE_LINE,
+                                    AscendC::DcciDst::CACHELINE_OUT>(line);
+  return line.GetValue(0);
+}
+// A word of a cache line that nobody else writes.
+__aicore__ inline void Tell(__gm__ plan::Word *word, uint32_t value) {
+  AscendC::GlobalTensor<uint32_t> line;
+  line.SetGlobalBuffer((__gm__ uint32_t *)word, plan::kLine / 4);
+  line.SetValue(0, value);
+  AscendC::DataCacheCleanAndInvalid<uint32_t,
+                                    AscendC::CacheLine::SINGLE_CACHE_LINE,
+                                    AscendC::DcciDst::CACHELINE_OUT>(line);
+}
+""".splitlines()
+
+_NEXT = """\
+  __gm__ plan::Mailbox *box = (__gm__ plan::Mailbox *)p->mailboxes + me;
+  uint32_t last = 0;
+  for (;;) {
+    const uint32_t go = Look(&box->go);
+    if (go == plan::kStop) {
+      break;
+    }
+    if (go == last) {
+      continue;
+    }
+    last = go;
+    // The row was written before the word, and this core has never read it.
+    __gm__ const plan::Task *task = &tasks[go - 1];""".splitlines()
+
+_TOLD = """\
+    Tell(&box->done[@CORE@], go);
+  }""".splitlines()

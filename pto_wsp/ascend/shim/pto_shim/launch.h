@@ -35,7 +35,8 @@ template <typename Kernel, typename... Args> inline void Launch(Kernel *kernel, 
 }
 
 // kernel<<<blocks, nullptr, stream>>>(args...), which plain C++ cannot parse; build.py writes Chevrons(...)(args...).
-void StreamStarts(const Call &call, void *stream);
+// beside: it may run at the same time as cores that wait for the control CPU.
+void StreamStarts(const Call &call, void *stream, bool beside = false);
 void StreamReturned(const Call &call, void *stream, uint32_t code);
 template <typename R, typename... Ps> struct Started {
     R (*kernel)(Ps...);
@@ -45,7 +46,7 @@ template <typename R, typename... Ps> struct Started {
     // A device pointer may be given as any pointer, a number as any number that the parameter takes.
     template <typename... Args> void operator()(Args... args) const
     {
-        StreamStarts({"launch", at}, stream);
+        StreamStarts({"launch", at}, stream, !std::is_same_v<R, void>);
         if constexpr (std::is_same_v<R, void>) {
             LaunchAt(at, "launch", kernel, blocks, static_cast<Ps>(args)...);
         } else {   // on the control CPU: one pointer to the arguments, and their size

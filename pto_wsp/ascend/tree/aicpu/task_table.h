@@ -885,12 +885,12 @@ class TaskTable {
     if (writer > 0 && !order_.Reach(writer)) {
       return Stop(plan_->error == plan::kOk);
     }
+    if (written && at == plan_->maxLoads) {  // the host makes it longer
+      return Stop(rows_ > 0 ||
+                  Fail(plan::kTooManyLoads, 0, 0, at, plan_->maxLoads));
+    }
     slot_[number] = Element(address, plan::kType[tensor]);
     if (written) {
-      if (at == plan_->maxLoads) {
-        Fail(plan::kTooManyLoads, 0, 0, at, plan_->maxLoads);
-        return Stop(false);
-      }
       log[at] = slot_[number];
       plan_->numLoads = at + 1;
     }

@@ -146,6 +146,9 @@ class Job {
     host_.records = Room(&records_, sizeof(plan::Record) * host_.maxTasks);
     host_.queue = Room(&queue_, 4 * (workers + 1 + host_.maxTasks));
     host_.workspace = Room(&workspace_, plan::kWorkspaceBytes * workers);
+    if (plan::kMailboxes) {
+      host_.mailboxes = Room(&mailboxes_, sizeof(plan::Mailbox) * workers);
+    }
     host_.maxLoads = kFirstLoads;
     host_.loads = Room(&loads_, sizeof(uint64_t) * host_.maxLoads);
     device_.Put(&host_, sizeof(host_));
@@ -157,6 +160,7 @@ class Job {
     return host_;
   }
   void ClearRecords() { records_.Clear(); }
+  void ClearMailboxes() { mailboxes_.Clear(); }
   std::vector<plan::Task> Tasks() const {
     std::vector<plan::Task> tasks(host_.numTasks);
     tasks_.Get(tasks.data(), tasks.size() * sizeof(plan::Task));
@@ -204,7 +208,7 @@ class Job {
   }
 
   plan::Plan host_ = {};
-  Memory device_, tasks_, records_, queue_, loads_, workspace_;
+  Memory device_, tasks_, records_, queue_, loads_, workspace_, mailboxes_;
   Arrays arrays_;
 };
 
@@ -213,8 +217,16 @@ class Job {
 const plan::Plan& RunRound(Job* job, uint32_t workers, Stream* control,
                            Stream* compute, Event* event) {
   for (;;) {
+    if (plan::kMailboxes) {  // the workers wait for the task generator
+      job->ClearMailboxes();
+      job->ClearRecords();
+      LaunchWorker(job->address(), workers, compute->get());
+    }
     LaunchExpand(job->address(), control->get());
     const aclError code = aclrtSynchronizeStream(control->get());
+    if (plan::kMailboxes) {
+      compute->Synchronize();
+    }
     const plan::Plan& p = job->Get();
     if (p.error == plan::kTooManyLoads) {
       job->GrowLog();
@@ -224,6 +236,9 @@ const plan::Plan& RunRound(Job* job, uint32_t workers, Stream* control,
       job->Fail();
     }
     CheckAcl(code, "expand");
+    if (plan::kMailboxes) {
+      return p;
+    }
     break;
   }
   job->ClearRecords();
