@@ -161,7 +161,7 @@ def _arrangement(numbers: Any) -> Any:
     return tuple(sorted(numbers.reshape(-1).tolist()))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(forests, st.lists(st.integers(0, 7), min_size=2, max_size=4), st.booleans())
 @example([("seq", 2, [("task", (0, 0, 0, True), (1, 0, 0, True), [])])], [0, 0], False)
 def test_against_element_sets(forest: Any, views: list[int], edges: bool) -> None:
@@ -351,3 +351,76 @@ def test_tiles_share_a_cell_exactly_if_they_share_a_byte(tiles: Any, flat: bool,
         for its, (other, partial) in zip(elements, pieces, strict=True):
             met = (node[:, None] == other) & (mask[:, None] & partial == 0)
             assert met.any() == bool(mine & its)
+
+
+# ---- explicit edges: each call writes a tile of its own and reads that of an earlier one, after some others
+
+calls = st.tuples(st.just("task"), st.integers(0, 30), st.lists(st.integers(0, 6), max_size=2))
+linked = st.lists(st.recursive(
+    calls,
+    lambda child: st.tuples(st.sampled_from(["P", "seq", "seq"]), st.integers(1, 2), st.lists(child, min_size=1,
+                                                                                            max_size=4)),
+    max_leaves=10,
+), min_size=2, max_size=6)  # fmt: skip
+
+
+class Linked(Program):
+    """The same, with tiles by call. Iterations of one loop write the same tiles, so only sequential ones repeat."""
+
+    def __init__(self, forest: Any) -> None:
+        super().__init__(forest, [0], True)
+        self.data = Tensor(data=np.zeros((200, 3), np.float32), shape=(200, 3), dtype=F32)
+
+    def _emit(self, forest: Any, index: Any, handles: list[Any]) -> None:
+        handles = list(handles)
+        for node in forest:
+            if node[0] == "task":
+                me, self.made = self.made, self.made + 1
+                after = [handles[-1 - k % len(handles)] for k in node[2]] if handles else []
+                source, target = (self.data[2 * k : 2 * k + 2] for k in (node[1] % me if me else 99, me))
+                handles.append(touch[0](x=source, out=target, **({"after": after} if after else {})))
+            else:
+                for i in P(1) if node[0] == "P" else P.seq(node[1]):
+                    self._emit(node[2], i, handles)
+
+    made = 0
+
+    def _walk(self, forest: Any, index: Any, handles: list[Any], path: Any) -> list[list[int]]:
+        handles, parts = list(handles), []
+        for at, node in enumerate(forest):
+            if node[0] == "task":
+                me, call = len(self.touched), self.calls.setdefault((*path, at), len(self.calls))
+                sets = [np.arange(6) + 6 * k for k in (node[1] % call if call else 99, call)]
+                self.touched.append(tuple((frozenset(s.tolist()), _arrangement(s)) for s in sets))
+                if handles:
+                    self.before += [(self.last[handles[-1 - k % len(handles)]], me) for k in node[2]]
+                self.last[(*path, at)] = me
+                handles.append((*path, at))
+                parts.append([me])
+            else:
+                times = 1 if node[0] == "P" else node[1]
+                inner = [self._iteration(node, i, handles, (*path, at)) for i in range(times)]
+                parts.append([t for part in inner for t in part])
+                if node[0] == "seq":
+                    self._order(inner)
+        return parts
+
+    def walk(self) -> None:
+        self.calls: dict[Any, int] = {}
+        super().walk()
+
+
+@settings(max_examples=60, deadline=None)
+@given(linked)
+def test_explicit_edges_against_a_closure(forest: Any) -> None:
+    program = Linked(forest)
+    snapshot = program.workload().compile().snapshot()
+    program.walk()
+    reach = program.closure()
+    racing = [(a, b) for a, b in program.conflicts() if not reach[a, b]]
+    try:
+        races.check(snapshot)
+    except RaceError as error:
+        assert error.tasks in racing
+    else:
+        assert not racing
