@@ -510,7 +510,8 @@ class Program:
         if axis is not None and part == "outer":
             self._axis_data.setdefault(axis, {})["outer"] = word
             return
-        if name not in self._symbol_names:
+        on_host = any(key.function is not None for key in self.schedule.keys)  # who knows what a function reads
+        if name not in self._symbol_names and not on_host:
             known = ", ".join(self._symbol_names) or "none"
             warnings.warn(f"{self.name} reads no symbol {name!r}; it reads {known}", stacklevel=3)
         self._symbols[name] = word

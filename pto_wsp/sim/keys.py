@@ -95,7 +95,7 @@ def _wants_values(error: Exception, function: Callable[..., Any]) -> bool:
 def _name(function: Any) -> str:
     code = getattr(function, "__code__", None)
     name = getattr(function, "__name__", type(function).__name__)
-    return f"lambda of line {code.co_firstlineno}" if name == "<lambda>" and code is not None else str(name)
+    return f"lambda[line {code.co_firstlineno}]" if name == "<lambda>" and code is not None else str(name)
 
 
 class TaskValues:
@@ -203,11 +203,11 @@ class Keys:
         rows = np.flatnonzero(table.kernel[: table.count] >= 0)
         if role in self._place:
             return list(self.column(role)[rows].tolist())
-        results = list(self._results(role, rows))
-        for number, value in enumerate(results):
-            if not isinstance(value, str):
-                results[number] = self._checked(role, number, int(rows[number]), value)
-        return results
+        found: list[Any] = []
+        for number, value in enumerate(self._results(role, rows)):
+            checked = value if isinstance(value, str) else self._checked(role, number, int(rows[number]), value)
+            found.append(checked)
+        return found
 
     def _started(self) -> TaskTable:
         assert self._table is not None

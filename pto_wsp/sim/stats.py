@@ -162,7 +162,7 @@ class ProgramStats:
             tasks += ["...", f"#{self.critical_path[-1]}"]
         elif len(self.critical_path) == 9:
             tasks.append(f"#{self.critical_path[-1]}")
-        count = f"{self.critical_path_tasks:,} tasks"
+        count = f"{self.critical_path_tasks:,} task{'s' * (self.critical_path_tasks != 1)}"
         return f"{count}: {' '.join(tasks)}" if tasks else count
 
     def _each_worker(self) -> list[str]:
