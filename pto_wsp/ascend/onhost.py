@@ -82,7 +82,9 @@ class HostRun:
         return self.kernels[int(self.call[number])] + (f"[{axes}]" if axes else "")
 
     def __repr__(self) -> str:
-        return self.text.rstrip()
+        rounds = int(self.round.max(initial=0)) + 1
+        how = "in one round" if rounds == 1 else f"in {rounds} rounds of at most {self.largest_round}"
+        return f"{self.name}: {len(self)} tasks on {self.workers} workers, {how}"
 
 
 def compiled(project: Project, include: Sequence[str | os.PathLike[str]] = ()) -> HostProgram:
