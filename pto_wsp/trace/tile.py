@@ -66,9 +66,12 @@ class Tracer:
         if at == "entry" and id(param.node) in self.entry:
             return self.entry[id(param.node)]
         if param.direction == "out" and (at == "entry" or id(param.node) not in self.stored):
+            again = f"pto.load({param.name}) reads back what was stored"
+            if at == "here":
+                again = "to read back what the kernel stores, load it after the store"
             self.warn(  # execution.md 1.6: it reads what is there; so do old programs
                 f"DIRECTION_VIOLATION: {param.name} is Out, but the kernel reads what it held when the kernel started."
-                f" Declare it InOut[...] if that is meant; pto.load({param.name}) reads back what was stored.",
+                f" Declare it InOut[...] if that is meant; {again}.",
                 line,
             )
         node = build(OPS["load"], (param.node,), {"at": at}, line)[-1]

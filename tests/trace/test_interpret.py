@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pto_wsp import In, Out, Tensor, Tile, kernel, workload
 from pto_wsp.errors import ExecutionError
 from pto_wsp.trace.interpret import as_scalar, interpret
 from pto_wsp.trace.ops import ref_cast, ref_div, ref_erf, ref_fma, ref_max_along, ref_min_along
@@ -276,3 +277,40 @@ def test_partial_results_are_corners_of_what_full_tiles_give(data: Any) -> None:
     interpret(graph, part, whole.scalars)
     for a, b in zip(whole.arrays, part, strict=True):
         np.testing.assert_array_equal(a[:b.shape[0], :b.shape[1]].astype(np.float64), b.astype(np.float64))
+
+
+def _sorted(s):
+    return pto.tsort32(s, pto.iota_u32(32))
+
+
+@pytest.mark.parametrize("body, want, shapes, valid", [
+    (lambda s, y: pto.matmul(_sorted(s), y), lambda pairs, y: pairs[:, :2] @ y,
+     ((1, 32), (64, 3), (1, 3)), ((1, 9), (2, 2), (1, 2))),
+    (lambda s, y: pto.matmul(y, pto.transpose(_sorted(s))), lambda pairs, y: y @ pairs[:, :7].T,
+     ((1, 32), (3, 64), (3, 1)), ((1, 32), (2, 7), (2, 1))),
+    (lambda s, y: _sorted(s) + y, lambda pairs, y: pairs[:, :5] + y,
+     ((1, 32), (1, 64), (1, 64)), ((1, 9), (1, 5), (1, 5))),
+], ids=["product", "transposed", "sum"])
+def test_of_what_is_made_whole_a_partial_tile_takes_what_it_needs(body, want, shapes, valid):
+    """A sorted row has 64 numbers whatever the scores' tail; with a tail of 2 the first 2 count, here and as code."""
+
+    @kernel
+    def k(s: In[Tile[(*shapes[0], DType.F32)]], y: In[Tile[(*shapes[1], DType.F32)]],
+          out: Out[Tile[(*shapes[2], DType.F32)]]):
+        pto.store(out, body(s, y))
+
+    rng = np.random.default_rng(0)
+    s, y, out = (rng.standard_normal(shape).astype(np.float32) for shape in valid)
+    order = np.argsort(-s[0], kind="stable")
+    pairs = np.stack([s[0, order], order], axis=1).astype(np.float32).reshape(1, -1)
+
+    @workload
+    def w():
+        k(*(Tensor(data=a, shape=a.shape, dtype=DType.F32) for a in (s, y, out)))
+
+    for target in ("cpu_sim", "numpy"):
+        out[:] = 7
+        program = w().compile(target)
+        program.execute()
+        program.synchronize()
+        np.testing.assert_allclose(out, want(pairs, y), rtol=1e-5, err_msg=target)

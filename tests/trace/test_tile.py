@@ -485,6 +485,13 @@ def test_reading_an_out_parameter_warns(body):
     assert "load" in ops(graph)
 
 
+def test_the_hint_about_reading_an_out_parameter_fits():
+    with pytest.warns(UserWarning, match="to read back what the kernel stores, load it after the store"):
+        traced(lambda x, y, out, s: pto.store(out, pto.load(out)))
+    with pytest.warns(UserWarning, match=r"pto.load\(out\) reads back what was stored"):
+        traced(lambda x, y, out, s: (pto.store(out, x), pto.store(out, out + 1)) and None)
+
+
 def test_in_place_operators():
     @kernel
     def k(x: In[F], out: Out[F]):
