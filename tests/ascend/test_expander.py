@@ -168,6 +168,9 @@ def built(tree, t, loops=()):
     if kind == "load":
         slot, row, col = given
         return slot_load_u64(slot, t.D, row=loops[0] % 4 if loops else row % 4, col=col % 6)
+    if kind == "load from":
+        name, slot, row, col = given
+        return slot_load_u64(slot, getattr(t, name), row=loops[0] if loops else row, col=col)
     if kind == "set":
         return slot_set_u64(*given)
     if kind in ("combine", "sequential"):
