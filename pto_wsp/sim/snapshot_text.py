@@ -4,7 +4,9 @@ First the kernels and the workload (trace/tree_text.py), then:
 
     moment
       schedule dispatch=affinity(axis("b", 0), 4) window=64
-      place T0: space 0 at 0 [64, 8, 64] [2048, 256, 4]      where its array lies: bytes, shape, strides in bytes
+      place T0: space 0 at 0 [64, 8, 64] [2048, 256, 4]      where its array lies: byte, shape, strides in bytes. No
+                                                             strides: C order; no line: C order, the tensor's shape,
+                                                             and no other array shares its memory
       size 3: 17                                             trip count of loop 3, counted from 0 in the workload
       symbol "n": 5
       data A0: [3, 1, 4]                                     what has replaced the data that the axis was made with
@@ -21,6 +23,7 @@ simulation touches no memory but its own.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -82,9 +85,12 @@ def print_snapshot(snapshot: Snapshot, schedule: bool = True) -> str:
 def _places(snapshot: Snapshot) -> Iterator[tuple[Tensor, str]]:
     tensors = list(snapshot.places)
     spaces, origin = regions.spaces_of([snapshot.places[t] for t in tensors])
+    inside = Counter(spaces.tolist())
     numbers: dict[int, int] = {}  # in order of first use: addresses differ from run to run
     for tensor, space in zip(tensors, spaces.tolist(), strict=True):
         place = snapshot.places[tensor]
+        if inside[space] == 1 and (place.shape, place.strides) == (tensor.shape, _dense(place)):
+            continue
         number, at = numbers.setdefault(space, len(numbers)), place.address - int(origin[space])
         text = f"space {number} at {at} {list(place.shape)}"
         yield tensor, text if place.strides == _dense(place) else f"{text} {list(place.strides)}"
@@ -173,7 +179,6 @@ class _MomentReader(ScheduleReader):
         }  # fmt: skip
 
     def snapshot(self) -> Snapshot:
-        start = self.token
         self.word("moment")
         self.end_of_line()
         rules = {"schedule": self._schedule, "place": self._place, "size": self._size, "symbol": self._symbol,
@@ -187,9 +192,7 @@ class _MomentReader(ScheduleReader):
             rules[token.text]()
             self.end_of_line()
             self.skip_lines()
-        missing = [name for name, tensor in self.names.tensors.items() if tensor not in self.places]
-        if missing:
-            self.fail(f"it is not said where the array of {missing[0]} lies: place {missing[0]}: ...", start)
+        self._place_others()
         found = self.found
         return Snapshot(
             name=self.tree.name, expansions=Expansions(self.tree), schedule=found["schedule"] or Schedule(),
@@ -246,6 +249,15 @@ class _MomentReader(ScheduleReader):
         if sum(abs(s) * n for s, n in zip(strides, shape, strict=True)) > _MOST_BYTES:
             self.fail(f"{start.text} spans more than {_MOST_BYTES} bytes.", start)
         self.places[tensor] = space, at, shape, strides
+
+    def _place_others(self) -> None:
+        """Tensors whose place is not said lie somewhere alone."""
+        space = max((space for space, *_ in self.places.values()), default=-1)
+        for tensor in self.names.tensors.values():
+            if tensor not in self.places:
+                space += 1
+                strides = _dense(Place(0, tensor.shape, (), tensor.dtype.itemsize))
+                self.places[tensor] = space, 0, tensor.shape, strides
 
     def _addresses(self) -> dict[Tensor, Place]:
         """Every space at addresses of its own, the arrays in it at their distances."""

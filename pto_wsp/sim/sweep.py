@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SweepInterrupted", "schedule_grid", "sweep"]
 
-REASONS = ("WINDOW_FULL", "DEPENDENCY", "WORKER_BUSY", "RATE_LIMIT", "CHANNEL_EMPTY", "CHANNEL_FULL")
+REASONS = ("WINDOW_FULL", "DEPENDENCY", "WORKER_BUSY", "RATE_LIMIT", "START", "CHANNEL_EMPTY", "CHANNEL_FULL")
 
 _LITTLE_TEXT = 1 << 26  # characters of programs that are sent in all
 _FEWEST_CHUNKS = 16
@@ -69,11 +69,11 @@ def sweep(
                engine, workers, window
                tasks, makespan            cycles
                utilisation                busy share of the workers, 0 to 1
-               critical_path, work_bound, worker_bound   lower bounds of the makespan: the longest chain, work divided
-                                          by workers, what the fullest worker has to do under this dispatch
-               window_full_stalls, window_full_cycles, ...   stalls and stalled cycles by reason
+               critical_path, critical_path_tasks   cycles of the longest chain, and how many tasks are on it
+               lower_bound, bound_by      a makespan that cannot be beaten, and why: the greatest of `lower_bounds`
+               window_full_stalls, window_full_cycles, ...   how often and how long tasks stalled, by reason
                window_high_water, ready_high_water           most in the window, most tasks ready, at one time
-               unseen_overlaps            see ProgramStats
+               steals, unseen_overlaps    see ProgramStats
                simulate_ms                wall time
                error                      None; or why this schedule could not be simulated: the numbers are None then
 
@@ -198,20 +198,22 @@ def _text(error: BaseException) -> str:
 def _empty(name: str, directives: str) -> Record:
     stalls = [f"{reason.lower()}_{what}" for reason in REASONS for what in ("stalls", "cycles")]
     numbers = [
-        "engine", "workers", "window", "tasks", "makespan", "utilisation", "critical_path", "work_bound",
-        "worker_bound", *stalls, "window_high_water", "ready_high_water", "unseen_overlaps", "simulate_ms",
+        "engine", "workers", "window", "tasks", "makespan", "utilisation", "critical_path", "critical_path_tasks",
+        "lower_bound", "bound_by", *stalls, "window_high_water", "ready_high_water", "steals", "unseen_overlaps",
+        "simulate_ms",
     ]  # fmt: skip
     return {"schedule": name, "directives": directives, **dict.fromkeys(numbers), "error": None}
 
 
 def _numbers(found: Simulation) -> Record:
-    settings, bounds = found.schedule, found.lower_bounds
+    settings, bounds = found.schedule, dict(found.lower_bounds)
     assert settings is not None
     stalls = {stall.reason: stall for stall in found.stalls}
     record = {
         "engine": settings.engine, "workers": found.workers, "window": settings.window, "tasks": found.task_count,
         "makespan": found.total_cycles, "utilisation": found.utilisation, "critical_path": found.critical_path_cycles,
-        "work_bound": bounds["work / workers"], "worker_bound": bounds.get("fullest worker", 0),
+        "critical_path_tasks": found.critical_path_tasks,
+        "lower_bound": max(bounds.values(), default=0), "bound_by": max(bounds, key=bounds.__getitem__, default=""),
     }  # fmt: skip
     for reason in REASONS:
         stall = stalls.get(reason)
@@ -219,7 +221,8 @@ def _numbers(found: Simulation) -> Record:
         record[f"{reason.lower()}_cycles"] = stall.cycles if stall else 0
     for reason, column in (("WINDOW_FULL", "window_high_water"), ("WORKER_BUSY", "ready_high_water")):
         record[column] = stalls[reason].high_water if reason in stalls else 0
-    return {**record, "unseen_overlaps": found.unseen_overlaps, "simulate_ms": found.execute_time_ms}
+    more = {"steals": found.steals, "unseen_overlaps": found.unseen_overlaps, "simulate_ms": found.execute_time_ms}
+    return {**record, **more}
 
 
 # ---- here ----------------------------------------------------------------------------------------------------------
