@@ -341,7 +341,8 @@ def expand(
     raises  CompileError, at the user's line, for what cannot be expanded
     """
     loads = any(isinstance(node, tree.SlotLoad) for node in tree.walk(workload.root))
-    pipeline, receives = None, ()
+    pipeline: processes.Pipeline | None = None
+    receives: tuple[tree.Receive, ...] = ()
     emitter: Emitter
     if isinstance(workload.root, tree.Connect):
         emitter = several = processes.Emitter(keys, loads)

@@ -492,7 +492,7 @@ class ChannelEngine:
         """Where the arrays are, for machine code and for Python."""
         self._given[::2] = [array.ctypes.data for array in self._arrays()]
         self._given[1::2] = [array.size for array in self._arrays()]
-        self._views = [memoryview(array) for array in self._arrays()]
+        self._views = [array.data for array in self._arrays()]  # elements as Python's ints
 
     def _choose(self) -> None:
         """Python or machine code from now on."""

@@ -102,7 +102,7 @@ def _warn_of_loose(recorder: Recorder) -> None:
             " Inside @workload write loops as `for i in P(axis):` or `P.seq(axis)`, choices as `with P.when(...):`;"
             " or build the whole workload from functions, outside @workload."
         )
-        if node.kind in ("send", "consume", "receive", "connect"):
+        if node.kind in record.CHANNEL_NODES:
             hint = " A pipeline is built from functions, outside @workload: for_each(n, lambda i: send(q, task(...)))."
         warnings.warn_explicit(
             f"the {node.kind} node built here never became part of workload {recorder.name!r}, so it does nothing."

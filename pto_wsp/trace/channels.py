@@ -60,7 +60,8 @@ def check(node: Connect) -> None:
     """
     _check_names("processes", [(p.name, p.line) for p in node.processes], node, "; replicate(p, n) makes n of one")
     _check_names("channels", [(c.name, None) for c in node.channels], node, "")
-    produced, consumed = set(), {}
+    produced: set[int] = set()
+    consumed: dict[int, tuple[ProcessTree, Port]] = {}
     for process in node.processes:
         ports = ports_of(process.body)
         _check_known(process, ports, node)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pto_wsp.scalar_expr import LoopVar
     from pto_wsp.trace.workload import Workload
 
+CHANNEL_NODES = ("send", "consume", "receive", "connect")
+"""Kinds of nodes that never record themselves: who builds one has to use it."""
+
 LOOP_NAMES = "bhsdijklmn"  # default names of P's loops, in order of construction, cyclically
 
 
@@ -73,9 +76,9 @@ class Recorder:
 
     def built(self, node: Workload) -> None:
         """Note a new node: its parts have found their place, it has not."""
-        if not self.detached:
-            for part in node.parts():
-                self.loose.pop(id(part), None)
+        for part in node.parts():
+            self.loose.pop(id(part), None)
+        if not self.detached or node.kind in CHANNEL_NODES:
             self.loose[id(node)] = node
 
     def open(self, frame: Frame) -> Frame:

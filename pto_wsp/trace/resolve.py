@@ -329,6 +329,12 @@ def call_body(body: Any, index: Any, node: Workload) -> Workload:
     with record.Recorder(f"{node.kind} body", detached=True) as recorder:
         made = body(index)
         recorded = recorder.finish()
+    for lost in recorder.loose.values():
+        if lost is not made:
+            raise CompileError(
+                f"the {lost.kind} node built here is not part of what the body of the {node.kind} node returns, so it "
+                "would do nothing: return it, or sequential(...) of it and the others."
+            ).at(lost.line)
     if made is None and not recorded and node.kind in ("consume", "receive"):
         raise CompileError(
             f"the body of a {node.kind} node returned None; it has to return what to do with the token, such as "

@@ -131,7 +131,7 @@ def check(net, target="cpu_sim"):
         assert Wait(int(wait)) in reasons
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(nets(), st.sampled_from(list(WAYS)))
 def test_any_pipeline(net, way):
     with performed(way):
