@@ -10,7 +10,7 @@ with anything, and S(k) (sharded along mesh axis k) with itself:
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pto_wsp.errors import LayoutIncompatibleError
@@ -55,18 +55,20 @@ class MemLayout:
     order     dimensions from the slowest to the fastest varying
     swizzle   name of, or parameters for, an address permutation
     pack      elements packed into one word
+
+    Layouts are values: equal when they say the same, usable as keys whatever swizzle and pack are.
     """
 
     strides: tuple[int, ...] | None = None
     order: tuple[int, ...] | None = None
-    swizzle: Any = None
-    pack: Any = None
+    swizzle: Any = field(default=None, hash=False)
+    pack: Any = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        for field in ("strides", "order"):
-            value = getattr(self, field)
+        for name in ("strides", "order"):
+            value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, field, tuple(operator.index(n) for n in value))
+                object.__setattr__(self, name, tuple(operator.index(n) for n in value))
         if self.order is not None and sorted(self.order) != list(range(len(self.order))):
             raise ValueError(f"order {self.order} does not name each dimension 0 to {len(self.order) - 1} once")
         if self.strides is not None and self.order is not None and len(self.strides) != len(self.order):

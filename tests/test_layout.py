@@ -255,3 +255,10 @@ def test_collectives_keep_the_view():
         assert (
             other.base is view.base and other.index_exprs == (i,) and other.window == view.window and other is not view
         )
+
+
+def test_layouts_are_values():
+    """Equal when they say the same, and keys of a dict even with parameters that are not."""
+    a, b = (TensorLayout((R, R), MemLayout((8, 1), swizzle={"xor": 3}, pack=[2])) for _ in range(2))
+    assert a == b and a is not b and len({a, b}) == 1
+    assert a != TensorLayout((R, R), MemLayout((8, 1), swizzle={"xor": 4}, pack=[2]))
