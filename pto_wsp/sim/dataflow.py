@@ -173,7 +173,7 @@ def play(
     setup: Any, after: Any, last: Any, streams: Any,
     args: Any, uses: Any, spaces: Any, claims: Any, chains: Any, state: Any, nodes: Any, edges: Any,
     frames: Any, queues: Any, dirty: Any, pools: Any, lanes: Any, idle: Any, running: Any, chain: Any,
-    recording: bool, start: Any, worker: Any, wait: Any, cause: Any,
+    recording: bool, start: Any, worker: Any, wait: Any, cause: Any, entered: Any, ready: Any,
 ) -> int:  # fmt: skip
     """Run the clock until the rows [state[ROW], count) of one chunk are generated; with `final`, to the end.
 
@@ -188,7 +188,7 @@ def play(
     queues ... idle      of ready tasks, and the workers, see queues.py
     running              tasks that run, as a heap by their end
     chain                per task, by its number: the task before it on the longest chain to it
-    start ... cause      written per task, by its number, when `recording`
+    start ... ready      written per task, by its number, when `recording`
     returns              MORE_ROWS, FINISHED, STUCK, or which array has to grow before the next call
     """
     if state[RELINK] == 1:
@@ -218,7 +218,7 @@ def play(
         if state[STARTED] >= 0:
             limited = start_all(
                 nodes, queues, dirty, pools, lanes, idle, running, streams, setup, state, now,
-                recording, start, worker, wait, cause,
+                recording, start, worker, wait, cause, entered, ready,
             )  # fmt: skip
 
         then = NEVER  # what comes next
@@ -474,7 +474,8 @@ def queue_of(nodes: Any, pools: Any, setup: Any, node: int, key: int) -> int:
 
 def start_all(
     nodes: Any, queues: Any, dirty: Any, pools: Any, lanes: Any, idle: Any, running: Any, streams: Any,
-    setup: Any, state: Any, now: int, recording: bool, start: Any, worker: Any, wait: Any, cause: Any,
+    setup: Any, state: Any, now: int, recording: bool, start: Any, worker: Any, wait: Any, cause: Any, entered: Any,
+    ready: Any,
 ) -> int:  # fmt: skip
     """All that can start now; 1 if the limit on starts holds up another task."""
     while state[DIRTY] > 0:
@@ -497,7 +498,7 @@ def start_all(
             nodes[node + ELIGIBLE] = state[STARTED]
         begin(nodes, lanes, running, setup, state, node, lane, now)
         if recording:
-            record(nodes, lanes, setup, state, node, lane, now, start, worker, wait, cause)
+            record(nodes, lanes, setup, state, node, lane, now, start, worker, wait, cause, entered, ready)
         lanes[lane * LANE_SIZE + LANE_LAST] = nodes[node + NUMBER]
         lanes[lane * LANE_SIZE + LANE_FREE] = nodes[node + END]
         if setup[GAP] > 0:
@@ -533,11 +534,12 @@ def begin(nodes: Any, lanes: Any, running: Any, setup: Any, state: Any, node: in
 
 def record(
     nodes: Any, lanes: Any, setup: Any, state: Any, node: int, lane: int, now: int,
-    start: Any, worker: Any, wait: Any, cause: Any,
+    start: Any, worker: Any, wait: Any, cause: Any, entered: Any, ready: Any,
 ) -> int:  # fmt: skip
     """Note when and where a task starts, what it waited for until then, and which task's end that was."""
     number = nodes[node + NUMBER]
     start[number], worker[number], wait[number], cause[number] = now, lane, 0, -1  # numbers of inorder.Wait
+    entered[number], ready[number] = nodes[node + GENERATED], nodes[node + READY]
     if nodes[node + ELIGIBLE] < now:
         if setup[GAP] > 0 and state[NEXT_START] == now:
             wait[number] = 5
@@ -608,7 +610,7 @@ class DataflowEngine:
         self._play: Callable[..., int] = plain
         self._finished = False
         self._stuck = False
-        self._starts: list[Any] = [np.zeros(0, kind) for kind in (np.int64, np.int32, np.uint8, np.int64)]
+        self._starts: list[Any] = [np.zeros(0, kind) for kind in (np.int64, np.int32, np.uint8, *[np.int64] * 3)]
 
     @property
     def pools(self) -> tuple[tuple[str, int], ...]:
@@ -756,14 +758,14 @@ class DataflowEngine:
                 self._chain, self.recording, *self._starts,
             )  # fmt: skip
             if outcome == MORE_NODES:
-                self._nodes = _grown(self._nodes, 2 * len(self._nodes))
+                self._nodes = _larger(self._nodes)
             elif outcome == MORE_EDGES:
-                self._edges = _grown(self._edges, 2 * len(self._edges))
+                self._edges = _larger(self._edges)
             elif outcome == MORE_FRAMES:
-                self._frames = _grown(self._frames, 2 * len(self._frames))
+                self._frames = _larger(self._frames)
             elif outcome == MORE_CLAIMS:
                 least = 2 * int(self._setup[PARAMS]) * MOST_BUCKETS * CLAIM_SIZE
-                self._claims = _grown(self._claims, max(2 * len(self._claims), least))
+                self._claims = _larger(self._claims, least)
                 chains = 1 << (len(self._claims) // CLAIM_SIZE).bit_length()
                 self._chains = np.full(2 * (chains + 1), -1, np.int64)
                 state[RELINK] = 1
@@ -842,13 +844,13 @@ class DataflowEngine:
         )
 
     def starts(self) -> tuple[Starts, NDArray[np.int64]]:
-        """Per task, in program order: start, worker and wait reason; and the task whose end it waited for, or -1.
+        """Per task, in program order: start, worker, wait reason, generation; and the task whose end it waited for, or -1.
 
         There is a cause for DEPENDENCY, WINDOW_FULL and WORKER_BUSY: the task ends when the other one starts. There is
         none for RATE_LIMIT, START and ORCHESTRATOR."""
         self.finish()
-        start, worker, wait, cause = (column[: self._state[TASKS]] for column in self._starts)
-        return Starts(start, worker, wait), cause
+        start, worker, wait, cause, entered, ready = (column[: self._state[TASKS]] for column in self._starts)
+        return Starts(start, worker, wait, entered, ready), cause
 
 
 def _kept(count: int) -> NDArray[np.int64]:
@@ -876,6 +878,11 @@ def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
     larger = np.zeros(size, array.dtype)
     larger[: len(array)] = array
     return larger
+
+
+def _larger(array: NDArray[Any], least: int = 0) -> NDArray[Any]:
+    """A copy with more room; small ones grow fast, as each time costs a call."""
+    return _grown(array, max(least, (8 if len(array) < 1 << 16 else 2) * len(array)))
 
 
 def plain(count: int, final: bool, *rest: Any) -> int:
@@ -906,11 +913,11 @@ _EXACT = DepsMode.INFER_TENSOR_MAP_EXACT
 _TYPES = (
     "i64", "bool", "i32[]", "i32[]", *["i64[]"] * 6,  # count, final, kernel, leaf, cycles ... weights
     *["i64[]"] * 20,  # setup ... chain
-    "bool", "i64[]", "i32[]", "u8[]", "i64[]",  # recording, start, worker, wait, cause
+    "bool", "i64[]", "i32[]", "u8[]", *["i64[]"] * 3,  # recording, start, worker, wait, cause, entered, ready
 )  # fmt: skip
 
 # Plain Python plays a hundred thousand tasks per second, machine code ten million. That takes half a second to make.
-WORTH_LOADING, WORTH_MAKING = 200, 30_000
+WORTH_LOADING, WORTH_MAKING = 200, 8_000
 _played_plainly = 0
 
 
