@@ -66,6 +66,7 @@ from pto_wsp.sim.simulation import (
 )
 from pto_wsp.sim.stats import ExecutionTrace, ProgramStats, TraceEvent, TraceLevel
 from pto_wsp.sim.timeline import Timeline
+from pto_wsp.trace.channels import LATENCY
 from pto_wsp.trace.tree import Loop, WorkloadTree, walk
 from pto_wsp.trace.workload import Workload
 from pto_wsp.types import DenseDyn, Ragged, RaggedRow, Sparse, SparseRow, Tensor
@@ -443,6 +444,8 @@ class Program:
 
     def set_symbol_f32(self, name: str, value: float) -> None:
         """The value of an F32 Symbol(name): its bits."""
+        if name == LATENCY:
+            raise UsageError(f"{name} is a number of cycles: set_symbol_u64({name!r}, {int(value)})")
         self._set_symbol(name, int(np.float32(value).view(np.uint32)))
 
     def set_symbol_ptr(self, name: str, array: Any) -> None:

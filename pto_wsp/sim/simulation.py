@@ -30,7 +30,7 @@ from pto_wsp.sim.keys import Keys, columns_of, shape_of
 from pto_wsp.sim.settings import EXEC_UNITS, Settings, brief, check_explicit_edges
 from pto_wsp.sim.stats import ProgramStats
 from pto_wsp.sim.timeline import Recorder, Timeline
-from pto_wsp.trace.tree import Loop, WorkloadTree, walk
+from pto_wsp.trace.tree import Connect, Loop, WorkloadTree, walk
 from pto_wsp.types import Ragged, Sparse, Tensor
 
 if TYPE_CHECKING:
@@ -148,6 +148,11 @@ class Snapshot:
         settings = channels.settled(self.tree, schedule or self.schedule, said=schedule is None)
         if self.cycles and settings.find("cycles") is not None:
             raise ScheduleError("cycles= and TracePolicy.cycles(...) both say what a task takes; give one", "trace")
+        if self.cycles and self.log is not None and isinstance(self.tree.root, Connect):
+            raise UsageError(
+                f"{self.name} is a pipeline that loads slots or axes from tensors: what it reads depends on when it "
+                "reads, so with other cycles it would have to run again"
+            )
         expansion = self.expansions.of(settings, self.cycles)
         check_explicit_edges(settings, expansion.calls)
         replay = Replay(self, settings, expansion)
