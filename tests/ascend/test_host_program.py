@@ -177,18 +177,18 @@ def test_errors_name_the_task(everything: tuple[Everything, Program, Program]) -
     data, _, npu = everything
     npu.bind(data.tiles, 9)
     before = data.results()
-    with pytest.raises(ExecutionError, match=r"task 8, scale\[8\] \(test_host_program.py:\d+\): position 32 of dimension 0 of "
-                                             r"x, which ends at 30"):  # fmt: skip
+    text = r"task 8, scale\[8\] \(test_host_program.py:\d+\): position 32 of dimension 0 of x, which ends at 30"
+    with pytest.raises(ExecutionError, match=text):
         npu.run_on_host()
     npu.bind(data.tiles, 8)
     data.which[0, 1] = 3
-    with pytest.raises(ExecutionError, match=r"task 15, double\[1, 4\] .*position 3 of dimension 0 of out, which ends at 3"):
+    with pytest.raises(ExecutionError, match=r"task 15, double\[1, 4\] .*position 3 of .* of out, which ends at 3"):
         npu.run_on_host()
     data.which[0, 1] = 0
     for have, want in zip(data.results(), before, strict=True):
         np.testing.assert_array_equal(have, want)  # nothing was written
     npu.bind(data.ragged, [1, 1, 100])
-    with pytest.raises(ExecutionError, match=r"task 38, double\[2, 28\] .*: out has elements, but another tile has none"):
+    with pytest.raises(ExecutionError, match=r"task 38, double\[2, 28\] .*: out has elements, but another .* none"):
         npu.run_on_host()
     npu.bind(data.ragged, data.ragged)
 
@@ -199,7 +199,8 @@ def test_arrays_of_other_kinds(everything: tuple[Everything, Program, Program]) 
     kept = data.x, data.out
     try:
         wide = np.zeros((40, 2, 32), np.float32)
-        data.x = data.X.data = np.random.default_rng(5).standard_normal((32, 20), dtype=np.float32)[1::2, 2:18].repeat(2, 0)
+        many = np.random.default_rng(5).standard_normal((64, 20), dtype=np.float32)
+        data.x = data.X.data = many[::-2, 2:18]
         data.out = data.OUT.data = wide[:32, 1, ::-2]
         both((data, cpu, npu))
         assert not wide[:, 0].any() and not wide[:, 1, ::2].any() and wide[:, 1, 1::2].any()
