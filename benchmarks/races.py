@@ -1,8 +1,8 @@
 """Races: a million tasks are checked in seconds, at 1 M tasks/s and more, whatever their number.
 
-Five shapes of programs without races, so that nothing ends early: a blocked product whose sums are sequential; layers of
-copies back and forth; pairs of tasks, one after the other; the same by explicit edges; a matrix that is written in tiles
-and then read in panels that span many of them. In CPU time; expansion is part of it.
+Five shapes of programs without races, so that nothing ends early: a blocked product whose sums are sequential; layers
+of copies back and forth; pairs of tasks, one after the other; the same by explicit edges; a matrix that is written in
+tiles and then read in panels that span many of them. In CPU time; expansion is part of it.
 """
 
 from __future__ import annotations

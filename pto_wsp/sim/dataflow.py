@@ -844,7 +844,7 @@ class DataflowEngine:
         )
 
     def starts(self) -> tuple[Starts, NDArray[np.int64]]:
-        """Per task, in program order: start, worker, wait reason, generation; and the task whose end it waited for, or -1.
+        """Per task, in program order: what Starts holds; and the task whose end it waited for, or -1.
 
         There is a cause for DEPENDENCY, WINDOW_FULL and WORKER_BUSY: the task ends when the other one starts. There is
         none for RATE_LIMIT, START and ORCHESTRATOR."""

@@ -67,7 +67,7 @@ def play(
     row: int, count: int, kernel: Any, cycles: Any, assigned: Any, keyed: bool, window: int,
     state: Any, free: Any, tasks: Any, busy: Any, head: Any, tail: Any, heap: Any, ends: Any, later: Any,
     frames: Any, chain: Any,
-    recording: bool, start: Any, worker: Any, wait: Any,
+    recording: bool, start: Any, worker: Any, wait: Any, entered: Any,
 ) -> int:  # fmt: skip
     """Issue the rows [row, count) of one chunk in order; the row that could not be played, or `count`.
 
@@ -79,7 +79,7 @@ def play(
     free, tasks, busy  i64[W] per worker: free again at this cycle, tasks run, cycles run
     frames    i64[FRAME * depth] what the enclosing blocks have saved; a full stack ends the call early
     chain     i64[tasks] per task: the one before it on the longest chain to it; as many tasks as there is room for
-    start, worker, wait  written per row when `recording`
+    start, worker, wait, entered  written per row when `recording`
 
     Tasks in flight have a slot each, i64[window]: `ends`, and `later`, the slot of the next one on the same worker,
     which cannot end before it. So each worker has a queue in order of end, `head` and `tail` i64[W], -1 when empty,
@@ -164,7 +164,7 @@ def play(
             issued += 1
             if recording:
                 start[row] = begin
-                worker[row] = lane
+                worker[row], entered[row] = lane, clock
                 if begin == 0:
                     wait[row] = 0
                 elif begin == ready:
@@ -324,6 +324,10 @@ class Starts:
     start: NDArray[np.int64]
     worker: NDArray[np.int32]
     wait: NDArray[np.uint8]
+    entered: NDArray[np.int64] | None = None
+    """When it entered the window: was issued (in-order) or generated (dataflow)."""
+    ready: NDArray[np.int64] | None = None
+    """Dataflow engine: when its last edge was met."""
 
 
 class InOrderEngine:
@@ -377,7 +381,8 @@ class InOrderEngine:
         if tasks > len(self._chain) and len(self._chain) < CHAIN_LIMIT:
             self._chain = _grown(self._chain, min(CHAIN_LIMIT, max(tasks, 2 * len(self._chain))))
         rows = count if record else 0
-        starts = Starts(np.zeros(rows, np.int64), np.zeros(rows, np.int32), np.zeros(rows, np.uint8))
+        entered = np.zeros(rows, np.int64)
+        starts = Starts(np.zeros(rows, np.int64), np.zeros(rows, np.int32), np.zeros(rows, np.uint8), entered)
 
         run = _choose(count)
         row = 0
@@ -386,7 +391,7 @@ class InOrderEngine:
                 row, count, kernel, cycles, assigned, self.keyed, self.window,
                 self._state, self._free, self._tasks, self._busy,
                 self._head, self._tail, self._heap, self._ends, self._later, self._frames, self._chain,
-                record, starts.start, starts.worker, starts.wait,
+                record, starts.start, starts.worker, starts.wait, entered,
             )  # fmt: skip
             if row == count:
                 return starts if record else None
@@ -446,7 +451,7 @@ _played_plainly = 0
 _TYPES = (
     "i64", "i64", "i32[]", "i64[]", "i64[]", "bool", "i64",  # row, count, kernel, cycles, assigned, keyed, window
     *["i64[]"] * 11,  # state ... chain
-    "bool", "i64[]", "i32[]", "u8[]",  # recording, start, worker, wait
+    "bool", "i64[]", "i32[]", "u8[]", "i64[]",  # recording, start, worker, wait, entered
 )  # fmt: skip
 
 

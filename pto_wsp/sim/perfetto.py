@@ -4,7 +4,8 @@
     slice     "task #17", from the cycle at which its worker had nothing to do to its end; inside it, one after the
               other, what it waited for (cat "stall") and the kernel itself (cat: its name)
     arrow     from each task of the critical path to the next
-    counter   workers that run a task; of the others, those whose next task waits, by reason
+    counter   tasks in the window; those of them that are ready and have not started; workers that run a task; of the
+              others, those whose next task waits, by reason
 
 Times in such a file are microseconds. A cycle is written as one, or as its length at a clock: otherData says which.
 """
@@ -88,18 +89,21 @@ def _arrows(timeline: Timeline, scale: float) -> Iterator[Event]:
 
 def _counters(timeline: Timeline, scale: float) -> Iterator[Event]:
     idle = timeline.idle
-    begins = {"running": timeline.start}
-    ends = {"running": timeline.end}
+    spans = {"workers that run a task": (timeline.start, timeline.end)}
+    if timeline.entered is not None:
+        spans["tasks in the window"] = timeline.entered, timeline.end
+    if timeline.ready is not None:
+        spans["tasks ready"] = timeline.ready, timeline.start
     for wait in Wait:
         of = np.flatnonzero((timeline.wait == wait) & (idle > 0))
         if len(of):
-            begins[wait.name], ends[wait.name] = timeline.start[of] - idle[of], timeline.start[of]
-    for name in begins:
-        times = np.concatenate([begins[name], ends[name]])
-        steps = np.concatenate([np.ones(len(begins[name]), np.int64), -np.ones(len(ends[name]), np.int64)])
+            spans[f"workers idle: {wait.name}"] = timeline.start[of] - idle[of], timeline.start[of]
+    for counter, (begins, ends) in spans.items():
+        unit = counter.split()[0]
+        times = np.concatenate([begins, ends])
+        steps = np.concatenate([np.ones(len(begins), np.int64), -np.ones(len(ends), np.int64)])
         order = np.argsort(times, kind="stable")
         times, total = times[order], np.cumsum(steps[order])
         last = np.append(times[1:] != times[:-1], True) if len(times) else np.zeros(0, bool)
-        counter = "workers that run a task" if name == "running" else f"workers idle: {name}"
         for time, value in zip(times[last].tolist(), total[last].tolist(), strict=True):
-            yield {"name": counter, "ph": "C", "ts": time * scale, "pid": PID, "args": {"workers": value}}
+            yield {"name": counter, "ph": "C", "ts": time * scale, "pid": PID, "args": {unit: value}}

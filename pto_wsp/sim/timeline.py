@@ -85,6 +85,10 @@ class Timeline:
     """Names of the workers, where they have any: the processes of a pipeline."""
     causes: NDArray[np.int64] | None = None
     """Per task, the task that it was waiting for; -1: none that is known."""
+    entered: NDArray[np.int64] | None = None
+    """Per task, when it entered the task window: was issued, or generated. None in a pipeline."""
+    ready: NDArray[np.int64] | None = None
+    """Per task, when its predecessors had ended; None under the in-order engine, which does not ask before issue."""
     title: str = ""
     """The schedule, in a few words."""
     bounds: Mapping[str, int] = field(default_factory=dict)
@@ -319,6 +323,7 @@ class Recorder:
     def __init__(self) -> None:
         self._parts: list[tuple[NDArray[Any], ...]] = []
         self._tasks = 0
+        self._entered: list[NDArray[np.int64]] = []
         self._events: list[NDArray[np.int64]] = []  # what opens or closes, and the number of the next task
 
     def add(self, table: TaskTable, starts: Starts | None) -> None:
@@ -329,6 +334,8 @@ class Recorder:
             start, worker, wait = none, none.astype(np.int32), none.astype(np.uint8)
         else:
             start, worker, wait = starts.start[rows], starts.worker[rows], starts.wait[rows]
+            if starts.entered is not None:
+                self._entered.append(starts.entered[rows])
         self._parts.append((table.leaf[rows], table.axes[rows], worker, start, start + table.cycles[rows], wait))
         events = np.flatnonzero(table.kernel[: table.count] < 0)
         if len(events):
@@ -359,6 +366,10 @@ class Recorder:
         if starts is not None:
             worker, start, end, wait = starts.worker, starts.start, end + starts.start, starts.wait
         found = Timeline(name, workers, calls, call, axes, worker, start, end, wait)
+        if starts is not None:
+            found = replace(found, entered=starts.entered, ready=starts.ready)
+        elif self._entered:
+            found = replace(found, entered=np.concatenate(self._entered))
         if cause is None and lanes:
             cause = causes.of_processes(Starts(start, worker, wait), end, found._lanes())
         elif cause is None:

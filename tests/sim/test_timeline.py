@@ -127,7 +127,7 @@ def check_trace(events: list[dict[str, Any]], workers: int) -> None:
         assert arrow["ts"] <= ends[number]["ts"]
         assert all(any(a <= e["ts"] <= b for a, b in lanes[e["tid"]]) for e in (arrow, ends[number]))
     assert {e["name"] for e in events if e["ph"] == "C"}
-    last = {e["name"]: e["args"]["workers"] for e in events if e["ph"] == "C"}
+    last = {e["name"]: next(iter(e["args"].values())) for e in events if e["ph"] == "C"}
     assert set(last.values()) == {0}
     assert {e["tid"] for e in events if e["name"] == "thread_name"} == set(lanes)
     assert all(e["ph"] in "MXsfC" and e["pid"] == 1 for e in events)
@@ -146,6 +146,8 @@ def test_chrome_trace(six: Timeline, tmp_path: Path) -> None:
     stalls = [event for event in trace["traceEvents"] if event.get("cat") == "stall"]
     assert [(e["name"], e["ts"], e["dur"]) for e in stalls] == [("WINDOW_FULL", 0, 6), ("IN_ORDER", 6, 8),
                                                                 ("WINDOW_FULL", 14, 6)]  # fmt: skip
+    window = [e for e in trace["traceEvents"] if e["ph"] == "C" and e["name"] == "tasks in the window"]
+    assert max(e["args"]["tasks"] for e in window) == 2  # as many as it has room for
     arrows = [event for event in trace["traceEvents"] if event["ph"] == "s"]
     assert [(e["tid"], e["ts"]) for e in arrows] == [(0, 13.5)]
 

@@ -112,3 +112,18 @@ def test_a_task_that_is_not_there() -> None:
     for number in ("2", 1.0, True):  # type: ignore[assignment]
         with pytest.raises(UsageError, match="by its number, 0 to 2"):
             program.task(number)
+
+
+@pytest.mark.parametrize("policy", [DispatchPolicy.round_robin(4), DispatchPolicy.work_steal(4)])
+def test_counters_of_a_trace(policy: DispatchPolicy) -> None:
+    """What a trace counts is what the stats say."""
+    graph = TaskGraphConfig(deps=Deps.explicit(), window=TaskWindow(6))
+    simulation = rows_of_chains(9, 3).compile().simulate(Schedule(policy, task_graph=graph))
+    events = simulation.timeline().to_chrome_trace()["traceEvents"]
+    counted = {e["name"]: 0 for e in events if e["ph"] == "C"}
+    for event in events:
+        if event["ph"] == "C":
+            counted[event["name"]] = max(counted[event["name"]], *event["args"].values())
+    stalls = {stall.reason: stall.high_water for stall in simulation.stalls}
+    assert counted["tasks in the window"] == stalls["WINDOW_FULL"] == 6
+    assert counted["workers that run a task"] <= 4 and counted["tasks ready"] <= 6
