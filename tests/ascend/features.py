@@ -46,6 +46,8 @@ from pto_wsp import (
     kernel,
     process,
     pto,
+    ptoisa,
+    ptoisa_kernel,
     send,
     sequential,
     slot_load_u64,
@@ -57,6 +59,7 @@ from pto_wsp.program import Program
 from pto_wsp.scalar_expr import axis, slot_i64, slot_u64, symbol_u64
 
 README = Path(__file__).parents[2] / "README.md"
+MODEL = Path(__file__).parent / "pto_model"
 BEGIN, END = "<!-- what the NPU target does: written by tests/ascend/features.py -->", "<!-- end -->"
 F32, F16, I32 = DType.F32, DType.F16, DType.I32
 YES = "emitted; same results, tasks and workers as on the CPU"
@@ -79,6 +82,28 @@ def multiply(a: In[Tile[16, 32, F16]], b: In[Tile[32, 16, F16]], c: InOut[Tile[1
 @kernel
 def turn(column: In[Tile[4, 1, F32]], row: Out[Tile[1, 4, F32]]):
     pto.store(row, pto.transpose(column))
+
+
+def reverse_cpu(x: Any, out: Any) -> None:
+    for r in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            out[r, c] += x[r, x.shape[1] - 1 - c]
+
+
+@kernel(cpu=reverse_cpu, cpp_src="""
+  for (uint32_t r = 0; r < x.rows; ++r) {
+    for (uint32_t c = 0; c < x.cols; ++c) {
+      ((__gm__ float *)out.addr)[r * out.rowStride + c] +=
+          ((__gm__ float *)x.addr)[r * x.rowStride + x.cols - 1 - c];
+    }
+  }
+""")
+def reverse(x: In[Tile[4, 16, F32]], out: InOut[Tile[4, 16, F32]]): ...
+
+
+@ptoisa_kernel
+def shift(x: In[Tile[4, 16, F32]], out: InOut[Tile[4, 16, F32]], by: Scalar[F32]):
+    ptoisa.tstore(out, ptoisa.TADD(ptoisa.tload(out), ptoisa.TADDS(ptoisa.tload(x), by)))
 
 
 class Arrays:
@@ -182,6 +207,24 @@ def simple(a: Arrays) -> Any:
     return simple()
 
 
+def custom(a: Arrays) -> Any:
+    @workload
+    def custom():
+        for i in P(11):  # the last tile is partial
+            reverse[i](x=a.X[rows(i)], out=a.OUT[rows(i)])
+
+    return custom().dispatch(FIRST)
+
+
+def instructions(a: Arrays) -> Any:
+    @workload
+    def instructions():
+        for i in P(11):
+            shift[i](x=a.X[rows(i)], out=a.OUT[rows(i)], by=i)
+
+    return instructions().dispatch(FIRST)
+
+
 def with_edges(a: Arrays) -> Any:
     @workload
     def with_edges():
@@ -231,6 +274,9 @@ FEATURES: list[tuple[str, Make, dict[str, Any]]] = [
     ("slots loaded from results of tasks", results, {}),
     ("scalar and constexpr arguments, views, partial tiles, strided vectors", everything, {}),
     ("vector, cube and mixed kernels", everything, {}),
+    ("C++ bodies: `@kernel(cpp_src=..., cpu=...)`", custom, {}),
+    ("`@ptoisa_kernel`", instructions, {}),
+    ("`@ptoisa_kernel` with `ptoisa=\"pto\"`, against a model of PTO-ISA", instructions, {"ptoisa": "pto"}),
     ("`connect`, `process`, channels", pipeline, {}),
     ("`DispatchPolicy.round_robin`", graphed(window=TaskWindow(4)), {}),
     ("`DispatchPolicy.affinity`", everything, {}),
@@ -286,7 +332,7 @@ def found_out(make: Make, options: dict[str, Any]) -> str:
     want = [a.copy() for a in arrays.arrays]
     timeline = cpu.timeline()
     arrays.clear()
-    ran = npu.run_on_host()
+    ran = npu.run_on_host(include=[MODEL] if "ptoisa" in options else [])
     for have, result in zip(arrays.arrays, want, strict=True):
         np.testing.assert_allclose(have, result, rtol=1e-4, atol=1e-5)
     assert [ran.task(i) for i in range(len(ran))] == [span.name for span in timeline]
