@@ -36,6 +36,9 @@ __all__ = [
 
 DEFAULT_TASKS = 8192
 """Tasks that the table on the device holds when the schedule gives no window; the host runs it as often as needed."""
+MOST_TASKS = 1 << 16
+"""A larger window does not make the table longer: fewer tasks than the window are in it."""
+MOST_ABORT = 1 << 20
 MOST_TARGETS = 1 << 16
 
 
@@ -222,7 +225,11 @@ class Emission:
     def table_tasks(self) -> int:
         """Tasks that the table on the device has to hold: with mailboxes it is not emptied for the window's sake."""
         window = None if self.orders.mailboxes else self.orders.window
-        return window.size if window is not None and window.unit == "tasks" else DEFAULT_TASKS
+        if window is None or window.unit != "tasks":
+            return DEFAULT_TASKS
+        if window.mode is WindowMode.ABORT:  # it has to be known whether there are more
+            return window.size
+        return min(window.size, MOST_TASKS)
 
     @property
     def reads_results(self) -> bool:
@@ -296,6 +303,11 @@ def _refuse(schedule: Schedule) -> None:
         raise _no(f"TimingPolicy.{timing.kind}", "timing", "TimingPolicy.immediate")
     if graph is None:
         return
+    if graph.window.mode is WindowMode.ABORT and graph.window.unit == "tasks" and graph.window.size > MOST_ABORT:
+        raise ScheduleError(
+            f"TaskWindow({graph.window.size:,}, mode ABORT) needs a table of so many tasks; the device has room for "
+            f"{MOST_ABORT:,}. Use WindowMode.STALL.", "task_graph"
+        )  # fmt: skip
     if graph.window.mode is WindowMode.BENCHMARK:
         raise _no("TaskWindow mode BENCHMARK, which counts and never waits,", "task_graph", "WindowMode.STALL")
     if graph.pools.kind != "single":
