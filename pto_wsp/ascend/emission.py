@@ -12,6 +12,7 @@ are ordered by the task generator, since the results have to be those of the CPU
 from __future__ import annotations
 
 import ast
+import itertools
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -362,7 +363,7 @@ class _Maker:
         self.loads: list[Load] = []
         self.number_of: dict[int, int] = {}
         self.enums, self.names, self.files = Names(frozenset()), Names(frozenset()), Names()
-        self.functions = Names(frozenset())
+        self.functions: set[str] = set()
 
     def made(self) -> Emission:
         for key in (self.orders.key, self.orders.stream_key):
@@ -469,7 +470,7 @@ class _Maker:
             self.expression(value)
         for param in graph.scalar_params:
             self.expression(given[param.name], param.type.dtype.is_float)
-        function = "T" + self.functions.new(f"task{_camel(kernel.name)}")[1:]
+        function = self.function(f"Task{_camel(kernel.name)}")
         self.number_of[id(node)] = len(self.calls)
         self.calls.append(EmittedCall(len(self.calls), node, kernel, function, loops, tuple(tiles), apart))
 
@@ -489,6 +490,13 @@ class _Maker:
                     self.slots.add(leaf.a)
 
     # -- what nodes refer to
+
+    def function(self, base: str) -> str:
+        """A function of that name, or with a number behind it."""
+        names = (base + (str(number) if number > 1 else "") for number in itertools.count(1))
+        found = next(name for name in names if name not in self.functions)
+        self.functions.add(found)
+        return found
 
     def kernel(self, node: tree.TaskCall, graph: KernelGraph, apart: tuple[str, ...]) -> EmittedKernel:
         key = (id(graph), apart)

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from pto_wsp.ascend import expander, host, plan
+from pto_wsp.ascend import expander, host, plan, worker
 from pto_wsp.ascend.build import build
 from pto_wsp.ascend.emission import Emission
 from pto_wsp.lower.expand import expand
 from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT, TILE_WORDS
 from pto_wsp.types import Sparse
 
+Change = tuple[str, str, str]
 DRIVER = (Path(__file__).parent / "device_driver.h").read_text()
 
 
@@ -72,9 +73,15 @@ class Refused(Exception):
 
 
 class Expanders:
-    """Task generators in one program: each has its own copy of plan.h and task_table.h, under names of its own."""
+    """Task generators in one program: each has its own copy of plan.h and task_table.h, under names of its own.
 
-    def __init__(self, emissions: Sequence[Emission]) -> None:
+    changes  per emission: (path, text, other text), what to change in its sources
+    workers  the workers run the tasks, too
+    """
+
+    def __init__(
+        self, emissions: Sequence[Emission], changes: Sequence[Sequence[Change]] = (), workers: bool = False
+    ) -> None:
         self.emissions = list(emissions)
         sources: dict[str, str] = {}
         cases = []
@@ -87,6 +94,12 @@ class Expanders:
                 "driver.h": DRIVER,
             }
             unit = '#include "aicpu/expand.aicpu"\n' + _constants(e) + '#include "driver.h"\n'
+            if workers:
+                texts |= {"aicore/worker.inc": worker.worker_asc(e)} | {x.header: x.source.header for x in e.kernels}
+                unit = '#include "aicore/worker.inc"\n#define WORKER worker\n' + unit
+            for path, old, new in changes[k] if changes else ():
+                assert texts[path].count(old) == 1, (path, old)
+                texts[path] = texts[path].replace(old, new)
             for path, text in [*texts.items(), ("unit.cpp", unit)]:
                 sources[f"p{k}/{path}"] = _renamed(text, k)
             cases.append(f"    case {k}: return p{k}::Drive(argv[2]);")
@@ -112,9 +125,10 @@ def _renamed(text: str, k: int) -> str:
     text = re.sub(r"\bnamespace (plan|aicpu)\b", rf"namespace \g<1>{k}", text)
     text = re.sub(r"\baicpu::", f"aicpu{k}::", text)
     text = re.sub(r"\b(PTO_WSP_\w+_H_)\b", rf"\g<1>{k}", text)
-    text = re.sub(r"\bexpand(?=[(,])", f"expand{k}", text)
+    text = re.sub(r"\b(expand|worker)(?=[(,])", rf"\g<1>{k}", text)
+    text = text.replace("#define WORKER worker", f"#define WORKER worker{k}")
     text = text.replace("expand.aicpu", "expand.inc").replace("namespace driver", f"namespace p{k}")
-    return re.sub(r'#include "(aicpu/|include/|driver)', rf'#include "p{k}/\g<1>', text)
+    return re.sub(r'#include "(aicpu/|include/|aicore/|kernels/|driver)', rf'#include "p{k}/\g<1>', text)
 
 
 def _constants(e: Emission) -> str:
@@ -153,7 +167,7 @@ def _passes(out: str, e: Emission, arrays: Sequence[np.ndarray], workers: int) -
             raise Refused(plan.ERRORS[values[0]][0], *values[1:])
         if word == "pass":
             passes.append([])
-        elif word == "queue":
+        elif word == "queue" and not e.orders.mailboxes:
             _check_queue(passes[-1], values, workers)
         elif word == "task":
             passes[-1].append(_task(values, e, len(passes[-1]) + sum(map(len, passes[:-1]))))
@@ -182,9 +196,9 @@ def _check_queue(tasks: list[Task], queue: list[int], workers: int) -> None:
     starts, rows = queue[: workers + 1], queue[workers + 1 :]
     assert starts[0] == 0 and starts[-1] == len(tasks)
     assert sorted(rows) == list(range(len(tasks)))
-    for worker in range(workers):
-        mine = rows[starts[worker] : starts[worker + 1]]
-        assert all(tasks[r].target % workers == worker for r in mine)
+    for number in range(workers):
+        mine = rows[starts[number] : starts[number + 1]]
+        assert all(tasks[r].target % workers == number for r in mine)
         assert mine == sorted(mine, key=lambda r: (tasks[r].level, r))
 
 

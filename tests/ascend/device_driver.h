@@ -28,6 +28,9 @@ int Drive(const char *path) {
   in >> p->workers >> p->maxTasks >> p->maxLoads;
   p->tasks = Address(Room<plan::Task>(p->maxTasks, "tasks"));
   p->queue = Address(Room<uint32_t>(p->workers + 1 + p->maxTasks, "queue"));
+  p->records = Address(Room<plan::Record>(p->maxTasks, "records"));
+  p->mailboxes = Address(Room<plan::Mailbox>(p->workers, "mailboxes"));
+  p->workspace = Address(Room<uint8_t>(plan::kWorkspaceBytes * p->workers, "workspace"));
   p->loads = Address(Room<uint64_t>(p->maxLoads, "loads"));
   for (uint64_t &symbol : p->symbol) in >> symbol;
   for (int64_t &size : p->size) in >> size;
@@ -71,8 +74,24 @@ int Drive(const char *path) {
   } args = {address};
   do {
     std::memset(reinterpret_cast<void *>(p->tasks), 0xA7, p->maxTasks * sizeof(plan::Task));
+    if (p->version != plan::kVersion) {
+      std::printf("error %u 0 0 0 0 0\n", expand(&args));
+      return 0;
+    }
+#ifdef WORKER
+    if (plan::kMailboxes) {
+      std::memset(reinterpret_cast<void *>(p->mailboxes), 0, sizeof(plan::Mailbox) * p->workers);
+      pto_shim::Chevrons(WORKER, p->workers, nullptr, nullptr)(reinterpret_cast<GM_ADDR>(p));
+    }
+#endif
     pto_shim::Chevrons(expand, 1, nullptr, nullptr)(&args, sizeof(args));
     const uint32_t code = p->error;
+#ifdef WORKER
+    if (!plan::kMailboxes) {
+      pto_shim::Chevrons(WORKER, p->workers, nullptr, nullptr)(reinterpret_cast<GM_ADDR>(p));
+    }
+    pto_shim::FinishParked(true);
+#endif
     if (code != 0) {
       std::printf("error %u %lu %u %u %u %ld\n", code, p->errorTask, p->errorCall, p->errorOperand,
                   p->errorDimension, p->errorFound);

@@ -363,36 +363,49 @@ PTO_SHIM_FN void RunLaunch(const Call &call, void (*body)(void *), void *context
 
 // ---- the control CPU beside the cores -----------------------------------------------------------------------------
 
+PTO_SHIM_FN void Pause(const Call &call, Core &core)
+{
+    core.wait = Wait::kLook;
+    core.wait_call = call;
+    Yield(core);
+}
+// Some time passes for this core, more or less of it, so that others may overtake it.
+PTO_SHIM_FN void PauseOften(const Call &call, Core &core)
+{
+    constexpr uint32_t kMost = 64;                 // rounds
+    core.looks = core.looks * 1664525u + 1013904223u + static_cast<uint32_t>(core.number) + TheMachine().poison;
+    for (uint32_t rounds = (core.looks >> 16) % kMost; rounds > 0; --rounds) {
+        ++TheMachine().launch->done_something;
+        Pause(call, core);
+    }
+}
 // A core looks at a line of GM that it has not written: the others go on until it looks again. When the line has
-// changed, what the control CPU knew when it wrote is known here, too; some time passes first, more or less of it.
+// changed, what the control CPU knew when it wrote is known here, too.
 PTO_SHIM_FN void LookAt(const Call &call, Core &core, uint64_t line)
 {
-    Run &l = *TheMachine().launch;
-    NeedResidence(call, l);
+    NeedResidence(call, *TheMachine().launch);
+    Pause(call, core);
     std::array<uint8_t, 64> now{};
-    auto wait = [&] {
-        core.wait = Wait::kLook;
-        core.wait_call = call;
-        Yield(core);
-        std::memcpy(now.data(), reinterpret_cast<const void *>(line * 64), 64);
-    };
-    wait();
+    std::memcpy(now.data(), reinterpret_cast<const void *>(line * 64), 64);
     auto known = core.looked.find(line);
-    if (known != core.looked.end() && known->second == now) {
+    bool first = known == core.looked.end();
+    if (!first && known->second == now) {
         return;
     }
-    core.looks = core.looks * 1664525u + 1013904223u + static_cast<uint32_t>(core.number) + TheMachine().poison;
-    for (uint32_t rounds = known == core.looked.end() ? 0 : (core.looks >> 16) % 4; rounds > 0; --rounds) {
-        wait();
-    }
     core.looked[line] = now;
-    ++l.done_something;
+    ++TheMachine().launch->done_something;
     TakeOver(core, TheMachine().heard);
+    if (!first) {
+        PauseOften(call, core);
+    }
 }
-PTO_SHIM_FN void WroteBack(Core &core)
+PTO_SHIM_FN void WroteBack(const Call &call, Core &core)
 {
     ++TheMachine().launch->done_something;
     TheMachine().told.Join(Abroad(core, core.issue));
+    if (!core.looked.empty()) {
+        PauseOften(call, core);
+    }
 }
 // The control CPU looks at GM: the cores go on for a round.
 PTO_SHIM_FN void GiveWay(const Call &call)

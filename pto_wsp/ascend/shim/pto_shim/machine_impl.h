@@ -476,7 +476,7 @@ PTO_SHIM_FN void ScalarWrite(const Call &call, const GmView &v, uint64_t index, 
     std::memset(b.ready.data() + (addr - b.base), 1, size);
     std::memcpy(reinterpret_cast<void *>(addr), value, size);
 }
-void WroteBack(Core &core);
+void WroteBack(const Call &call, Core &core);
 void LookAt(const Call &call, Core &core, uint64_t line);
 PTO_SHIM_FN void CleanCache(const Call &call, const GmView &v, bool whole)
 {
@@ -489,7 +489,7 @@ PTO_SHIM_FN void CleanCache(const Call &call, const GmView &v, bool whole)
         core.dirty.erase(v.addr / 64);
     }
     if (wrote) {
-        WroteBack(core);
+        WroteBack(call, core);
     } else if (!whole) {
         LookAt(call, core, v.addr / 64);
     }
