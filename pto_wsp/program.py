@@ -73,6 +73,7 @@ from pto_wsp.types import DenseDyn, Ragged, RaggedRow, Sparse, SparseRow, Tensor
 
 if TYPE_CHECKING:
     from pto_wsp.ascend.onhost import HostRun
+    from pto_wsp.ascend.onhost import Inputs as DeviceInputs
     from pto_wsp.ascend.project import Project, Sources
     from pto_wsp.sim.why import TaskReport
 
@@ -348,8 +349,11 @@ class Program:
     def _emit(self) -> None:
         from pto_wsp.ascend import project
 
-        given = self.options.get("folder"), bool(self.options.get("mailboxes")), self.options.get("ptoisa", "ascendc")
-        self._project = project.make(self._tree, self._given, self.name, *given)
+        mailboxes, ptoisa = self.options.get("mailboxes", False), self.options.get("ptoisa", "ascendc")
+        if not isinstance(mailboxes, bool):
+            raise CompileError(f"mailboxes is True or False; got {mailboxes!r}")
+        place = self.options.get("folder")
+        self._project = project.make(self._tree, self._given, self.name, place, mailboxes, ptoisa)
         self.codegen_artifact_dir = str(self._project.folder)
 
     def _emitted(self, what: str) -> Project:
@@ -390,18 +394,37 @@ class Program:
         from pto_wsp.ascend import onhost
 
         project = self._emitted("run_on_host()")
+        return onhost.run(
+            project, self._npu_inputs(project), workers=workers, seed=seed, timeout=timeout, include=include
+        )
+
+    @show_user_frames()
+    def save_inputs(self, folder: str | os.PathLike[str]) -> str:
+        """Write the arrays of this moment as the emitted host program reads them; returns the options to start it with.
+
+        folder  is made where it is missing; files in it are overwritten. After run_on_host() the same call saves the
+                results to compare with: see scripts/compare.py of the project
+        """
+        from pto_wsp.ascend import onhost
+
+        project = self._emitted("save_inputs()")
+        return onhost.save_inputs(project.emission, self._npu_inputs(project), folder)
+
+    def _npu_inputs(self, project: Project) -> DeviceInputs:
+        """Arrays, symbols, sizes and data of axes of this moment, for a device that reads them once."""
+        from pto_wsp.ascend import onhost
+
         e = project.emission
         arrays = [t.tensor.array() for t in e.tensors]
         written = [a for t, a in zip(e.tensors, arrays, strict=True) if t.direction != "in"]
         if any(regions.overlaps_itself(array) for array in written):
             raise ExecutionError("tasks write to an array whose elements share memory; give it one of its own")
-        inputs = onhost.Inputs(
+        return onhost.Inputs(
             arrays,
             [self._symbols.get(s.name, 0) for s in e.symbols],
             [self._size_of(s.loop) for s in e.sizes],
             [self._data_of(a.axis, a.name, written) for a in e.axes],
         )
-        return onhost.run(project, inputs, workers=workers, seed=seed, timeout=timeout, include=include)
 
     def _data_of(self, axis: Ragged | Sparse, loop: str, written: list[NDArray[Any]]) -> tuple[NDArray[np.int64], ...]:
         """The data of an axis at this moment, for a device that reads it once."""
@@ -555,6 +578,11 @@ class Program:
         """What the last run has read of its own results; None when tasks do not depend on results."""
         if not self._is_steered(inputs):
             return None
+        if self._project is not None:
+            raise UsageError(
+                f"the tasks of {self.name} depend on results of earlier ones, which are not known for a project; "
+                "execute and simulate a program with target='cpu_sim'"
+            )
         if self._last is None or not self._last[0].same(inputs):
             missing = "there was none" if self._last is None else "sizes, symbols or arrays have changed since"
             raise UsageError(

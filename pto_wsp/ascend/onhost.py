@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pto_wsp.ascend.build import HostProgram, build
+from pto_wsp.ascend.build import HostProgram, ShimError, build
 from pto_wsp.ascend.emission import Emission
+from pto_wsp.ascend.names import place_of
 from pto_wsp.ascend.project import Project
 from pto_wsp.errors import ExecutionError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["HostRun", "Inputs", "compiled", "run"]
+__all__ = ["HostRun", "Inputs", "command_line", "compiled", "run", "save", "save_inputs"]
 
 _SUMMARY = re.compile(r": \d+ tasks on (\d+) workers, \d+ levels, \d+ rounds$")
 _OWN = ("include/", "kernels/", "aicore/", "aicpu/", "host/")
@@ -115,24 +117,46 @@ def run(
     workers  cores to use at most; 0: as many as the schedule has, or the device
     seed     byte that fills memory nobody wrote
     include  further folders of headers that kernels include
-    raises   CompileError without a C++ compiler; UsageError for arrays that do not fit; ShimError (an ExecutionError)
-             when the program fails: then no array has changed
+    raises   CompileError without a C++ compiler; UsageError for arrays that do not fit; ShimError (an ExecutionError),
+             at the user's line where it is about a task, when the program fails: then no array has changed
     """
     e = project.emission
+    _check_options(workers, seed)
     _check(e, inputs.arrays)
     program = compiled(project, include)
     with tempfile.TemporaryDirectory(prefix="pto_wsp_") as name:
         folder = Path(name)
-        _write_inputs(e, inputs, folder)
-        args = ["--report", "tasks.csv", *_options(e, inputs)]
+        save(e, inputs, folder / "input")
+        (folder / "output").mkdir()
+        args = ["--report", "tasks.csv", *command_line(e, inputs)]
         args += ["--workers", str(workers)] if workers else []
-        text = program.call(args, cwd=folder, seed=seed, timeout=timeout)
+        try:
+            text = program.call(args, cwd=folder, seed=seed, timeout=timeout)
+        except ShimError as error:
+            raise _at_the_line(error, e) from None
         done = _report(e, (folder / "tasks.csv").read_text(), text)
         written = [(t, array) for t, array in zip(e.tensors, inputs.arrays) if t.direction != "in"]
         results = [_result(t.name, array, folder) for t, array in written]
     for (_, array), result in zip(written, results):
         array[...] = result
     return done
+
+
+def _check_options(workers: Any, seed: Any) -> None:
+    for name, value, most in (("workers", workers, 1 << 16), ("seed", seed, 255)):
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+            raise UsageError(f"{name} of run_on_host is a whole number from 0 to {most}; got {value!r}")
+
+
+def _at_the_line(error: ShimError, e: Emission) -> ShimError:
+    """An error of the host program without its exit code, at the kernel call that it names."""
+    found = re.match(r"The program ended with exit code 1\. .*?: (?=task \d|a slot|a loop|input/|axis )", error.message)
+    if found is None:
+        return error
+    said = ShimError(error.message[found.end() :])
+    task = re.match(r"task \d+, (.*?)(\[[-\d, ]*\])? \((.*?:\d+)\): ", said.message)
+    calls = [c for c in e.calls if task is not None and place_of(c.task.line) == task[3]]
+    return said.at(calls[0].task.line) if calls else said
 
 
 def _check(e: Emission, arrays: Sequence[NDArray[Any]]) -> None:
@@ -161,17 +185,30 @@ def _shares(a: NDArray[Any], b: NDArray[Any]) -> bool:
 # ---- files and the command line --------------------------------------------------------------------------------------
 
 
-def _write_inputs(e: Emission, inputs: Inputs, folder: Path) -> None:
-    (folder / "input").mkdir()
-    (folder / "output").mkdir()
+def save(e: Emission, inputs: Inputs, folder: Path) -> None:
+    """The arrays as the host program reads them, in a folder that is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
     for t, array in zip(e.tensors, inputs.arrays):
-        (folder / "input" / f"{t.name}.bin").write_bytes(np.ascontiguousarray(array).tobytes())
+        (folder / f"{t.name}.bin").write_bytes(np.ascontiguousarray(array).tobytes())
     for axis, arrays in zip(e.axes, inputs.axes):
         for part, values in zip(axis.parts, arrays, strict=True):
-            (folder / "input" / f"{axis.name}.{part}.bin").write_bytes(values.astype(np.int32).tobytes())
+            (folder / f"{axis.name}.{part}.bin").write_bytes(values.astype(np.int32).tobytes())
 
 
-def _options(e: Emission, inputs: Inputs) -> list[str]:
+def save_inputs(e: Emission, inputs: Inputs, folder: str | os.PathLike[str]) -> str:
+    """`save`, and the options with which the host program reads them: one line for a shell.
+
+    raises  UsageError when the folder cannot be written
+    """
+    try:
+        save(e, inputs, Path(folder))
+    except OSError as error:
+        raise UsageError(f"the arrays cannot be written to {folder}: {error.strerror or error}") from error
+    return shlex.join(["--input", os.fspath(folder), *command_line(e, inputs)])
+
+
+def command_line(e: Emission, inputs: Inputs) -> list[str]:
+    """Options of the host program that give it these symbols, sizes and shapes."""
     given: list[str] = []
     for symbol, word in zip(e.symbols, inputs.symbols, strict=True):
         given += ["--symbol", f"{symbol.enum}={word % (1 << 64):#x}"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -178,8 +179,9 @@ def test_errors_name_the_task(everything: tuple[Everything, Program, Program]) -
     npu.bind(data.tiles, 9)
     before = data.results()
     text = r"task 8, scale\[8\] \(test_host_program.py:\d+\): position 32 of dimension 0 of x, which ends at 30"
-    with pytest.raises(ExecutionError, match=text):
+    with pytest.raises(ExecutionError, match=text) as caught:
         npu.run_on_host()
+    assert caught.value.line is not None and "scale[i](x=self.X" in caught.value.line.text
     npu.bind(data.tiles, 8)
     data.which[0, 1] = 3
     with pytest.raises(ExecutionError, match=r"task 15, double\[1, 4\] .*position 3 of .* of out, which ends at 3"):
@@ -293,6 +295,31 @@ def test_command_line(everything: tuple[Everything, Program, Program], tmp_path:
         assert found.returncode == 2, args
         assert re.search(message, found.stderr), found.stderr
     assert "cannot read input/" in command(npu, tmp_path).stderr
+
+
+def test_saved_inputs(everything: tuple[Everything, Program, Program], tmp_path: Path) -> None:
+    """Arrays, axes, symbols and sizes leave for another machine, and the results are compared there."""
+    data, _, npu = everything
+    npu.set_symbol_f32("by", 3.5)
+    data.clear()
+    options = shlex.split(npu.save_inputs(tmp_path / "my inputs"))
+    npu.run_on_host()
+    npu.save_inputs(tmp_path / "expected")
+    (tmp_path / "output").mkdir()
+    done = command(npu, tmp_path, *options)
+    assert done.returncode == 0, done.stderr
+    script = [sys.executable, str(Path(str(npu.codegen_artifact_dir)) / "scripts" / "compare.py"), "output", "expected"]
+    assert subprocess.run(script, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.count("agree") == 2
+    with pytest.raises(UsageError, match="cannot be written to /proc/no: "):
+        npu.save_inputs("/proc/no")
+
+
+def test_options_of_a_run(everything: tuple[Everything, Program, Program]) -> None:
+    for options in ({"workers": -1}, {"workers": "2"}, {"seed": 256}, {"seed": True}):
+        with pytest.raises(UsageError, match="of run_on_host is a whole number from 0 to"):
+            everything[2].run_on_host(**options)  # type: ignore[arg-type]
+    with pytest.raises(CompileError, match="mailboxes is True or False; got 'yes'"):
+        everything[0].workload().compile(target="ascend_npu", mailboxes="yes")
 
 
 def test_compare_script(tmp_path: Path, everything: tuple[Everything, Program, Program]) -> None:
