@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,7 @@ short signed sizeof static static_assert static_cast struct switch template this
 typeid typename union unsigned using virtual void volatile wchar_t while xor xor_eq
 linux unix i386 errno assert signbit NULL EOF stdin stdout stderr pipe workspace
 """.split())
-_LOCALS = frozenset("task cspt cycles args tensors strides".split())  # of the functions below
+_LOCALS = frozenset("task cspt cycles args tensors strides Word".split())  # of the functions below
 
 TASK = """\
 #ifndef PTO_WSP_TASK_DESC
@@ -148,8 +149,8 @@ def _body(body: CustomBody, name: str, params: dict[int, Any], called: dict[int,
     head = [f"namespace pto_{name} {{", "", "using namespace AscendC;", ""]
     if not old:
         code = _code(body)
-        run = ["__aicore__ inline void Run(" + _wrapped(_parameters(body, params, called, code)) + ") {"]
-        return [*head, *run, *_constants(body), *_verbatim(body), "}", "", f"}}  // namespace pto_{name}"]
+        run = aicore.signature("__aicore__ inline void Run(", _parameters(body, params, called, code), ") {")
+        return [*head, run, *_constants(body), *_verbatim(body), "}", "", f"}}  // namespace pto_{name}"]
     _refuse_axes(body)
     inner = ["__aicore__ inline uint64_t Body([[maybe_unused]] const KernelTaskDesc *task,",
              "                                [[maybe_unused]] CSPTContext *cspt) {",
@@ -180,16 +181,26 @@ def _run(body: CustomBody, params: dict[int, Any], called: dict[int, str], call:
     tiles = [called[key] for key, p in params.items() if p.is_tile]
     words = [f"{tile}.{extent}" for tile in tiles for extent in ("rows", "cols")]
     words += [_word(p, called[key]) for key, p in params.items() if not p.is_tile]
-    lines = ["__aicore__ inline void Run(" + _wrapped(_parameters(body, params, called, "")) + ") {"]
+    lines = []
     if any(not p.is_tile and p.c_type == "float" for p in params.values()):
         lines += ["  union Word {", "    float number;", "    uint32_t bits;", "  };"]
     count, ids = len(words), len(tiles)
-    lines += [f"  const uint64_t args[] = {{{', '.join(words) or '0'}}};",
-              f"  __gm__ void *const tensors[] = {{{', '.join(f'{t}.addr' for t in tiles) or 'nullptr'}}};",
-              f"  const int64_t strides[] = {{{', '.join(f'{t}.rowStride, {t}.colStride' for t in tiles) or '0'}}};",
-              f"  const KernelTaskDesc task = {{args, {count}, {2 * ids}, tensors, strides, {ids}, 0, 0}};",
-              "  CSPTContext cspt = {pipe};", f"  {call};", "}"]
-    return lines
+    lines += _listed("const uint64_t args[]", words or ["0"])
+    lines += _listed("__gm__ void *const tensors[]", [f"{t}.addr" for t in tiles] or ["nullptr"])
+    lines += _listed("const int64_t strides[]", [f"{t}.{s}Stride" for t in tiles for s in ("row", "col")] or ["0"])
+    lines += [f"  const KernelTaskDesc task = {{args, {count}, {2 * ids}, tensors, strides, {ids}, 0, 0}};",
+              "  CSPTContext cspt = {pipe};", f"  {call};"]
+    parameters = _parameters(body, params, called, "\n".join(lines))
+    return [aicore.signature("__aicore__ inline void Run(", parameters, ") {"), *lines, "}"]
+
+
+def _listed(what: str, values: list[str]) -> list[str]:
+    """An array and its values, on as many lines as they need."""
+    line = f"  {what} = {{{', '.join(values)}}};"
+    if len(line) <= aicore.WIDTH:
+        return [line]
+    rows = textwrap.wrap(", ".join(values) + "};", aicore.WIDTH - 6, break_long_words=False, break_on_hyphens=False)
+    return [f"  {what} = {{", *(f"      {row}" for row in rows)]
 
 
 def _word(param: Any, name: str) -> str:
@@ -209,12 +220,6 @@ def _parameters(body: CustomBody, params: dict[int, Any], called: dict[int, str]
     found += [("GM_ADDR ", "workspace")] * (body.workspace_bytes > 0)
     return [f"{kind}{name}" if re.search(rf"\b{name}\b", code) else f"[[maybe_unused]] {kind}{name}"
             for kind, name in found]  # fmt: skip
-
-
-def _wrapped(parameters: list[str]) -> str:
-    """On one line if they fit, else one per line."""
-    line = ", ".join(parameters)
-    return line if len(line) < aicore.WIDTH - 30 else "\n    " + ",\n    ".join(parameters)
 
 
 def _constants(body: CustomBody) -> list[str]:
