@@ -41,7 +41,7 @@ from pto_wsp.sim.schedule_text import ScheduleReader, print_key, print_schedule
 from pto_wsp.sim.simulation import Expansions, Snapshot
 from pto_wsp.trace.expr_text import int_list
 from pto_wsp.trace.text import GraphTextError, parse_part
-from pto_wsp.trace.tree import Loop, WorkloadTree, walk
+from pto_wsp.trace.tree import Loop, SlotLoad, WorkloadTree, walk
 from pto_wsp.trace.tree_text import Names, PrintedKernel, TreeReader, lines_of, print_kernels, sections
 from pto_wsp.types import Ragged, Sparse, Tensor
 
@@ -207,7 +207,10 @@ class _MomentReader(ScheduleReader):
     def _trips(self, loop: Loop) -> int:
         return int(self.found["sizes"].get(loop, getattr(loop.axis, "size", 0)))
 
-    def _log(self) -> Log:
+    def _log(self) -> Log | None:
+        """What has been read; None where nothing is: a loop or slot that should find something else asks for it."""
+        if not self.found["written"] and not any(isinstance(node, SlotLoad) for node in walk(self.tree.root)):
+            return None
         log, values = Log(), self.found["loads"]
         for begin in range(0, len(values), _PAGE):
             log.add(values[begin : begin + _PAGE].astype(np.uint64))

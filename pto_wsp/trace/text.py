@@ -107,10 +107,10 @@ def _node_text(node: Node, number: Mapping[int, int]) -> tuple[str, str, str]:
 
 
 def _custom_text(body: CustomBody) -> tuple[str, str, str]:
-    """("", "custom cpp=body cpu=scale_rows", "kernels.py:14")"""
+    """("", "custom core=AIV cpp=body cpu=scale_rows", "kernels.py:14")"""
     cpp = f" cpp={body.form}" if body.cpp is not None else ""
     cpu = f" cpu={_name_text(body.function.__name__)}" if body.cpu is not None else ""
-    return "", f"custom{cpp}{cpu}", _line_text(body.line)
+    return "", f"custom core={body.core}{cpp}{cpu}", _line_text(body.line)
 
 
 def _line_text(line: SourceLine | None) -> str:
@@ -176,8 +176,13 @@ def parse(text: str) -> KernelGraph:
 
 
 def parse_part(text: str, begin: int, end: int) -> KernelGraph:
-    """The graph that text[begin:end] describes; errors show the place in the whole text."""
-    return _GraphReader(text, begin, end).kernel()
+    """The graph that text[begin:end] describes, for the clock only: a custom kernel's has no body, C++ or Python.
+
+    Errors show the place in the whole text.
+    """
+    reader = _GraphReader(text, begin, end)
+    reader.bodies_matter = False
+    return reader.kernel()
 
 
 class Reader:
@@ -270,8 +275,18 @@ class Reader:
         return int(token.text) if token.text.lstrip("-").isdigit() else float(token.text)
 
 
+def _without_body(name: str, core: str, nodes: list[Node]) -> CustomBody:
+    """A custom kernel as far as its text tells."""
+    from pto_wsp.trace.custom import CustomBody
+
+    cycles = next((n.attrs["cycles"] for n in nodes if n.op.name == "add_cycles"), None)
+    return CustomBody(name, None, "", "", (), None, (), cycles, core, 0, None)
+
+
 class _GraphReader(Reader):
     """The grammar of kernel graphs."""
+
+    bodies_matter = True
 
     def __init__(self, text: str, begin: int = 0, end: int | None = None) -> None:
         super().__init__(text, begin, end)
@@ -291,13 +306,30 @@ class _GraphReader(Reader):
             self.fail(error.message, start)
         self.end_of_line()
         self.skip_lines()
+        core = self.custom()
         while self.token.kind != "end":
             if len(nodes) >= MOST_NODES:
                 self.fail(f"a kernel has at most {MOST_NODES} nodes.")
             nodes.append(self.node())
             self.end_of_line()
             self.skip_lines()
-        return KernelGraph(name, params, tuple(nodes))
+        return KernelGraph(name, params, tuple(nodes), None if core is None else _without_body(name, core, nodes))
+
+    def custom(self) -> str | None:
+        """The core that runs the body of a custom kernel; None for others."""
+        if self.bodies_matter or self.token.text != "custom":
+            return None
+        self.take()
+        given: dict[str, str] = {}
+        while self.token.kind == "word":
+            word = self.take().text
+            self.mark("=")
+            given[word] = self.name("a name")
+        if given.get("core") not in ("AIV", "AIC", "MIX"):
+            self.fail("a custom kernel has core=AIV, AIC or MIX.")
+        self.end_of_line()
+        self.skip_lines()
+        return given["core"]
 
     def params(self) -> tuple[Param, ...]:
         self.mark("(")

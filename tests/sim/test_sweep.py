@@ -474,6 +474,44 @@ def test_a_table_that_steers_is_not_read_again() -> None:
     assert Snapshot.parse(text).simulate().task_count == 3
 
 
+@kernel(cpu=lambda x, out: None, cycles="4 * x_rows + 10")
+def timed(x: In[Tile[8, 16, F32]], out: Out[Tile[8, 16, F32]]): ...
+
+
+def test_kernels_that_are_not_traced_travel_without_their_bodies() -> None:
+    x = Tensor(np.zeros((20, 16), np.float32), (20, 16), F32)
+
+    @workload
+    def w():
+        for i in P(3):
+            timed[i](x=x[i * 8 : i * 8 + 8], out=x[i * 8 : i * 8 + 8])
+
+    program = w().compile()
+    text = str(program.snapshot())
+    assert 'custom core=AIV cpu="<lambda>"' in text
+    again = Snapshot.parse(text)
+    same_run(again.simulate(), program.simulate())
+    assert again.simulate().total_cycles == 42 + 42 + 26
+    units = Schedule(DispatchPolicy.work_steal(1), task_graph=TaskGraphConfig(pools=Pools.by_exec_unit()))
+    moved = Snapshot.parse(text.replace("core=AIV", "core=AIC"))
+    assert moved.simulate(units).pools != again.simulate(units).pools
+
+
+def test_pipelines_travel() -> None:
+    x = Tensor(np.zeros((9, 8, 16), np.float32), (9, 8, 16), F32)
+    queue = pto_wsp.Channel("a queue", depth=2)
+    load = pto_wsp.process("load").produces(queue).body(
+        pto_wsp.for_each(9, lambda i: pto_wsp.send(queue, pto_wsp.task(scale, [i], {"x": x[i], "out": x[i]}))))
+    work = pto_wsp.process("work").consumes(queue).body(
+        pto_wsp.consume(queue, lambda t: pto_wsp.task(scale, [t], {"x": x[t], "out": x[t]})))
+    program = pto_wsp.connect([load, work], [queue]).compile()
+    again = Snapshot.parse(str(program.snapshot()))
+    same_run(again.simulate(), program.simulate())
+    assert again.simulate(cycles=9).total_cycles == program.simulate(cycles=9).total_cycles
+    with pytest.raises(ScheduleError, match="too late"):
+        program.simulate(cycles=lambda t: [3][0 * int(t.params[0])])
+
+
 def test_big_data_is_compact_and_quick() -> None:
     lengths = np.random.default_rng(1).integers(0, 3, 1_000_000)
     x = Tensor(np.zeros((8, 16), np.float32), (8, 16), F32)

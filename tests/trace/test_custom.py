@@ -398,7 +398,7 @@ def test_without_a_cpu_body_the_cpu_says_so():
 def test_the_graph_as_text():
     k = kernel(cpp_src="// C++", cpu=raises_cpu, cycles=4)(_both)
     shown = str(k.graph)
-    assert "custom cpp=body cpu=raises_cpu" in shown and "add_cycles cycles=4" in shown
+    assert "custom core=AIV cpp=body cpu=raises_cpu" in shown and "add_cycles cycles=4" in shown
     with pytest.raises(text.GraphTextError, match="does not hold"):
         text.parse(shown)
     assert text.same(k.graph, k.trace()) and not text.same(k.graph, kernel(cpu=outside_cpu)(_both).graph)
