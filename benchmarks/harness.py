@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 TURNS = 15
@@ -162,12 +163,17 @@ def numba_loop(function: Callable[..., None], *arrays: Any) -> Repeated:
 
 
 def jax_function(function: Callable[..., Any], *arrays: Any) -> dict[str, Repeated]:
-    """{"jax": the function compiled by JAX}, or {} where JAX is not installed."""
+    """{"jax": the NumPy function compiled by JAX}, or {} where JAX is not installed. Its calls come from Python."""
     try:
         import jax
     except ImportError:
         return {}
-    compiled, there = jax.jit(function), [jax.device_put(a) for a in arrays]
+    known: dict[str, Any] = {**function.__globals__, "np": jax.numpy}
+    for name, value in function.__globals__.items():
+        if isinstance(value, FunctionType) and value.__module__ == function.__module__:
+            known[name] = FunctionType(value.__code__, known, name)
+    compiled = jax.jit(FunctionType(function.__code__, known, function.__name__, function.__defaults__))
+    there = [jax.device_put(a) for a in arrays]
     return {"jax": again(lambda: jax.block_until_ready(compiled(*there)))}
 
 

@@ -25,12 +25,12 @@ TILES, SIZE = 512, 128
 
 @kernel
 def products(a: In[Tile[SIZE, SIZE, F32]], b: In[Tile[SIZE, SIZE, F32]], out: Out[Tile[SIZE, SIZE, F32]]):
-    pto.store(out, pto.matmul(a, pto.matmul(a, b)))
+    pto.store(out, pto.matmul(pto.matmul(a, b), pto.matmul(a, pto.matmul(a, b))))
 
 
 @kernel
 def activation(a: In[Tile[SIZE, SIZE, F32]], b: In[Tile[SIZE, SIZE, F32]], out: Out[Tile[SIZE, SIZE, F32]]):
-    pto.store(out, pto.gelu(a) * pto.tanh(b))
+    pto.store(out, pto.gelu(pto.tanh(pto.gelu(a) * pto.tanh(b))) + pto.sin(a))
 
 
 def threads(work: Any) -> Iterator[Fact]:
