@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pto_wsp.ascend import aicore
+from pto_wsp.ascend.aicore import wrapped
 from pto_wsp.ascend.emission import Emission, EmittedCall, Orders
 from pto_wsp.ascend.expressions import Scope, Text, Variable, integer, write
 from pto_wsp.ascend.names import Names, comment, place_of, source_of
@@ -166,8 +166,8 @@ class _Writer:
 
     def sequence(self, steps: list[str], indent: str) -> list[str]:
         outer = self.names.new("outer")
-        opened = f"{indent}const aicpu::TaskTable::Frame {outer} = table_.Open();  // one after the other"
-        return [opened, *steps, f"{indent}table_.Close({outer});"]
+        opened = f"{indent}const aicpu::TaskTable::Frame {outer} = table_.Open();  // in order"
+        return [*_wrap([opened]), *steps, f"{indent}table_.Close({outer});"]
 
     def cond(self, node: tree.Cond, scope: Scope, indent: str) -> list[str]:
         constant = constant_of(node.pred)
@@ -193,7 +193,7 @@ class _Writer:
         if ordered:
             body.append(f"{indent}  table_.Next();")
         *before, opening = head
-        loop = [opening + _note(node), *inner, *body, f"{indent}}}"]
+        loop = [*_wrap([opening + _note(node)]), *inner, *body, f"{indent}}}"]
         return [*before, *(self.sequence(loop, indent) if ordered else loop)]
 
     def iterations(
@@ -619,9 +619,7 @@ def _wrap(lines: list[str]) -> list[str]:
 
 
 def broken(line: str) -> list[str]:
-    wrap = getattr(aicore, "wrapped", None) or aicore._wrapped
-    found: list[str] = wrap([line], WIDTH)
-    return found
+    return wrapped([line], WIDTH)
 
 
 _ENTRY = """\

@@ -85,11 +85,11 @@ class Expanders:
         self.emissions = list(emissions)
         sources: dict[str, str] = {}
         cases = []
-        table = host.fixed()["aicpu/task_table.h"]
+        fixed = {path: text for path, text in host.fixed().items() if path.startswith("aicpu/")}
         for k, e in enumerate(self.emissions):
             texts = {
                 "include/plan.h": plan.plan_h(e),
-                "aicpu/task_table.h": table,
+                **fixed,
                 "aicpu/expand.aicpu": expander.expand_aicpu(e),
                 "driver.h": DRIVER,
             }
