@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pto_wsp.ascend.build import shim_folder
 from pto_wsp.ascend.emission import Emission
-from pto_wsp.ascend.manifest import ARCHITECTURE
+from pto_wsp.ascend.manifest import ARCHITECTURE, PTO_HEADER
 from pto_wsp.ascend.names import comment, place_of
 from pto_wsp.types import Ragged
 
@@ -192,6 +192,7 @@ def words(e: Emission, version: str) -> dict[str, str]:
         "ARCHITECTURE": ARCHITECTURE,
         "SUMMARY": f"{kernels}, {calls}, {len(e.tensors)} arrays.",
         "EXAMPLE": "".join(example),
+        "HEADERS": _headers(e),
         "TABLES": "\n\n".join(_readme_tables(e)),
         "TASKS": str(e.table_tasks),
         "FEEDING": _MAILBOXES if e.orders.mailboxes else "",
@@ -204,6 +205,12 @@ This project feeds its workers through mailboxes: `worker` starts first and wait
 out one task at a time. Both have to be resident at once, and the vendor does not promise that kernels of the control
 CPU may run for long: test it on your driver. Without `mailboxes=True` a project needs documented calls only.
 """
+
+
+def _headers(e: Emission) -> str:
+    if not any(PTO_HEADER in k.source.header for k in e.kernels):
+        return "Headers that lie elsewhere: `-DPTO_WSP_INCLUDE_DIRS=folder`."
+    return f"Some kernels include `{PTO_HEADER}`: give the folder of PTO-ISA with `-DPTO_WSP_INCLUDE_DIRS=folder`."
 
 
 def _markdown(text: str) -> str:

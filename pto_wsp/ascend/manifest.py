@@ -14,6 +14,7 @@ from pto_wsp.types import Ragged, Symbol, Tensor
 __all__ = ["describe", "orders"]
 
 ARCHITECTURE = "dav-2201"
+PTO_HEADER = "pto/pto-inst.hpp"
 
 
 def describe(e: Emission, version: str) -> dict[str, Any]:
@@ -87,6 +88,8 @@ def _kernel(k: EmittedKernel) -> dict[str, Any]:
         "name": k.name,
         "constant": k.enum,
         "file": k.header,
+        "form": _form(k),
+        "includes": [path for path, _ in k.source.files],
         "function": f"pto_{k.source.name}::Run",
         "line": place_of(k.line),
         "core": k.core,
@@ -117,6 +120,12 @@ def _kernel(k: EmittedKernel) -> dict[str, Any]:
             for r in k.source.rows
         ],
     }
+
+
+def _form(k: EmittedKernel) -> str:
+    if k.graph.custom is not None:
+        return "custom C++"
+    return "PTO-ISA" if PTO_HEADER in k.source.header else "AscendC"
 
 
 def _call(e: Emission, c: EmittedCall) -> dict[str, Any]:

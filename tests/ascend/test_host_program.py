@@ -237,6 +237,23 @@ def test_window_bounds_the_table() -> None:
     np.testing.assert_array_equal(out, np.repeat(np.arange(10), 4)[:, None] + 1 + np.arange(16))
 
 
+def test_the_log_of_loaded_slots_grows() -> None:
+    """More values that tasks wrote are loaded than the host has made room for."""
+    x, row, out = np.full((4, 16), 3, np.float32), np.zeros((4, 16), np.float32), np.zeros((4, 16), np.float32)
+    X, ROW, OUT = (Tensor(a, a.shape, F32) for a in (x, row, out))
+
+    @workload
+    def loads():
+        scale[0](x=X, out=ROW, by=1.0, plus=0)
+        for _ in P.seq(70_000):
+            slot_load_u64(0, ROW, col=2)
+        scale[1](x=X, out=OUT, by=1.0, plus=slot_i64(0))
+
+    ran = loads().compile(target="ascend_npu").run_on_host()
+    assert ran.round.tolist() == [0, 1]
+    np.testing.assert_array_equal(out[0], 3 + np.arange(16) + 5)
+
+
 # ---- what goes wrong on this machine ---------------------------------------------------------------------------------
 
 

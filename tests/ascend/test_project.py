@@ -92,6 +92,7 @@ def test_manifest(plain: Program) -> None:
     assert manifest["files"].keys() == plain.sources.keys() - {"manifest.json"}
     shift = manifest["kernels"][0]
     assert (shift["name"], shift["core"], shift["file"]) == ("shift", "AIV", "kernels/shift.h")
+    assert (shift["form"], shift["includes"]) == ("AscendC", [])
     assert [p["name"] for p in shift["parameters"]] == ["x", "out", "by"]
     buffers = {b["tile"]: b for b in shift["buffers"]}
     assert buffers["x"]["memory"] == "UB" and buffers["x"]["bytes"] > 0
