@@ -316,6 +316,13 @@ class Counters:
     channels: tuple[ChannelUse, ...] = ()
     """Pipelines: the processes, which are the workers, and what happened in each channel."""
 
+    @property
+    def lane_names(self) -> tuple[str, ...]:
+        """What the workers are called, where processes or pools have names."""
+        if self.lanes or not any(name for name, _ in self.pools):
+            return self.lanes
+        return tuple(f"{name} {worker}" for name, workers in self.pools for worker in range(workers))
+
 
 @dataclass(frozen=True)
 class Starts:
@@ -328,6 +335,8 @@ class Starts:
     """When it entered the window: was issued (in-order) or generated (dataflow)."""
     ready: NDArray[np.int64] | None = None
     """Dataflow engine: when its last edge was met."""
+    cause: NDArray[np.int64] | None = None
+    """Pipelines: the task that it waited for, -1 for none; it ended when this one starts, or its token was under way."""
 
 
 class InOrderEngine:

@@ -255,9 +255,10 @@ class Replay:
         calls = tuple((call.name, len(call.task.axes)) for call in self.expansion.calls)
         starts, cause = engine.starts() if isinstance(engine, DataflowEngine) else (None, None)
         counters = engine.counters()
-        found = recorder.timeline(self.snapshot.name, len(counters.tasks), calls, starts, cause, counters.lanes)
+        lanes = counters.lane_names
+        found = recorder.timeline(self.snapshot.name, len(counters.tasks), calls, starts, cause, lanes)
         bounds = ProgramStats.of(counters).lower_bounds
-        return replace(found, lanes=counters.lanes, title=brief(self.settings), bounds=bounds)
+        return replace(found, lanes=lanes, title=brief(self.settings), bounds=bounds)
 
 
 def tile_uses(settings: Settings, expansion: Expansion, arrays: Sequence[Placed]) -> TileUses | None:

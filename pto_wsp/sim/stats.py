@@ -180,7 +180,7 @@ class ProgramStats:
                     "cycles"
                 )
             else:
-                names = self.lanes or [f"worker {w}" for w in range(first, last)]
+                names = self.lanes or [f"{pool.name or 'worker'} {w}" for w in range(pool.workers)]
                 each = zip(names, tasks, cycles, strict=True)
                 lines += [f"    {name:<15}{count:,} tasks, {busy:,} cycles" for name, count, busy in each]
             first = last

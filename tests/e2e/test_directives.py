@@ -14,6 +14,7 @@ from pto_wsp import (
     DispatchPolicy,
     DType,
     In,
+    InOut,
     Out,
     P,
     Pools,
@@ -90,7 +91,8 @@ def test_pools_by_exec_unit() -> None:
     ]  # fmt: skip
     assert simulation.total_cycles == 3 * max(cost, 10) < work.simulate(graph(STEAL(2))).total_cycles
     assert simulation.timeline().worker.tolist() == [0, 2, 1, 3] * 3
-    assert "pool cube" in repr(simulation) and "pool vector" in repr(simulation)
+    assert "pool cube" in repr(simulation) and "vector 1       3 tasks, 30 cycles" in repr(simulation)
+    assert "vector 1" in str(simulation.timeline())
     bound = work.simulate(graph(DispatchPolicy.round_robin(3), pools=unit)).timeline()
     assert bound.worker.tolist() == [0, 3, 1, 4, 2, 5] * 2
     keyed = graph(DispatchPolicy.affinity(lambda t: t.get("b"), 2), pools=unit)
@@ -349,3 +351,45 @@ def test_unsigned_keys() -> None:
     large = symbol_u64("none") - 1
     by = ReadyPolicy.priority(lambda t: t.params[0].cast_u64() * large)  # 0, then 2^64 - 1, 2^64 - 2, ...
     assert starts(tens(4), graph(STEAL(1), ready=by)) == [0, 30, 20, 10]
+
+
+# ---- results
+
+
+@kernel
+def accumulate(x: In[Tile[2, 8, F32]], total: InOut[Tile[2, 8, F32]]) -> None:
+    pto.store(total, total * 0.5 + x)
+
+
+SCHEDULES = [
+    graph(STEAL(3), ready=ReadyPolicy.work_steal(), window=TaskWindow(5)),
+    graph(DispatchPolicy.round_robin(3), pools=Pools.by_exec_unit(), machine="a2a3"),
+    graph(STEAL(2), streams=3, timing=TimingPolicy.interleaved(2), ready=ReadyPolicy.priority(lambda t: -t.get("h"))),
+    graph(STEAL(2), timing=TimingPolicy.batched(3), start=StartPolicy.threshold(4), gen_cycles=9),
+    graph(DispatchPolicy.affinity(lambda t: NUMBERS[t.get("b")], 2), pools=Pools.custom(lambda t: str(t.get("h")))),
+    every_key(lambda t: t.get("b")),
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_are_the_same_under_every_schedule(schedule: Schedule, threads: int) -> None:
+    def outcome(schedule: Schedule | None) -> tuple[np.ndarray[Any, Any], int]:
+        x = tensor(np.random.default_rng(3).standard_normal((12, 8)).astype(np.float32))
+        total = tensor(np.ones((8, 8), np.float32))
+
+        @workload
+        def sums() -> None:
+            for b in P(4):
+                for h in P.seq(6):
+                    accumulate[b, h](x=x[2 * h : 2 * h + 2], total=total[2 * b : 2 * b + 2])
+
+        work = sums()
+        if schedule is not None:
+            work = work._with("dispatch", schedule=schedule)
+        return total.data, run(work, threads=threads).total_cycles
+
+    expected, _ = outcome(None)
+    found, cycles = outcome(schedule)
+    np.testing.assert_array_equal(found, expected)
+    assert cycles == outcome(schedule)[1]

@@ -45,6 +45,7 @@ class Oracle:
         self.free, self.count = [0] * self.workers, [0] * self.workers
         self.flight: list[int] = []
         self.spans: list[tuple[int, int, int]] = []  # worker, begin, end
+        self.most = 0
 
     def tick(self, t: int) -> None:
         self.clock = max(self.clock, t)
@@ -63,6 +64,7 @@ class Oracle:
         end = begin + duration
         self.free[w] = end
         self.flight.append(end)
+        self.most = max(self.most, len(self.flight))
         self.count[w] += 1
         self.spans.append((w, begin, end))
         return end
@@ -138,7 +140,10 @@ def test_engine_equals_the_rules(tree: Tree, workers: int, window: int, keyed: b
     assert spans == oracle.spans
     assert list(counters.tasks) == oracle.count
     assert list(counters.busy) == [sum(e - b for w, b, e in spans if w == lane) for lane in range(workers)]
-    assert counters.critical_path_cycles == path(tree)
+    assert counters.most_in_window == (oracle.most if window else 0)
+    chain, durations = counters.critical_path.tolist(), [end - begin for _, begin, end in spans]
+    assert counters.critical_path_cycles == path(tree) == sum(durations[k] for k in chain)
+    assert (chain, len(chain)) == (sorted(set(chain)), counters.critical_path_tasks)
     assert counters.parallel_tasks == sum(
         any(b <= begin < e for w, b, e in spans[:i] if w != worker)
         for i, (worker, begin, _) in enumerate(spans)
