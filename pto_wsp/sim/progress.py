@@ -27,8 +27,8 @@ def _in_notebook() -> bool:
 class Progress:
     """Finished tasks of a run, drawn as a bar once PATIENCE is over."""
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, what: str, unit: str = "tasks") -> None:
+        self.what, self.unit = what, unit
         self._bar: Any = None
         self._started = time.perf_counter()
 
@@ -51,4 +51,4 @@ class Progress:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tqdm.auto in a notebook without ipywidgets draws text, with a warning
             from tqdm.auto import tqdm
-        return tqdm(desc=self.what, initial=done, unit=" tasks", unit_scale=True, leave=False)
+        return tqdm(desc=self.what, initial=done, unit=f" {self.unit}", unit_scale=True, leave=False)

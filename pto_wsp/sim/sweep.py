@@ -87,7 +87,7 @@ def sweep(
     snapshot = snapshot if cycles is None else snapshot.with_cycles(cycles)
     named = _named(schedules, snapshot)
     shown = someone_watches() if progress is None else bool(progress)
-    bar = Progress(f"sweep {snapshot.name}") if shown else None
+    bar = Progress(f"sweep {snapshot.name}", "schedules") if shown else None
     with bar or nullcontext():
         if executor is None:
             records = _serial(snapshot, named, bar)
@@ -267,8 +267,9 @@ def _elsewhere(
             if bar is not None:
                 bar.show(len(records), len(named))
     except KeyboardInterrupt:
-        for future in futures:
-            future.cancel()
+        for future, chunk in futures.items():
+            if not future.cancel() and future.done() and future.exception() is None:
+                _collect(future, chunk, records)
         raise SweepInterrupted([records[k] for k in sorted(records)], len(named)) from None
     return [records[number] for number in range(len(named))]
 
