@@ -213,13 +213,19 @@ def test_odd_names(tmp_path: Path) -> None:
         body.__name__ = body.__qualname__ = name
         body.__annotations__ = {"x": In[Tile[8, 32, F32]], "out": Out[Tile[8, 32, F32]], "by": Scalar[F32]}
         kernels.append(kernel(body))
-    X, OUT = tensor(8, 32), tensor(len(ODD), 8, 32)
+    X, OUT, union, größe = tensor(8, 32), tensor(len(ODD), 8, 32), tensor(2, 8, 32), tensor(2, 8, 32)
+
+    @kernel
+    def delete(new: In[Tile[8, 32, F32]], größe: Out[Tile[8, 32, F32]], template: Scalar[F32], half: Scalar[F32]):
+        pto.store(größe, new + template + half)
 
     @workload
     def odd_names():
         for n, (name, odd) in enumerate(zip(ODD, kernels)):
             for i in P(DenseDyn(1), names=name or "i"):
                 odd[i](x=X, out=OUT[i + n], by=Symbol(name))
+        for i in P(2, names="while"):
+            delete[i](new=union[i], größe=größe[i], template=Symbol("int"), half=Symbol("größe"))
 
     program = odd_names().named("*/ \n#error \"no\" ünï\\").compile(target="ascend_npu", folder=tmp_path / "x")
     for path, text in program.sources.items():
@@ -229,7 +235,10 @@ def test_odd_names(tmp_path: Path) -> None:
             assert "evil" not in re.sub(r"\b\w*int_evil\w*", "", outside) or path == "manifest.json", path
     for n, name in enumerate(ODD):
         program.set_symbol_f32(name, n + 1)
+    program.set_symbol_f32("int", 0.5)
+    program.set_symbol_f32("größe", 0.25)
     ran = program.run_on_host()
+    np.testing.assert_array_equal(größe.data, np.full((2, 8, 32), 0.75))
     np.testing.assert_array_equal(OUT.data, np.broadcast_to(np.arange(1, len(ODD) + 1)[:, None, None], OUT.shape))
     assert [ran.task(n) for n in range(len(ODD))] == [f"{name}[0]" for name in ODD]
     readme = program.sources["README.md"]
