@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,9 +26,13 @@ __all__ = ["Cells", "Lines", "cut", "normal"]
 _Int = NDArray[np.int64]
 
 _FEW_PIECES = 3  # per tile that is used
+_CHUNK = 1 << 20  # pieces that are made at a time
+_MASKS = 63  # a bit for each digit
 
 MOST_PIECES = 1 << 27
 """Pieces of all tiles together that are worth the memory, 8 bytes each."""
+MOST_LINES = 1 << 25
+"""Lines and items that tiles of unrelated strides are taken apart into, about 100 bytes each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,54 +116,75 @@ def cut(tiles: Lines, bases: Sequence[Sequence[int]], weight: _Int, flat: bool =
     flat    all masks are 0: pieces are equal or apart
     raises  ExecutionError when there would be more than MOST_PIECES of them
     """
-    owners: list[_Int] = []
-    pieces: list[_Int] = []
+    count = np.zeros(len(tiles), np.int64)
+    found: list[tuple[_Int, _Int]] = []
     nodes, parts = 0, 1
     order = np.argsort(tiles.space, kind="stable")
     for group in np.split(order, np.flatnonzero(np.diff(tiles.space[order])) + 1):
-        owner, node, mask, many = _cut_space(tiles.some(group), bases[tiles.space[group[0]]], weight[group], flat)
-        owners.append(group[owner])
-        pieces.append((node + nodes) * 64 + mask)
+        space = bases[tiles.space[group[0]]]
+        count[group], piece, many = _cut_space(tiles.some(group), space, weight[group], flat)
+        parts = max(parts, 1 << int((piece & _MASKS).max(initial=0)).bit_length())
+        piece += nodes * (_MASKS + 1)
+        found.append((group, piece))
         nodes += many
-        parts = max(parts, 1 << int(mask.max(initial=0)).bit_length())
-    owner, piece = np.concatenate(owners), np.concatenate(pieces)
-    order = np.argsort(owner, kind="stable")
-    first = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(tiles)))])
-    piece = piece[order]
-    return Cells(first, (piece >> 6) * parts + (piece & 63), nodes, parts)
+    first = np.concatenate([[0], np.cumsum(count)])
+    pieces = found[0][1] if len(found) == 1 else np.empty(first[-1], np.int64)
+    for group, piece in found if len(found) > 1 else ():
+        each = count[group]
+        pieces[np.repeat(first[group] - np.cumsum(each) + each, each) + np.arange(len(piece))] = piece
+    masks = pieces & _MASKS
+    pieces //= _MASKS + 1
+    pieces *= parts
+    pieces += masks
+    return Cells(first, pieces, nodes, parts)
 
 
-def _cut_space(tiles: Lines, bases: Sequence[int], weight: _Int, flat: bool) -> tuple[_Int, _Int, _Int, int]:
-    """(tile, node, mask) triples, and how many nodes there are."""
+def _cut_space(tiles: Lines, bases: Sequence[int], weight: _Int, flat: bool) -> tuple[_Int, _Int, int]:
+    """Pieces of each tile, those of the first tile first: node * (_MASKS + 1) + mask; and how many nodes there are."""
     everyone = np.arange(len(tiles))
     order = np.argsort(tiles.low, kind="stable")
     if (tiles.low[order][1:] >= np.maximum.accumulate(tiles.high[order])[:-1]).all():  # no two of them overlap
-        return everyone, everyone, np.zeros(len(tiles), np.int64), len(tiles)
+        return np.ones(len(tiles), np.int64), everyone * (_MASKS + 1), len(tiles)
     owner, low, high = _boxes(tiles, bases)
-    ranges = [_ranks(a, b) for a, b in zip(low, high, strict=True)]
+    order = np.argsort(owner, kind="stable")
+    owner = owner[order]
+    ranges = [_ranks(a[order], b[order]) for a, b in zip(low, high, strict=True)]
     ranges = [(a, b) for a, b in ranges if b.max() > 1] or ranges[:1]
     chosen = _forms(ranges, weight[owner], flat)
     count = _product(form.count for form in chosen)
-    total = float(count.sum())
+    total = int(count.sum())
     if total > MOST_PIECES:
         raise ExecutionError(
-            f"telling apart which of {len(tiles):,} tiles overlap would take {total:.2g} pieces of memory; "
+            f"telling apart which of {len(tiles):,} tiles overlap would take {total:,} pieces of memory; "
             f"at most {MOST_PIECES:,} are kept. Tiles of one array should be cut along the same lines."
         )
-    number = np.repeat(np.arange(len(owner)), count)
+    piece, size = np.empty(total, np.int64), math.prod(form.size for form in chosen)
+    chunk = _CHUNK if size < 1 << 56 else total
+    ends = np.cumsum(count)
+    for cut_at in np.split(np.arange(len(owner)), np.searchsorted(ends, range(chunk, total, chunk))):
+        if len(cut_at):
+            end = int(ends[cut_at[-1]])
+            piece[int(ends[cut_at[0]] - count[cut_at[0]]) : end], size = _enumerated(chosen, cut_at, count[cut_at])
+    if size > 4 * total + 65536:
+        named, size = _names(piece // (_MASKS + 1))
+        piece = named * (_MASKS + 1) + (piece & _MASKS)
+    return np.bincount(owner, count, minlength=len(tiles)).astype(np.int64), piece, size
+
+
+def _enumerated(forms: tuple[_Grid | _Tree, ...], boxes: _Int, count: _Int) -> tuple[_Int, int]:
+    """The pieces of some boxes, and how many nodes the numbers reach to."""
+    number = np.repeat(boxes, count)
     within = np.arange(len(number)) - np.repeat(np.cumsum(count) - count, count)
     node, mask = np.zeros(len(number), np.int64), np.zeros(len(number), np.int64)
     size = 1
-    for digit, form in enumerate(chosen):
+    for digit, form in enumerate(forms):
         place, partial = form.nodes(number, within % form.count[number])
         within //= form.count[number]
         if size * form.size >= 1 << 56:
             node, size = _names(node)
         node, size = node * form.size + place, size * form.size
         mask |= partial << digit
-    if size > 4 * len(node) + 65536:
-        node, size = _names(node)
-    return owner[number], node, mask, size
+    return node * (_MASKS + 1) + mask, size
 
 
 def _forms(ranges: list[tuple[_Int, _Int]], often: _Int, flat: bool) -> tuple[_Grid | _Tree, ...]:
@@ -171,7 +197,7 @@ def _forms(ranges: list[tuple[_Int, _Int]], often: _Int, flat: bool) -> tuple[_G
     if flat or price(plain) <= _FEW_PIECES * often.sum():
         return plain
     trees: list[list[_Grid | _Tree]] = [
-        [grid] if grid.count.max() < 4 else [grid, _Tree(*ends)] 
+        [grid] if grid.count.max() < 4 else [grid, _Tree(*ends)]
         for grid, ends in zip(plain, ranges, strict=True)
     ]
     return min(itertools.product(*trees), key=price)
@@ -246,10 +272,10 @@ def _digits(tiles: Lines, weights: list[int], origin: int) -> tuple[_Int, _Int, 
 def _apart(tiles: Lines, owner: _Int, what: str) -> tuple[Lines, _Int]:
     """The lines of tiles, or the items of lines, as tiles of their own."""
     times, stride = (tiles.rows, tiles.pitch) if what == "rows" else (tiles.count, tiles.step)
-    if float(times.sum()) > MOST_PIECES:
+    if float(times.sum()) > MOST_LINES:
         raise ExecutionError(
             f"arrays share memory, and their strides do not divide one another: {len(tiles):,} tiles would have to be "
-            f"compared by their {int(times.sum()):,} {what}; at most {MOST_PIECES:,} are. Use copies or one array."
+            f"compared by their {int(times.sum()):,} {what}; at most {MOST_LINES:,} are. Use copies or one array."
         )
     which = np.repeat(np.arange(len(tiles)), times)
     within = np.arange(len(which)) - np.repeat(np.cumsum(times) - times, times)

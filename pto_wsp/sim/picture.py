@@ -173,7 +173,7 @@ def _lanes(rows: int, ax: Axes) -> None:
 
 
 def _bars(timeline: Timeline, ax: Axes, colours: Mapping[str, str], most: int) -> None:
-    edges = 0.5 if len(timeline) <= 1000 else 0.0
+    edges = 0.5 if len(timeline) <= 150 * timeline.workers else 0.0
     for index, name in enumerate(timeline.kernels):
         of = np.flatnonzero(timeline.kernel == index)
         start, end, worker = timeline.start[of], timeline.end[of], timeline.worker[of]

@@ -26,7 +26,7 @@ from pto_wsp import (
     slot_load_u64,
     workload,
 )
-from pto_wsp.errors import RaceError
+from pto_wsp.errors import ExecutionError, RaceError
 from pto_wsp.scalar_expr import slot_u64
 from pto_wsp.sim import cells, races
 
@@ -340,11 +340,11 @@ def test_tiles_share_a_cell_exactly_if_they_share_a_byte(tiles: Any, flat: bool,
         for a, o, i, m, f in words.tolist()
     ]
     lines = cells.normal(np.zeros(len(words), np.int64), np.full(len(words), 4), words)
-    few, cells._FEW_PIECES = cells._FEW_PIECES, 0 if trees else 3
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        if trees:
+            patch.setattr(cells, "_FEW_PIECES", 0)
+            patch.setattr(cells, "_CHUNK", 7)
         cut = cells.cut(lines, [[1000]], np.ones(len(words), np.int64), flat)
-    finally:
-        cells._FEW_PIECES = few
     assert not flat or cut.parts == 1
     pieces = [np.divmod(cut.piece[a:b], cut.parts) for a, b in zip(cut.first[:-1], cut.first[1:], strict=True)]
     for mine, (node, mask) in zip(elements, pieces, strict=True):
@@ -424,3 +424,13 @@ def test_explicit_edges_against_a_closure(forest: Any) -> None:
         assert error.tasks in racing
     else:
         assert not racing
+
+
+def test_what_would_not_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = np.array([(4 * at, pitch, 4, 5, 3) for at, pitch in enumerate([40, 28] * 20)], np.int64)
+    lines = cells.normal(np.zeros(40, np.int64), np.full(40, 4), words)
+    for limit, message in (("MOST_LINES", "strides do not divide"), ("MOST_PIECES", "cut along the same lines")):
+        with monkeypatch.context() as patch:
+            patch.setattr(cells, limit, 10)
+            with pytest.raises(ExecutionError, match=message):
+                cells.cut(lines, [[0]], np.ones(40, np.int64))
