@@ -4,14 +4,6 @@ The public names, nothing else. Start with `kernel`, `workload` and `P`; README.
 """
 
 from pto_wsp import csp, errors, layout, linear_layout, program, scalar_expr, schedule, type_checker, types
-from pto_wsp.auto_schedule import (
-    AutoScheduler,
-    ExplorationResult,
-    ExplorationSummary,
-    ScheduleConfig,
-    SearchSpace,
-    auto_schedule,
-)
 from pto_wsp.csp import (
     Channel,
     Event,
@@ -142,7 +134,6 @@ kernel_decorator = kernel
 
 __all__ = [
     "__version__",
-    "AutoScheduler",
     "Channel",
     "ChannelClosed",
     "ChannelError",
@@ -161,8 +152,6 @@ __all__ = [
     "Event",
     "ExecutionError",
     "ExecutionTrace",
-    "ExplorationResult",
-    "ExplorationSummary",
     "IRConversionError",
     "In",
     "InOut",
@@ -193,9 +182,7 @@ __all__ = [
     "Scalar",
     "ScalarType",
     "Schedule",
-    "ScheduleConfig",
     "ScheduleError",
-    "SearchSpace",
     "Shard",
     "Simulation",
     "Snapshot",
@@ -225,7 +212,6 @@ __all__ = [
     "Workload",
     "allgather",
     "allreduce",
-    "auto_schedule",
     "check_kernel_call",
     "check_layouts_compatible",
     "combine",
