@@ -563,7 +563,9 @@ def _written_name(line: SourceLine | None, param: str) -> str | None:
     """X, where the user's line binds `param=X[b][t]`."""
     try:
         found = ast.walk(ast.parse(textwrap.dedent(source_of(line))))
-        values = [k.value for n in found if isinstance(n, ast.Call) for k in n.keywords if k.arg == param]
+        calls = [n for n in found if isinstance(n, ast.Call)]
+        values = [k.value for n in calls for k in n.keywords if k.arg == param]
+        values += [n.args[1] for n in calls if param == "slot" and len(n.args) > 1]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     for value in values[:1]:

@@ -107,7 +107,8 @@ class _Writer:
         if len(printed) > 40:
             printed = [*printed[:39], f"//   ... {len(printed) - 39} more lines"]
         return [
-            f"// The task generator of {comment(self.e.title, 40)}, for the control CPU. Written by pto_wsp.",
+            f"// The task generator of {comment(self.e.title, 40)}.",
+            "// Written by pto_wsp.",
             "//",
             *printed,
             '#include "aicpu/task_table.h"',
@@ -148,7 +149,7 @@ class _Writer:
             return self.cond(node, scope, indent)
         if isinstance(node, tree.SlotSet):
             value = f"UINT64_C({node.value})"
-            return [f"{indent}table_.Set(plan::kSlot{node.slot}, {value});{_note(node)}"]
+            return [*_source(node, indent), f"{indent}table_.Set(plan::kSlot{node.slot}, {value});"]
         assert isinstance(node, tree.SlotLoad)
         return self.load(node, scope, indent)
 
@@ -177,7 +178,7 @@ class _Writer:
             return []
         found = write(node.pred, scope)
         holds = found.text if found.type == "bool" else f"({found.text}) != 0"
-        out = [f"{indent}if ({holds}) {{{_note(node)}", *self.node(node.then, scope, indent + "  ")]
+        out = [*_source(node, indent), f"{indent}if ({holds}) {{", *self.node(node.then, scope, indent + "  ")]
         if _does_something(node.orelse):
             out += [f"{indent}}} else {{", *self.node(node.orelse, scope, indent + "  ")]
         return _wrap([*out, f"{indent}}}"])
@@ -193,8 +194,8 @@ class _Writer:
         if ordered:
             body.append(f"{indent}  table_.Next();")
         *before, opening = head
-        loop = [*_wrap([opening + _note(node)]), *inner, *body, f"{indent}}}"]
-        return [*before, *(self.sequence(loop, indent) if ordered else loop)]
+        loop = [*_wrap([opening]), *inner, *body, f"{indent}}}"]
+        return [*_source(node, indent), *before, *(self.sequence(loop, indent) if ordered else loop)]
 
     def iterations(
         self, node: tree.Loop, name: str, scope: Scope, indent: str
@@ -261,9 +262,8 @@ class _Writer:
         if "exact." in text:
             before = [f"{indent}aicpu::Exact {exact};"]
             text = text.replace("exact.", f"{exact}.") + f" || !table_.Check({exact})"
-        note = _note(node)
         return [
-            *([f"{indent}//{note[4:]}"] if note else []),
+            *_source(node, indent),
             *before,
             *_wrap([f"{indent}if ({text}) {{"]),
             f"{indent}  return false;",
@@ -341,11 +341,10 @@ class _Template:
         body = _HOLE.sub(lambda m: self.holes.get(int(m[1]), numbers[int(m[1])]), self.body)
         kinds = {name: "uint32_t" if name == "call" else "int64_t" for name in self.holes.values()}
         arguments = [f"int64_t {name}" for name in self.names] + [f"{kind} {name}" for name, kind in kinds.items()]
-        line = self.call.task.line
-        title = comment(f"{place_of(line)}: {source_of(line)}" if line else self.call.kernel.name, WIDTH - 6)
+        title = _source(self.call.task, "  ") or [f"  // {comment(self.call.kernel.name)}"]
         more = f"  // and {len(self.uses) - 1} more calls" if len(self.uses) > 1 else None
         return [
-            f"  // {title}",
+            *title,
             *([more] if more else []),
             *_wrap([f"  bool {self.name}({', '.join(arguments)}) {{"]),
             *_wrap(body.splitlines()),
@@ -594,10 +593,13 @@ def _leads_to(node: tree.TreeNode, kinds: tuple[type, ...]) -> bool:
     return any(_leads_to(child, kinds) for child in tree.children(node))
 
 
-def _note(node: Any) -> str:
-    """The user's line, for the end of a line of C++."""
-    place = place_of(node.line)
-    return f"  // {place}" if place else ""
+def _source(node: Any, indent: str) -> list[str]:
+    """The user's line, as a comment."""
+    if node.line is None:
+        return []
+    text = source_of(node.line)
+    place = place_of(node.line) + (f": {text}" if text else "")
+    return [f"{indent}// {comment(place, max(30, WIDTH - len(indent) - 3))}"]
 
 
 def _code(text: str) -> str:
@@ -606,16 +608,8 @@ def _code(text: str) -> str:
 
 
 def _wrap(lines: list[str]) -> list[str]:
-    """Lines of at most 80 columns. A note at the end of a line that is too long goes before it."""
-    out: list[str] = []
-    for line in lines:
-        found = re.match(r"(?P<code> *\S.*?)  // (?P<note>.*)$", line)
-        if len(line) > WIDTH and found and not line.lstrip().startswith("//"):
-            indent = line[: len(line) - len(line.lstrip())]
-            out += [f"{indent}// {found['note']}", *broken(found["code"])]
-        else:
-            out += broken(line)
-    return out
+    """Lines of at most 80 columns."""
+    return [part for line in lines for part in broken(line)]
 
 
 def broken(line: str) -> list[str]:

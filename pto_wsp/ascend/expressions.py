@@ -189,6 +189,11 @@ _NAMES = {"+": "Add", "-": "Sub", "*": "Mul"}
 
 
 def _linear(op: str, a: Text, b: Text, scope: Scope) -> Text:
+    neutral = 1 if op == "*" else 0
+    if b.low == b.high == neutral:
+        return a
+    if op != "-" and a.low == a.high == neutral:
+        return b
     corners = [_COMPUTE[op](x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
     least, most = (0, _MOST_UNSIGNED) if a.type == "u64" else (_LEAST, _MOST)
     if least <= min(corners) and max(corners) <= most:

@@ -22,7 +22,8 @@ WIDTH = 80
 def worker_asc(e: Emission) -> str:
     """The text of aicore/worker.asc."""
     return "\n".join([
-        f"// The workers of {comment(e.title, 40)}: run the rows of the task table. Written by pto_wsp.",
+        f"// The workers of {comment(e.title, 40)}: run the rows of the task table.",
+        "// Written by pto_wsp.",
         '#include "kernel_operator.h"',
         "",
         '#include "include/plan.h"',

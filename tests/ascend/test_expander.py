@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
@@ -42,10 +45,12 @@ from pto_wsp import (
     task,
     workload,
 )
+from pto_wsp.ascend import expander, worker
 from pto_wsp.ascend.emission import emission
 from pto_wsp.errors import CompileError, ScheduleError
 from pto_wsp.scalar_expr import slot_bool, slot_i64, slot_u64, symbol_u64
 from tests.ascend.device import Expanders, Inputs, Refused, expected
+from tests.ascend.golden_workload import decode
 
 I32, F32 = DType.I32, DType.F32
 SYMBOLS = {"n": 5, "m": 2**64 - 3}
@@ -428,10 +433,8 @@ def test_text_does_not_grow_with_tasks():
         for i in range(n):
             update[i](x=t.X[i % 19 : i % 19 + 2, 0:4], c=i)
 
-    from pto_wsp.ascend import expander
-
-    texts = [expander.expand_aicpu(made(loops(n))) for n in (7, 9)]
-    assert texts[0].replace("7", "9") == texts[1]
+    texts = [expander.expand_aicpu(made(loops(n))) for n in (70_707, 90_909)]
+    assert texts[0].replace("70707", "90909").replace("70706", "90908") == texts[1]
     assert len(texts[0]) < 3000
     text = expander.expand_aicpu(made(unrolled(1000)))
     assert text.count("bool Task") == 1
@@ -452,3 +455,24 @@ def test_names_of_the_users_stay_out_of_the_text():
     inputs = Inputs(symbols={evil: 5})
     (found,) = Expanders([e]).run(0, inputs)
     assert found == expected(e, inputs)
+
+
+# ---- a text to read ------------------------------------------------------------------------------------------------
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "ascend"
+
+
+@pytest.mark.parametrize("name, write", [("expand.aicpu", expander.expand_aicpu), ("worker.asc", worker.worker_asc)])
+def test_golden(name, write):
+    text, path = write(made(decode())), GOLDEN / name
+    if os.environ.get("PTO_WSP_REWRITE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_the_golden_one_runs():
+    e = made(decode())
+    (found,) = Expanders([e]).run(0, Inputs(symbols={"scale": 0x3F800000}, arrays=[
+        np.array([[1], [0], [1], [0]], np.int32) if t.dtype is I32 else t.tensor.array() for t in e.tensors
+    ]))  # fmt: skip
+    assert [task.axes for task in found][:6] == [(0, 0, 4), (0, 0, 1), (0, 1, 4), (0, 1, 1), (0,), (1, 0)]
