@@ -16,6 +16,8 @@ from pto_wsp.ascend.manifest import ARCHITECTURE, PTO_HEADER
 from pto_wsp.ascend.names import comment, place_of
 from pto_wsp.types import Ragged
 
+WIDTH = 80
+
 __all__ = ["c_string", "filled", "fixed", "program_h", "words"]
 
 
@@ -51,8 +53,8 @@ def program_h(e: Emission) -> str:
     """host/program.h: names, shapes and sizes, in the order of plan.h."""
     return "\n".join(
         [
-            f"// What the host has to know of the program {comment(e.title, 40)}: names,",
-            "// shapes and sizes, numbered as in plan.h. Written by pto_wsp.",
+            f"// {comment(e.title)}: names, shapes and sizes.",
+            "// Numbered as in plan.h. Written by pto_wsp.",
             "#pragma once",
             "",
             "#include <array>",
@@ -61,8 +63,10 @@ def program_h(e: Emission) -> str:
             "namespace program {",
             "",
             f"constexpr char kTitle[] = {c_string(comment(e.title))};",
-            f"constexpr uint32_t kRank = {max(e.rank, 1)};  // most dimensions of a tensor",
-            f"constexpr uint32_t kTableTasks = {e.table_tasks};  // tasks of one round",
+            "// Most dimensions of a tensor, most tasks of a round; whether a worker is a",
+            "// group of one cube and two vector cores.",
+            f"constexpr uint32_t kRank = {max(e.rank, 1)};",
+            f"constexpr uint32_t kTableTasks = {e.table_tasks};",
             f"constexpr bool kHasCube = {_bool(e.has_cube)};",
             "",
             _TENSOR,
@@ -76,7 +80,7 @@ def program_h(e: Emission) -> str:
             *_table("Symbol", "kSymbols", _symbols(e)),
             "",
             "struct Size {",
-            "  const char* name;  // of the loop",
+            "  const char* name;",
             "  const char* constant;",
             "  int64_t trips;  // unless the command line says otherwise",
             "};",
@@ -93,13 +97,13 @@ def program_h(e: Emission) -> str:
             "};",
             *_table("Kernel", "kKernels", [[c_string(k.name)] for k in e.kernels]),
             "",
-            "// A kernel call of the workload.",
+            "// A kernel call of the workload: its line in the user's source, how many",
+            "// arguments its tasks have, scalars first, and its tile parameters.",
             "struct Call {",
             "  const char* name;",
-            "  const char* line;  // in the user's source",
-            "  uint32_t kernel;",
-            "  uint32_t scalars, axes;  // arguments of a task, in this order",
-            f"  const char* operands[{max(e.operands, 1)}];  // tile parameters",
+            "  const char* line;",
+            "  uint32_t kernel, scalars, axes;",
+            f"  const char* operands[{max(e.operands, 1)}];",
             "};",
             *_table("Call", "kCalls", _calls(e)),
             "",
@@ -123,10 +127,22 @@ struct Tensor {
 
 
 def _table(kind: str, name: str, rows: Iterable[list[str]]) -> list[str]:
-    lines = [f"    {{{', '.join(row)}}}," for row in rows]
+    lines = [line for row in rows for line in _row(row)]
+    count = sum(line.startswith("    {") for line in lines)
     if not lines:
         return [f"constexpr std::array<{kind}, 0> {name} = {{}};"]
-    return [f"constexpr std::array<{kind}, {len(lines)}> {name} = {{{{", *lines, "}};"]
+    return [f"constexpr std::array<{kind}, {count}> {name} = {{{{", *lines, "}};"]
+
+
+def _row(cells: list[str]) -> list[str]:
+    """{a, b, c}, on as many lines as it needs."""
+    lines, line = [], "    {"
+    for cell in cells:
+        if len(line) + len(cell) + 2 > WIDTH and line.strip() != "{":
+            lines.append(line.rstrip())
+            line = "     "
+        line += cell + ", "
+    return [*lines, line[:-2] + "},"]
 
 
 def _bool(value: bool) -> str:

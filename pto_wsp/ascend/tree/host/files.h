@@ -49,8 +49,7 @@ inline std::vector<int32_t> ReadIntegers(const std::string& path) {
   return found;
 }
 
-inline void WriteFile(const std::string& path, const void* data,
-                      size_t bytes) {
+inline void WriteFile(const std::string& path, const void* data, size_t bytes) {
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
   file.write(static_cast<const char*>(data),
              static_cast<std::streamsize>(bytes));

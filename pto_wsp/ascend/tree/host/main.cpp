@@ -92,9 +92,8 @@ class Arrays {
     uint64_t* const addresses[] = {&out->entries, &out->indices};
     std::vector<std::vector<int32_t>> parts;
     for (int part = 0; part < 2 && axis.parts[part] != nullptr; ++part) {
-      parts.push_back(
-          ReadIntegers(options.input + "/" + axis.name + "." +
-                       axis.parts[part] + ".bin"));
+      parts.push_back(ReadIntegers(options.input + "/" + axis.name + "." +
+                                   axis.parts[part] + ".bin"));
       Memory memory(std::max<size_t>(parts.back().size(), 1) * 4);
       memory.Clear();
       memory.Put(parts.back().data(), parts.back().size() * 4);

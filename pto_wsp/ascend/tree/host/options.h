@@ -44,8 +44,8 @@ inline void PrintHelp() {
       std::printf("%s%lld", d == 0 ? "" : ", ",
                   static_cast<long long>(t.shape[d]));
     }
-    std::printf("]  %s\n", t.read ? t.written ? "read and written" : "read"
-                                  : "written");
+    std::printf("]  %s\n",
+                t.read ? t.written ? "read and written" : "read" : "written");
   }
   for (const program::Axis& a : program::kAxes) {
     for (const char* part : a.parts) {

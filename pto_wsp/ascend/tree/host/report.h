@@ -63,7 +63,8 @@ inline std::string ErrorText(const plan::Plan& p, const plan::Task* task) {
       return where + ": extents of partial tiles differ: " + found + " and " +
              bound;
     case plan::kEmptyTile:
-      return where + ": " + operand + " has elements, but another tile has none";
+      return where + ": " + operand +
+             " has elements, but another tile has none";
     case plan::kOverlap:
       return where + ": " + operand + " overlaps another operand";
     case plan::kNoRow:
