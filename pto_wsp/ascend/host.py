@@ -273,7 +273,8 @@ def _schedule(e: Emission) -> Iterable[str]:
     if o.window is None:
         yield f"- window: none; a round has {e.table_tasks} tasks at most"
     else:
-        yield f"- window: {o.window.size} {o.window.unit}, {o.window.mode.name}: a round has no more"
+        where = "are given out and not finished" if o.mailboxes else "are in a round"
+        yield f"- window: {o.window.size} {o.window.unit}, {o.window.mode.name}: no more {where}"
     if o.streams:
         by = "the task's number" if o.stream_key is None else f"`{_in_code(str(o.stream_key))}`"
         yield f"- streams: {o.streams} in-order queues, by {by}"
