@@ -1,8 +1,9 @@
-"""Copies of [rows, cols] elements between any two strides, transposes included: machine code that all kernels share.
+"""Copies of [rows, cols] elements between any two strides: machine code that all kernels share.
 
 A kernel calls `pto_wsp_copy_<bytes of an element>` where its operands may have to be copied, which is in most kernels
-and mostly does not happen. So the function is not part of each of them: it is compiled once on a machine, and linked to
-a kernel when that is loaded.
+and mostly does not happen; and `pto_wsp_transpose_<bytes>`, which does the same faster when one side is the transpose
+of the other, where that is its work. The functions are not part of each kernel: those that one calls are compiled once
+on a machine, and linked when the kernel is loaded.
 
     void pto_wsp_copy_4(ptr to, i64 to_rows, i64 to_cols, ptr from, i64 from_rows, i64 from_cols, i64 rows, i64 cols)
 
@@ -16,50 +17,93 @@ from typing import Any
 
 from pto_wsp.types import DType
 
-__all__ = ["NAMES", "address", "declared", "name"]
+__all__ = ["NAMES", "address", "declared"]
 
 ELEMENTS = {d.itemsize: d for d in (DType.I8, DType.I16, DType.I32, DType.I64)}
 VECTOR_BYTES = 32
+NAMES = tuple(f"pto_wsp_{kind}_{size}" for kind in ("copy", "transpose") for size in ELEMENTS)
 
 
-def name(size: int) -> str:
-    """The function that copies elements of so many bytes."""
-    return f"pto_wsp_copy_{size}"
+def declared(module: Any, kind: str, size: int) -> Any:
+    """The function `kind` for elements of so many bytes, for calls from an llvmlite module."""
+    from llvmlite import ir
 
-
-NAMES = tuple(name(size) for size in ELEMENTS)
-
-
-def declared(module: Any, size: int) -> Any:
-    """That function for calls from an llvmlite module."""
-    from llvmlite import ir as llvm
-
-    if name(size) not in module.globals:
-        pointer, word = llvm.PointerType(), llvm.IntType(64)
+    name = f"pto_wsp_{kind}_{size}"
+    if name not in module.globals:
+        pointer, word = ir.PointerType(), ir.IntType(64)
         kinds = [pointer, word, word] * 2 + [word, word]
-        llvm.Function(module, llvm.FunctionType(llvm.VoidType(), kinds), name(size))
-    return module.globals[name(size)]
+        ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+    return module.globals[name]
 
 
 def address(symbol: str) -> int:
     """Address of one of the functions in this process."""
-    return int(_code().address(symbol))
+    return int(_code(symbol).address(symbol))
 
 
 @cache
-def _code() -> Any:
+def _code(symbol: str) -> Any:
     from pto_wsp.lower import jit
 
-    return jit.load("pto_wsp copies", ir)
+    return jit.load(f"pto_wsp function {symbol}", lambda: _ir(symbol))
 
 
-def ir() -> str:
-    """The LLVM IR of all of them, for this machine."""
-    from llvmlite import ir as llvm
+def _ir(symbol: str) -> str:
+    """The LLVM IR of one of them, for this machine."""
+    from llvmlite import ir
 
     from pto_wsp.lower import jit, matmul
 
-    module, target = llvm.Module(name="copies"), matmul.Target.of(*jit.cpu_features(jit.HOST))
-    for size, dtype in ELEMENTS.items():
-        matmul.emit_copy(module, name(size), dtype, VECTOR_BYTES // size, target)
+    kind, size = symbol.split("_")[-2], int(symbol.split("_")[-1])
+    if kind == "copy":
+        return _COPY.replace("SYMBOL", symbol).replace("SIZE", str(size)).replace("ELEMENT", f"i{8 * size}")
+    module, target = ir.Module(name=symbol), matmul.Target.of(*jit.cpu_features(jit.HOST))
+    function = declared(module, kind, size)
+    matmul.emit_transpose(function, ELEMENTS[size], VECTOR_BYTES // size, target)
     return str(module)
+
+
+_COPY = """
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+define void @SYMBOL(ptr %to, i64 %to.rows, i64 %to.cols, ptr %from, i64 %from.rows, i64 %from.cols,
+                    i64 %rows, i64 %cols) {
+entry:
+  %bytes = mul i64 %cols, SIZE
+  %there.contiguous = icmp eq i64 %to.cols, SIZE
+  %here.contiguous = icmp eq i64 %from.cols, SIZE
+  %contiguous = and i1 %there.contiguous, %here.contiguous
+  %empty = icmp sle i64 %cols, 0
+  br label %row
+row:
+  %r = phi i64 [0, %entry], [%r.next, %row.end]
+  %there.row = phi ptr [%to, %entry], [%there.next, %row.end]
+  %here.row = phi ptr [%from, %entry], [%here.next, %row.end]
+  %more = icmp slt i64 %r, %rows
+  br i1 %more, label %columns, label %done
+columns:
+  br i1 %empty, label %row.end, label %which
+which:
+  br i1 %contiguous, label %whole, label %one
+whole:
+  call void @llvm.memcpy.p0.p0.i64(ptr %there.row, ptr %here.row, i64 %bytes, i1 false)
+  br label %row.end
+one:
+  %c = phi i64 [0, %which], [%c.next, %one]
+  %there = phi ptr [%there.row, %which], [%there.after, %one]
+  %here = phi ptr [%here.row, %which], [%here.after, %one]
+  %value = load ELEMENT, ptr %here, align 1
+  store ELEMENT %value, ptr %there, align 1
+  %there.after = getelementptr i8, ptr %there, i64 %to.cols
+  %here.after = getelementptr i8, ptr %here, i64 %from.cols
+  %c.next = add i64 %c, 1
+  %left = icmp slt i64 %c.next, %cols
+  br i1 %left, label %one, label %row.end
+row.end:
+  %there.next = getelementptr i8, ptr %there.row, i64 %to.rows
+  %here.next = getelementptr i8, ptr %here.row, i64 %from.rows
+  %r.next = add i64 %r, 1
+  br label %row
+done:
+  ret void
+}
+"""

@@ -283,9 +283,9 @@ class _Writer:
             high = self.build.add(high, self.build.select(negative, I64(0), reach))
         return low, high
 
-    def copy(self, to: View, source: View, dtype: DType, rows: Any, cols: Any) -> None:
+    def copy(self, to: View, source: View, dtype: DType, rows: Any, cols: Any, kind: str = "copy") -> None:
         self.build.call(
-            copies.declared(self.module, dtype.itemsize),
+            copies.declared(self.module, kind, dtype.itemsize),
             [to.address, to.rows, to.cols, source.address, source.rows, source.cols, rows, cols],
         )
 
@@ -981,7 +981,7 @@ class _Writer:
 
     def write_transpose(self, node: Node, result: View) -> None:
         view, dtype = self.memory_of(node.operands[0])
-        self.copy(result, _turned(view), dtype, *self.extents_of(node))
+        self.copy(result, _turned(view), dtype, *self.extents_of(node), "transpose")
 
     def write_extract_topk_indices(self, node: Node, result: View) -> None:
         """The odd elements of the first k pairs, as integers; 0 where there are no pairs (tails)."""

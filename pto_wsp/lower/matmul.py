@@ -38,7 +38,7 @@ from pto_wsp.lower import copies
 from pto_wsp.lower.algebra import Algebra, Lanes
 from pto_wsp.types import DType
 
-__all__ = ["K_BLOCK", "MatmulSpec", "Target", "accumulator", "emit", "emit_copy", "scratch_bytes"]
+__all__ = ["K_BLOCK", "MatmulSpec", "Target", "accumulator", "emit", "emit_transpose", "scratch_bytes"]
 
 K_BLOCK = 256       # products summed in a row before the sum joins the others: a block of b stays in the L1 cache
 
@@ -153,7 +153,7 @@ def _emit_turned(f: ir.Function, spec: MatmulSpec, target: Target) -> None:
     arguments += [at["scratch"], pitch, *([at["n"], at["m"], at["k"]] if spec.tail else []), rest]
     build.call(emit(f.module, _turned(spec), target), arguments)
     rows, cols = (at["m"], at["n"]) if spec.tail else (I64(spec.m), I64(spec.n))
-    build.call(copies.declared(f.module, size),
+    build.call(copies.declared(f.module, "transpose", size),
                [at["c"], at["c_rs"], I64(size), at["scratch"], I64(size), pitch, rows, cols])
     build.ret_void()
 
@@ -396,17 +396,15 @@ class _Product:
         return _move(self.build, pointer, offset)
 
 
-def emit_copy(module: ir.Module, name: str, dtype: DType, width: int, target: Target) -> None:
-    """A function `name` that copies elements between any strides, as lower/copies.py says: by one of the packers, whose
-    destination is contiguous, or else one by one.
+def emit_transpose(function: ir.Function, dtype: DType, width: int, target: Target) -> None:
+    """The body of a function that copies elements between any strides, as lower/copies.py says: by one of the packers,
+    whose destination is contiguous, or else one by one.
 
     width   elements of a vector
     """
-    names = ["*to", "to_rows", "to_cols", "*from", "from_rows", "from_cols", "rows", "cols"]
-    kinds = [POINTER if n[0] == "*" else I64 for n in names]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    at: dict[str, Any] = {n.lstrip("*"): argument for n, argument in zip(names, function.args)}
-    packer = _packer(module, dtype, _Lane(dtype, 1, width), False, width, target)
+    names = ("to", "to_rows", "to_cols", "from", "from_rows", "from_cols", "rows", "cols")
+    at: dict[str, Any] = dict(zip(names, function.args))
+    packer = _packer(function.module, dtype, _Lane(dtype, 1, width), False, width, target)
     build = ir.IRBuilder(function.append_basic_block("entry"))
     for inner, outer in (("cols", "rows"), ("rows", "cols")):
         with build.if_then(build.icmp_signed("==", at[f"to_{inner}"], I64(dtype.itemsize))):
