@@ -273,10 +273,7 @@ class Program:
                 the tasks depend on results, and there was no run with these inputs
         """
         begin = time.perf_counter_ns()
-        snapshot = self.snapshot()
-        found = snapshot.simulate(schedule, cycles)
-        if "hazards" in self._checks and found.schedule is not None:
-            checks.look_for(("hazards",), snapshot, found.schedule)
+        found = self.snapshot().simulate(schedule, cycles)
         self._note(
             TraceLevel.SUMMARY, TraceEvent(f"simulate {self.name}", "simulate", begin, time.perf_counter_ns())
         )
@@ -298,6 +295,7 @@ class Program:
         return Snapshot(
             name=self.name,
             expansions=self._expansions,
+            hazards="hazards" in self._checks,
             schedule=self._given,
             places={t: Place.of(a) for t, a in zip(self._expansion.tensors, arrays, strict=True)},
             sizes={loop: self._size_of(loop) for loop in self._expansion.loops},

@@ -91,6 +91,7 @@ class Snapshot:
     volatile   axes whose data the program's own tasks write
     log        what has been loaded into slots, and the data of volatile axes; None: there is nothing of the kind
     cycles     of the tasks, where they are not those of their kernels
+    hazards    a schedule that cannot see some hazards is an error, as compile(check="hazards") wants it
     """
 
     name: str
@@ -103,6 +104,7 @@ class Snapshot:
     volatile: frozenset[Ragged | Sparse] = frozenset()
     log: Log | None = None
     cycles: Durations = OWN_CYCLES
+    hazards: bool = False
 
     @property
     def tree(self) -> WorkloadTree:
@@ -157,6 +159,10 @@ class Snapshot:
         check_explicit_edges(settings, expansion.calls)
         replay = Replay(self, settings, expansion)
         engine = replay.run()
+        if self.hazards:
+            from pto_wsp.sim import checks
+
+            checks.look_for(("hazards",), self, settings)
         spent = (time.perf_counter_ns() - begin) / 1e6
         stats = ProgramStats.of(engine.counters(), 0.0, spent)
         return Simulation(**{f.name: getattr(stats, f.name) for f in fields(stats)}, schedule=settings, _replay=replay)

@@ -14,6 +14,7 @@ First the kernels and the workload (trace/tree_text.py), then:
       read [0, 2] [4, 7]                                     such data, as a loop found it; `reads` says which, in order
       reads [0, 0, 1]
       loads 1000000 of u16 "..."                             what was loaded into slots, in order
+      check hazards                                          a schedule that cannot see some hazards is an error
       cycles 2: 100 + 4 * axis("b", 0)                       of the tasks of call 2, instead of what its kernel takes
 
 Arrays that share memory are in one space, at the distances that they had. What is read from such a text is checked; its
@@ -78,6 +79,8 @@ def print_snapshot(snapshot: Snapshot, schedule: bool = True) -> str:
             lines.append(f"  data {names.axes[id(axis)]}: {' '.join(map(int_list, arrays))}")
     if snapshot.log is not None:
         lines += _log(snapshot.log)
+    if snapshot.hazards:
+        lines.append("  check hazards")
     lines += [f"  cycles {n}: {expr}" for n, expr in _cycles(snapshot)]
     return "\n".join(lines) + "\n"
 
@@ -175,7 +178,7 @@ class _MomentReader(ScheduleReader):
         self.places: dict[Tensor, tuple[int, int, tuple[int, ...], tuple[int, ...]]] = {}
         self.found: dict[str, Any] = {
             "schedule": None, "sizes": {}, "symbols": {}, "data": {}, "written": set(), "read": [], "reads": [],
-            "loads": np.zeros(0, np.uint64), "cycles": {},
+            "loads": np.zeros(0, np.uint64), "cycles": {}, "check": False,
         }  # fmt: skip
 
     def snapshot(self) -> Snapshot:
@@ -183,7 +186,7 @@ class _MomentReader(ScheduleReader):
         self.end_of_line()
         rules = {"schedule": self._schedule, "place": self._place, "size": self._size, "symbol": self._symbol,
                  "data": self._data, "written": self._written, "read": self._read, "reads": self._reads,
-                 "loads": self._loads, "cycles": self._cycles}  # fmt: skip
+                 "loads": self._loads, "check": self._check, "cycles": self._cycles}  # fmt: skip
         self.skip_lines()
         while self.token.kind != "end":
             token = self.expect("word", ", ".join(rules))
@@ -198,7 +201,7 @@ class _MomentReader(ScheduleReader):
             name=self.tree.name, expansions=Expansions(self.tree), schedule=found["schedule"] or Schedule(),
             places=self._addresses(), sizes={n: self._trips(n) for n in self.nodes if self._is_sized(n)},
             symbols=found["symbols"], data=found["data"], volatile=frozenset(found["written"]), log=self._log(),
-            cycles=Durations(found["cycles"]),
+            cycles=Durations(found["cycles"]), hazards=found["check"],
         )  # fmt: skip
 
     def _is_sized(self, loop: Loop) -> bool:
@@ -321,6 +324,10 @@ class _MomentReader(ScheduleReader):
         self.found["reads"] = self.ints(0, 1 << 40).tolist()
         if max(self.found["reads"], default=-1) >= len(self.found["read"]):
             self.fail(f"there are only {len(self.found['read'])} lines of what was read above.", token)
+
+    def _check(self) -> None:
+        self.word("hazards")
+        self.found["check"] = True
 
     def _cycles(self) -> None:
         token, number = self.token, self.whole(0)

@@ -423,6 +423,26 @@ def test_memory_that_is_shared_stays_shared() -> None:
     same_run(again.simulate(), program.simulate())
 
 
+def test_hazards_are_looked_for_wherever_it_is_simulated() -> None:
+    x = Tensor(np.zeros((32, 16), np.float32), (32, 16), F32)
+
+    @workload
+    def w():
+        for i in P(4):
+            scale[i](x=x[i * 4 : i * 4 + 8], out=x[i * 4 : i * 4 + 8])
+
+    exact, bytes_ = (Schedule(task_graph=TaskGraphConfig(deps=d))
+                     for d in (Deps.infer_tensor_map_exact(), Deps.infer_bytes_overlap()))  # fmt: skip
+    program = w().task_graph(deps=Deps.infer_tensor_map_exact()).compile(check="hazards")
+    with pytest.raises(ScheduleError):
+        program.simulate(exact)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        for executor in (None, pool):
+            with pytest.warns(UserWarning, match="1 of 2"):
+                records = sweep(program, [exact, bytes_], executor=executor)
+            assert records[0]["error"].startswith("ScheduleError") and records[1]["error"] is None
+
+
 def test_sizes_symbols_and_data_of_the_moment_travel() -> None:
     x = Tensor(np.zeros((99, 8, 16), np.float32), (99, 8, 16), F32)
     size, rows, chosen = DenseDyn(2), Ragged(2, [1, 1]), Sparse(2, [0, 1, 2], [0, 1])
