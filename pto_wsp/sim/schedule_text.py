@@ -64,9 +64,8 @@ def print_schedule(schedule: Schedule, loops: Sequence[LoopVar] = ()) -> str:
         parts.append(f"timing={_policy(schedule.timing, 'TimingPolicy', loops)}")
     if schedule.task_graph is not None:
         parts += _graph(schedule.task_graph, loops)
-    machine = getattr(schedule, "machine", None)
-    if machine is not None:
-        parts.append(f"machine={_machine(machine)}")
+    if schedule.machine is not None:
+        parts.append(f"machine={_machine(schedule.machine)}")
     return " ".join(parts) or "default"
 
 

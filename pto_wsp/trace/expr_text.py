@@ -40,6 +40,7 @@ _LEAF_TYPES = {"axis_var": "i64", "symbol_u64": "u64", "task_tag_u64": "u64", "s
 RESERVED = frozenset({
     *_CASTS, *_NAMED.values(), *_NUMBERED, "where", "true", "false", "inf", "nan", "in", "of", "tag", "symbol", "else",
     "if", "for", "after", "loop", "parallel", "sequential", "slot", "send", "consume", "connect", "process", "receive",
+    "tensor", "channel", "Dense", "DenseDyn", "Ragged", "Sparse", "consumes", "produces", "from", "to", "at",
 })  # fmt: skip
 """Words with a meaning of their own: a loop of this name is written in quotes."""
 

@@ -275,6 +275,27 @@ def test_views_of_views_read_back() -> None:
     assert windows[0][0][1].within is not None
 
 
+@pytest.mark.parametrize("name", ["tensor", "axis", "parallel", "if", "T0", "A0", "slot", "for", "in", "Dense", "else",
+                                  "a b", 'quo"te', "ünï", "new\nline", "@1", "0x", "symbol_u64", "workload"])
+def test_no_name_is_mistaken_for_a_word(name: str) -> None:
+    x = Tensor(None, (8, 16), F32)
+    odd = type(scale)(scale.func)
+    odd.name = name
+    rows = Ragged(2, [1, 2])
+
+    def inner(i: Any) -> Any:
+        return task(odd, [i, name], {"x": x, "out": x, "by": i})
+
+    from pto_wsp import parallel_for
+    from pto_wsp.trace.workload import Workload
+
+    loops = Workload("parallel_for", axis=rows, var_name=name, body=lambda i: for_each(rows[i], inner))
+    tree = Workload("combine", workloads=[loops, parallel_for(2, inner)]).named(name).tree()
+    again = parse_tree(print_tree(tree))
+    assert same_tree(again, tree)
+    assert again.name == name and again.root.children[0].var.name == name
+
+
 def test_deep_trees_print_and_read() -> None:
     nested = task(scale, [0], {"x": (x := Tensor(None, (8, 16), F32)), "out": x, "by": 1})
     from pto_wsp import sequential
