@@ -602,6 +602,7 @@ def test_the_schedule_prints_engine_and_settings() -> None:
     assert str(work.compile().schedule).splitlines() == [
         "engine    in-order: tasks are issued in program order, a late one holds up those behind it",
         "dispatch  1 worker",
+        "deps      structural",
         "window    none: any number of tasks may be in flight",
         "timing    immediate",
     ]

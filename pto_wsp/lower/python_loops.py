@@ -62,7 +62,8 @@ def _callable(code: jit.Code, types: Sequence[str]) -> Callable[..., int]:
 
     def call(*arguments: Any) -> int:
         words = [word for argument, name in zip(arguments, types, strict=True) for word in _words(argument, name)]
-        return int(entry(np.array(words, np.int64).ctypes.data))
+        given = np.array(words, np.int64)  # kept alive during the call
+        return int(entry(given.ctypes.data))
 
     call.code = code  # type: ignore[attr-defined]  # the machine code lives as long as its caller
     return call

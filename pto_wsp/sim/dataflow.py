@@ -695,8 +695,8 @@ class DataflowEngine:
         if len(cycles) and cycles.min() < 0:
             row = int(np.argmax(cycles < 0))
             task = int(self._state[TASKS]) + int(np.count_nonzero(kernel[:row] >= 0))
-            what = f"the cost function gives task #{task} {cycles[row]} cycles"
-            raise ScheduleError(f"{what}; 0 or more are needed", "trace")
+            what = f"the cost function gives task #{task} {self._keys.number_of('cycles', int(cycles[row]))} cycles"
+            raise ScheduleError(f"{what}; 0 or more are needed, and fewer than 2^63", "trace")
         return cycles
 
     def _pool_of(self, table: TaskTable) -> NDArray[np.int64]:

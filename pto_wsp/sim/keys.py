@@ -197,12 +197,17 @@ class Keys:
         key, found = self._keys[role], self.column(role)
         return found ^ np.int64(-(1 << 63)) if key.expr is not None and key.expr.type == "u64" else found
 
+    def number_of(self, role: str, word: int) -> int:
+        """The number that a signed word of the column stands for."""
+        expr = self._keys[role].expr
+        return word % _WORD if expr is not None and expr.type == "u64" else word
+
     def names(self, role: str) -> list[Any]:
         """The key of each task of the chunk as a number or a string, in program order."""
         table = self._started()
         rows = np.flatnonzero(table.kernel[: table.count] >= 0)
         if role in self._place:
-            return list(self.column(role)[rows].tolist())
+            return [self.number_of(role, word) for word in self.column(role)[rows].tolist()]
         found: list[Any] = []
         for number, value in enumerate(self._results(role, rows)):
             checked = value if isinstance(value, str) else self._checked(role, number, int(rows[number]), value)

@@ -96,7 +96,8 @@ class Settings:
     def __str__(self) -> str:
         lines = [("engine", _ENGINES[self.engine]), ("dispatch", self._dispatch())]
         if self.engine == "dataflow":
-            lines += [("pools", self._pools()), ("deps", self._deps())]
+            lines.append(("pools", self._pools()))
+        lines.append(("deps", self._deps()))
         lines.append(("window", self._window()))
         if self.engine == "dataflow":
             lines += [("generate", self._generate()), ("start", self._start()), ("ready", self._ready())]
@@ -176,7 +177,7 @@ class Settings:
 
     def _deps(self) -> str:
         edges = ["structural"]
-        if self.explicit:
+        if self.explicit and self.engine == "dataflow":
             edges.append("explicit (after=)")
         if self.infer is not None:
             edges.append(f"inferred ({self.infer.value})")

@@ -111,7 +111,7 @@ class ProgramStats:
             critical_path_tasks=counters.critical_path_tasks,
             critical_path=counters.critical_path,
             lower_bounds=_lower_bounds(counters),
-            stalls=tuple(stall for stall in _stalls(counters) if stall.count or stall.limit),
+            stalls=tuple(stall for stall in _stalls(counters) if stall.count or stall.limit or stall.high_water),
             steals=counters.steals,
             unseen_overlaps=counters.unseen_overlaps,
             lanes=counters.lanes,
