@@ -42,7 +42,7 @@ def with_results(tree, k=0):
 @pytest.mark.filterwarnings("ignore:.*reads no symbol")
 @pytest.mark.parametrize("mailboxes", [False, True])
 @given(trees=st.lists(programs, min_size=5, max_size=5), policy=st.integers(0, 3), window=st.sampled_from([None, 2, 7]))
-@settings(max_examples=3, phases=(Phase.generate,), deadline=None)
+@settings(max_examples=2, phases=(Phase.generate,), deadline=None)
 def test_random_workloads_leave_the_same_arrays(mailboxes, trees, policy, window):
     def make(t):
         deciding = [with_results(tree) for tree in trees[3:]]

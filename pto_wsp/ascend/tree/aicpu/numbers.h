@@ -73,17 +73,9 @@ inline T BitsAs(F from) {
   return to;
 }
 // The argument word of an integer: the low bits, as T has them.
-template <typename T>
-inline int64_t Word(uint64_t bits) {
-  return static_cast<int64_t>(static_cast<T>(bits));
-}
-template <typename T>
-inline int64_t Word(int64_t value) {
+template <typename T, typename From>
+inline int64_t Word(From value) {
   return static_cast<int64_t>(static_cast<T>(value));
-}
-template <typename T>
-inline int64_t Word(bool value) {
-  return value ? 1 : 0;
 }
 // The argument word of a float.
 inline int64_t FloatWord(float x) { return BitsAs<uint32_t>(x); }
