@@ -712,17 +712,6 @@ def test_string_kernels_cannot_be_compiled():
     assert len(parallel_for(Dense[2](), lambda i: task("blur", [i], [])).enumerate()) == 2
 
 
-def test_constructs_of_later_versions_are_refused_by_name():
-    from pto_wsp.csp import Channel, connect, consume, process, send
-
-    channel = Channel("c", 2)
-    one = task(ten.kernel, [0], ten.resources)
-    source = process("a").produces(channel).body(send(channel, one))
-    sink = process("b").consumes(channel).body(consume(channel, lambda t: task(ten.kernel, [t], ten.resources)))
-    with refused("connect", kind=CompileError):
-        connect([source, sink], [channel]).compile()
-
-
 # ---- S: schedule ---------------------------------------------------------------------------------------------------
 
 
