@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,15 @@ def test_what_is_not_in_the_language_is_an_error_at_the_line(fresh: Path) -> Non
         line = function.__code__.co_firstlineno + 1
         with pytest.raises(SyntaxError, match=f"test_python_loops.py:{line}: .*{words}.* not in the compiled language"):
             python_loops.compiled(function, ("i64",))
+
+
+def test_threads_do_not_disturb_each_other(fresh: Path) -> None:
+    """The arguments of a call live until it is over, whatever other threads allocate meanwhile."""
+    native = python_loops.compiled(weighted, TYPES)
+
+    def calls(stop: int) -> list[int]:
+        return [native(*arguments(9, stop)) for _ in range(3000)]
+
+    with ThreadPoolExecutor(6) as pool:
+        for stop, found in zip(range(6), pool.map(calls, range(6)), strict=True):
+            assert found == [stop] * 3000
