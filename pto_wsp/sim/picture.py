@@ -173,12 +173,15 @@ def _lanes(rows: int, ax: Axes) -> None:
 
 
 def _bars(timeline: Timeline, ax: Axes, colours: Mapping[str, str], most: int) -> None:
-    edges = 0.5 if len(timeline) <= 150 * timeline.workers else 0.0
+    wide = timeline.end - timeline.start > most / 300  # a white edge would hide the others
     for index, name in enumerate(timeline.kernels):
-        of = np.flatnonzero(timeline.kernel == index)
-        start, end, worker = timeline.start[of], timeline.end[of], timeline.worker[of]
-        style = {"facecolors": colours[name], "edgecolors": "white", "linewidths": edges, "zorder": 2}
-        ax.add_collection(_boxes(start, end, worker, BAR, label=name, **style))
+        for some, edge in ((wide, "white"), (~wide, colours[name])):
+            of = np.flatnonzero((timeline.kernel == index) & some)
+            if len(of):
+                start, end, worker = timeline.start[of], timeline.end[of], timeline.worker[of]
+                style: dict[str, Any] = {"facecolors": colours[name], "edgecolors": edge, "zorder": 2}
+                style.update({"linewidths": 0.5} if edge == "white" else {"linewidths": 0.5, "snap": False})
+                ax.add_collection(_boxes(start, end, worker, BAR, label=name, **style))
     if len(timeline) <= 400 and timeline.workers <= 16:
         _names(timeline, ax, most)
 
@@ -250,15 +253,16 @@ def _share(start: NDArray[Any], end: NDArray[Any], row: NDArray[Any], rows: int,
 
 
 def _critical(timeline: Timeline, ax: Axes, rows: int) -> None:
-    """Outlines of the tasks on the critical path, joined by lines; a line alone where there are many."""
+    """Outlines of what is on the critical path, joined by lines; a line alone where there are many tasks."""
     path = timeline.critical_path
     if not len(path):
         return
     row = timeline.worker[path].astype(np.int64) * rows // timeline.workers
     start, end = timeline.start[path], timeline.end[path]
-    if len(timeline) <= MOST_BARS and len(path) <= 300 and rows == timeline.workers:
+    if len(timeline) <= MOST_BARS and rows == timeline.workers and np.count_nonzero(np.diff(row)) <= 300:
+        new = np.append(True, (row[1:] != row[:-1]) | (start[1:] != end[:-1]))  # tasks in a row have one outline
         style = {"facecolors": "none", "edgecolors": CRITICAL, "linewidths": 1.3, "zorder": 4}
-        ax.add_collection(_boxes(start, end, row, BAR, **style))
+        ax.add_collection(_boxes(start[new], end[np.append(new[1:], True)], row[new], BAR, **style))
         for k in np.flatnonzero(row[1:] != row[:-1]).tolist():
             up = 1 if row[k + 1] > row[k] else -1
             between = [row[k] + up * BAR, row[k + 1] - up * BAR]
@@ -295,7 +299,7 @@ def _frame(timeline: Timeline, ax: Axes, rows: int, most: int) -> None:
     step = max(1, -(-rows // 16))
     of = [row * timeline.workers // rows for row in range(0, rows, step)]
     ax.set_yticks(range(0, rows, step), [timeline.lane(worker) for worker in of])
-    ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(10 if most < 10**8 else 7, integer=True))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda cycles, _: f"{cycles:,.0f}"))
     ax.tick_params(length=0)
     ax.grid(axis="x", color="#DDDDDD", lw=0.6, zorder=0)

@@ -206,6 +206,8 @@ def settle(schedule: Schedule) -> Settings:
 def brief(settings: Settings) -> str:
     """A schedule in a few words, for the title of a picture: what differs from the plainest one."""
     workers = f"{settings.dispatch} over {settings.workers}" if settings.workers > 1 else settings.dispatch
+    if settings.dispatch == "processes":  # a pipeline
+        return f"{settings.workers} processes"
     parts = [settings.engine, workers.replace("one worker", "workers") if settings.workers > 1 else workers]
     if settings.window:
         parts.append(f"window {settings.window:,} {settings.unit}")
