@@ -86,7 +86,8 @@ class HostRun:
     def __repr__(self) -> str:
         rounds = int(self.round.max(initial=0)) + 1
         how = "in one round" if rounds == 1 else f"in {rounds} rounds of at most {self.largest_round}"
-        return f"{self.name}: {len(self)} tasks on {self.workers} workers, {how}"
+        tasks, workers = (f"{n} {what}{'s' * (n != 1)}" for n, what in ((len(self), "task"), (self.workers, "worker")))
+        return f"{self.name}: {tasks} on {workers}, {how}"
 
 
 def compiled(project: Project, include: Sequence[str | os.PathLike[str]] = ()) -> HostProgram:

@@ -267,6 +267,16 @@ BY_HASH = DispatchPolicy.hash(lambda t: t.params[0], 4)
 BY_EXPR = DispatchPolicy.dispatch_by(lambda t: t.params[0] % 2, 3)
 STEAL = DispatchPolicy.work_steal(3)
 
+# One program for each group of features that go together.
+IN_TURN = graphed(window=TaskWindow(4), deps=Deps.hybrid())
+HASHED = dispatched(BY_HASH, window=TaskWindow(2048, "bytes"))
+CHOSEN = dispatched(BY_EXPR, window=TaskWindow(6, "entries"))
+
+
+def in_streams(a: Arrays) -> Any:
+    return with_edges(a).streams(2).stream_by(lambda t: t.params[0]).task_graph(deps=Deps.explicit())
+
+
 FEATURES: list[tuple[str, Make, dict[str, Any]]] = [
     ("`P`, `P.grid`, `P.seq`, `sequential`, `combine`", everything, {}),
     ("`DenseDyn`, `Ragged`, `Sparse` axes, `P.sel`", everything, {}),
@@ -278,19 +288,19 @@ FEATURES: list[tuple[str, Make, dict[str, Any]]] = [
     ("`@ptoisa_kernel`", instructions, {}),
     ("`@ptoisa_kernel` with `ptoisa=\"pto\"`, against a model of PTO-ISA", instructions, {"ptoisa": "pto"}),
     ("`connect`, `process`, channels", pipeline, {}),
-    ("`DispatchPolicy.round_robin`", graphed(window=TaskWindow(4)), {}),
+    ("`DispatchPolicy.round_robin`", IN_TURN, {}),
     ("`DispatchPolicy.affinity`", everything, {}),
-    ("`DispatchPolicy.hash`", dispatched(BY_HASH, window=TaskWindow(2048, "bytes")), {}),
-    ("`DispatchPolicy.dispatch_by`", dispatched(BY_EXPR, window=TaskWindow(6, "entries")), {}),
+    ("`DispatchPolicy.hash`", HASHED, {}),
+    ("`DispatchPolicy.dispatch_by`", CHOSEN, {}),
     ("`DispatchPolicy.work_steal`", dispatched(STEAL), {}),
     ("`DispatchPolicy.work_steal` with `mailboxes=True`", dispatched(STEAL), {"mailboxes": True}),
-    ("`streams`, `stream_by`", lambda a: simple(a).streams(2).stream_by(lambda t: t.params[0]), {}),
-    ("`TaskWindow` in tasks", graphed(window=TaskWindow(4)), {}),
-    ("`TaskWindow` in bytes", dispatched(BY_HASH, window=TaskWindow(2048, "bytes")), {}),
-    ("`TaskWindow` in entries", dispatched(BY_EXPR, window=TaskWindow(6, "entries")), {}),
+    ("`streams`, `stream_by`", in_streams, {}),
+    ("`TaskWindow` in tasks", IN_TURN, {}),
+    ("`TaskWindow` in bytes", HASHED, {}),
+    ("`TaskWindow` in entries", CHOSEN, {}),
     ("`WindowMode.BENCHMARK`", graphed(window=TaskWindow(4, mode=WindowMode.BENCHMARK)), {}),
-    ("`Deps.explicit`, `after=[...]`", lambda a: with_edges(a).task_graph(deps=Deps.explicit()), {}),
-    ("`Deps.infer_...`, `Deps.hybrid`", graphed(deps=Deps.hybrid()), {}),
+    ("`Deps.explicit`, `after=[...]`", in_streams, {}),
+    ("`Deps.infer_...`, `Deps.hybrid`", IN_TURN, {}),
     ("`ReadyPolicy.priority`", graphed(ready=ReadyPolicy.priority(lambda t: t.params[0])), {}),
     ("`ReadyPolicy.work_steal`", graphed(ready=ReadyPolicy.work_steal()), {}),
     ("`Pools.by_exec_unit`", graphed(pools=Pools.by_exec_unit()), {}),
