@@ -334,7 +334,10 @@ class _Template:
 
     def given(self, numbers: tuple[str, ...]) -> list[str]:
         """The arguments of one call beside its loop variables."""
-        return [numbers[hole] for hole in {name: hole for hole, name in reversed(self.holes.items())}.values()][::-1]
+        first: dict[str, int] = {}
+        for hole, name in self.holes.items():
+            first.setdefault(name, hole)
+        return [numbers[hole] for hole in first.values()]
 
     def written(self) -> list[str]:
         numbers = self.uses[0]

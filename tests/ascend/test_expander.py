@@ -442,6 +442,22 @@ def test_text_does_not_grow_with_tasks():
     assert max(map(len, text.splitlines())) <= 90
 
 
+def test_calls_that_share_a_function():
+    """Numbers that come back in other places of the call are given in the function's order."""
+    t = Tensors(0)
+
+    @workload
+    def unrolled():
+        for a, b, c in ((1, 5, 9), (2, 5, 4), (0, 3, 7)):
+            update[a, b, a, c, b, a](x=t.X[a : a + 2, c : c + 4], c=b)
+
+    e = made(unrolled())
+    assert expander.expand_aicpu(e).count("bool Task") == 1
+    (found,) = Expanders([e]).run(0)
+    assert found == expected(e)
+    assert [task.axes for task in found] == [(1, 5, 1, 9, 5, 1), (2, 5, 2, 4, 5, 2), (0, 3, 0, 7, 3, 0)]
+
+
 def test_names_of_the_users_stay_out_of_the_text():
     evil = 'x; } int main() { system("rm"); } //\n*/ #include <evil> \\'
     x = Tensor(None, (8, 8, 12), I32)
