@@ -16,7 +16,7 @@ from dataclasses import fields
 from typing import Any
 
 from pto_wsp.errors import IRConversionError, PtoError
-from pto_wsp.scalar_expr import Expr, LoopVar, trace_task_fn
+from pto_wsp.scalar_expr import Expr, LoopVar
 from pto_wsp.schedule import (
     Deps,
     DepsMode,
@@ -31,6 +31,7 @@ from pto_wsp.schedule import (
     TracePolicy,
     WindowMode,
 )
+from pto_wsp.sim.keys import trace_key
 from pto_wsp.sim.machine import Machine
 from pto_wsp.trace.expr_text import ExprReader, print_expr
 from pto_wsp.trace.text import GraphTextError
@@ -51,7 +52,7 @@ def print_schedule(schedule: Schedule, loops: Sequence[LoopVar] = ()) -> str:
     """A schedule as one line.
 
     loops   of the workload, which keys may use
-    raises  IRConversionError for a key that is a Python function of values
+    raises  IRConversionError for a key that is a Python function of values; ScheduleError for one that fails
     """
     parts = []
     if schedule.dispatch is not None:
@@ -70,18 +71,20 @@ def print_schedule(schedule: Schedule, loops: Sequence[LoopVar] = ()) -> str:
 
 
 def print_key(key: Any, owner: str, loops: Sequence[LoopVar] = ()) -> str:
-    """The key of a task, a function or an expression, as an expression."""
-    try:
-        expr = trace_task_fn(key)
-    except Exception as error:
+    """The key of a task, a function or an expression, as an expression.
+
+    raises  ScheduleError for a function that fails whatever the task is
+    """
+    found = trace_key(key, owner, "dispatch")
+    if found is None or found.expr is None:
         code = getattr(key, "__code__", None)
         place = "" if code is None else f" ({code.co_filename}:{code.co_firstlineno})"
         raise IRConversionError(
             f"the function {getattr(key, '__name__', key)!r}{place} of {owner} needs the values of a task, so it runs "
             "as Python in this process and cannot go to another one. Write it as an expression of the task, such as "
             "lambda t: t.get('b') % 4"
-        ) from error
-    return print_expr(expr, lambda var: _loop(var, loops))
+        )
+    return print_expr(found.expr, lambda var: _loop(var, loops))
 
 
 def _loop(var: LoopVar, loops: Sequence[LoopVar]) -> str:

@@ -168,7 +168,7 @@ class Snapshot:
         return Simulation(**{f.name: getattr(stats, f.name) for f in fields(stats)}, schedule=settings, _replay=replay)
 
     def __repr__(self) -> str:
-        return f"<snapshot of {self.name}: {len(self.tree.tasks)} kernel calls, {len(self.places)} tensors>"
+        return f"<snapshot of {self.name}: kernel calls: {len(self.tree.tasks)}, tensors: {len(self.places)}>"
 
     def inputs(self, expansion: Expansion) -> Inputs:
         """The run-time inputs as an expansion wants them."""

@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pto_wsp.errors import IRConversionError, PtoError, UsageError, show_user_frames
+from pto_wsp.errors import IRConversionError, PtoError, ScheduleError, UsageError, show_user_frames
 from pto_wsp.schedule import Schedule, TaskGraphConfig, TaskWindow
 from pto_wsp.sim.progress import Progress, someone_watches
 from pto_wsp.sim.simulation import Simulation, Snapshot
@@ -174,7 +174,7 @@ def _name(schedule: Schedule, loops: Sequence[LoopVar]) -> str:
 
     try:
         return print_schedule(schedule, loops)
-    except IRConversionError:  # a key that runs as Python: it has no text
+    except (IRConversionError, ScheduleError):  # a key that runs as Python, or fails: it has no text
         return repr(schedule)
 
 
@@ -255,7 +255,7 @@ def _elsewhere(
     for number, (name, directives, schedule) in enumerate(named):
         try:
             jobs.append((number, (name, print_schedule(schedule, loops))))
-        except IRConversionError as error:
+        except (IRConversionError, ScheduleError) as error:
             records[number] = {**_empty(name, directives), "error": _text(error)}
     text = print_snapshot(snapshot, schedule=False)
     futures: dict[Future[list[Record]], list[tuple[int, Job]]] = {}

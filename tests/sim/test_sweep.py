@@ -229,8 +229,11 @@ def test_python_keys_work_here_and_are_named_elsewhere() -> None:
     assert numbers(there)[1] == numbers(here)[1]
 
 
-def die(text: str, jobs: Any) -> Any:
-    os._exit(3)
+def test_a_key_that_fails_says_the_same_everywhere() -> None:
+    bad = [Schedule(DispatchPolicy.affinity(lambda t: 1 // 0, 2))]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.warns(UserWarning, match="1 of 1"):
+        found = [sweep(ragged_program(), bad, executor=executor)[0]["error"] for executor in (None, pool)]
+    assert found[0] == found[1] and "DispatchPolicy.affinity failed" in found[0]
 
 
 def test_a_worker_that_dies_costs_records_not_the_sweep(monkeypatch: Any) -> None:
