@@ -1,8 +1,8 @@
 """Causes: whose end (or start) was each task waiting for? And the chain of causes that the makespan consists of.
 
 In: when and where each task ran, and what it waited for. Out: per task the number of another task, or -1. The dataflow
-engine records causes itself; the in-order engine says only the reason, so the task is found again here. Start reading
-at `of_in_order`.
+engine and the clock of a pipeline record causes themselves; the in-order engine says only the reason, so the task is
+found again here. Start reading at `of_in_order`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT
 from pto_wsp.sim.inorder import Starts, Wait
 from pto_wsp.sim.loops import Loop
 
-__all__ = ["chain", "of_in_order", "of_processes", "of_rate_limit"]
+__all__ = ["chain", "of_in_order", "of_rate_limit"]
 
 _Int = NDArray[np.int64]
 
@@ -98,17 +98,6 @@ def _first_to_end(start: _Int, end: _Int) -> _Int:
     at = np.searchsorted(end[order], start)
     found = order[np.minimum(at, len(order) - 1)]
     return np.where((end[found] == start) & (found < np.arange(len(end))), found, -1)
-
-
-def of_processes(starts: Starts, end: _Int, lanes: Sequence[_Int]) -> _Int:
-    """The cause of each task in a pipeline: the one before it in its process, unless it waited for a channel. Then it
-    is unknown, since a token or a free slot may have been there for a while.
-    """
-    cause = np.full(len(end), -1, np.int64)
-    for lane in lanes:
-        before, after = lane[:-1], lane[1:]
-        cause[after] = np.where(end[before] == starts.start[after], before, -1)
-    return cause
 
 
 def of_rate_limit(cause: _Int, start: _Int, wait: NDArray[np.uint8]) -> _Int:

@@ -57,18 +57,22 @@ MOST_CYCLES = 1 << 61
 """The clock stops here, and no token may be under way for longer."""
 
 # What a record holds for the clock: the process's time; its time if no channel were ever full; the heap that it waits
-# in; why its next task starts when it does; tasks, busy cycles; the end of its ports.
-TIME, PATH, LEFT, RIGHT, WHY, TASKS, BUSY, LAST_PORT = range(OWN, OWN + 8)
+# in; why its next task starts when it does; tasks, busy cycles; the end of its ports; the task whose end its time comes
+# from, -1 for none: its own last one, or one of another process that it has waited for.
+TIME, PATH, LEFT, RIGHT, WHY, TASKS, BUSY, LAST_PORT, CAUSE = range(OWN, OWN + 9)
 
 # A port: its channel; whether it sends; tokens through it; how often and how long its process waited.
 CHANNEL, SENDS, COUNT, STALLS, STALLED, PORT_WORDS = range(6)
 
-# A channel. Its ring has `ROOM` places for tokens from AT on, 3 words each (value, time, path), and behind them as many
-# for the times at which slots have become free, in ascending order.
+# A channel. Its ring has `ROOM` places for tokens from AT on, TOKEN_WORDS each (value, time, path, cause), and behind
+# them as many for slots that have become free (time, cause), in the order of these times.
 DEPTH, QUEUED, HEAD, FREED, FIRST_FREED, AT, ROOM, SENDERS, SENDING, RECEIVING, HIGH, CHANNEL_WORDS = range(12)
 
 # The state: see ChannelEngine.
-(DELAY, READY, RESUMED, OTHER, BEGUN, RUNNING, ROW, LATEST, OVERLAPPED, GROW, STATE_WORDS) = range(11)  # fmt: skip
+DELAY, READY, RESUMED, OTHER, BEGUN, RUNNING, ROW, LATEST, OVERLAPPED, GROW, NUMBER, STATE_WORDS = range(12)
+
+TOKEN_WORDS, SLOT_WORDS = 4, 2
+PLACE_WORDS = TOKEN_WORDS + SLOT_WORDS
 
 STUCK, TOO_LONG, NO_ROOM, FAILED = -2, -3, -4, -5
 """What `perform` returns beside a process and FINISHED: nothing is possible; a time beyond MOST_CYCLES; the ring of
@@ -82,7 +86,7 @@ CHANNEL_EMPTY, CHANNEL_FULL = int(Wait.CHANNEL_EMPTY), int(Wait.CHANNEL_FULL)
 
 
 def perform(
-    state: Any, records: Any, ports: Any, channels: Any, rings: Any, start: Any, worker: Any, wait: Any
+    state: Any, records: Any, ports: Any, channels: Any, rings: Any, start: Any, worker: Any, wait: Any, cause: Any
 ) -> int:
     """Perform the next action; the process that goes on, as the position of its record, or a number below 0.
 
@@ -111,7 +115,7 @@ def perform(
         if action < 0:
             take_first(records, state, READY)
             if action == TASK:
-                begin_task(state, records, start, worker, wait, p)
+                begin_task(state, records, start, worker, wait, cause, p)
             state[RESUMED] = p
             return p  # type: ignore[no-any-return]
         port = action * PORT_WORDS
@@ -197,13 +201,15 @@ def arrive(state: Any, records: Any, ports: Any, channels: Any, p: int) -> int:
     return 0
 
 
-def begin_task(state: Any, records: Any, start: Any, worker: Any, wait: Any, p: int) -> int:
-    """Note when the task starts whose row comes next, and what its process has been waiting for."""
+def begin_task(state: Any, records: Any, start: Any, worker: Any, wait: Any, cause: Any, p: int) -> int:
+    """Note when the task starts whose row comes next, what its process has been waiting for, and whom."""
     row, now = state[ROW], records[p + TIME]
     start[row] = now
     worker[row] = p // RECORD
     wait[row] = records[p + WHY] if now > 0 else NOTHING
-    records[p + WHY] = WORKER_BUSY
+    cause[row] = records[p + CAUSE]
+    records[p + WHY], records[p + CAUSE] = WORKER_BUSY, state[NUMBER]
+    state[NUMBER] += 1
     records[p + TASKS] += 1
     if now < state[LATEST]:
         state[OVERLAPPED] += 1
@@ -213,15 +219,16 @@ def begin_task(state: Any, records: Any, start: Any, worker: Any, wait: Any, p: 
 def send(state: Any, records: Any, ports: Any, channels: Any, rings: Any, p: int, port: int, c: int) -> int:
     """Into a slot: of those that are free, the one that was freed earliest."""
     now, room = records[p + TIME], channels[c + ROOM]
-    freed = channels[c + AT] + 3 * room
     if channels[c + QUEUED] + channels[c + FREED] == channels[c + DEPTH]:  # every slot has been used
         first = channels[c + FIRST_FREED]
-        now = delay(records, ports, p, port, rings[freed + first], CHANNEL_FULL)
+        slot = channels[c + AT] + TOKEN_WORDS * room + SLOT_WORDS * first
+        now = delay(records, ports, p, port, rings[slot], rings[slot + 1], CHANNEL_FULL)
         channels[c + FIRST_FREED] = first + 1 if first + 1 < room else 0
         channels[c + FREED] -= 1
     place = channels[c + HEAD] + channels[c + QUEUED]
-    place = channels[c + AT] + 3 * (place if place < room else place - room)
-    rings[place], rings[place + 1], rings[place + 2] = records[p + TOKEN], now, records[p + PATH]
+    place = channels[c + AT] + TOKEN_WORDS * (place if place < room else place - room)
+    rings[place], rings[place + 1] = records[p + TOKEN], now
+    rings[place + 2], rings[place + 3] = records[p + PATH], records[p + CAUSE]
     channels[c + QUEUED] += 1
     ports[port + COUNT] += 1
     if channels[c + HIGH] < channels[c + DEPTH]:
@@ -232,11 +239,11 @@ def send(state: Any, records: Any, ports: Any, channels: Any, rings: Any, p: int
 def count_occupied(channels: Any, rings: Any, c: int, now: int) -> int:
     """The high-water mark: slots with a token, and those that are freed after now."""
     room, low, high = channels[c + ROOM], 0, channels[c + FREED]
-    freed = channels[c + AT] + 3 * room
+    freed = channels[c + AT] + TOKEN_WORDS * room
     while low < high:  # the first that is freed after now
         middle = (low + high) >> 1
         place = channels[c + FIRST_FREED] + middle
-        if rings[freed + (place if place < room else place - room)] > now:
+        if rings[freed + SLOT_WORDS * (place if place < room else place - room)] > now:
             high = middle
         else:
             low = middle + 1
@@ -247,26 +254,26 @@ def count_occupied(channels: Any, rings: Any, c: int, now: int) -> int:
 def receive(state: Any, records: Any, ports: Any, channels: Any, rings: Any, p: int, port: int, c: int) -> int:
     """The oldest token; its slot is free from then on."""
     room = channels[c + ROOM]
-    place = channels[c + AT] + 3 * channels[c + HEAD]
-    now = delay(records, ports, p, port, rings[place + 1] + state[DELAY], CHANNEL_EMPTY)
+    place = channels[c + AT] + TOKEN_WORDS * channels[c + HEAD]
+    now = delay(records, ports, p, port, rings[place + 1] + state[DELAY], rings[place + 3], CHANNEL_EMPTY)
     records[p + PATH] = max(records[p + PATH], rings[place + 2] + state[DELAY])
     records[p + TOKEN], records[p + OPEN] = rings[place], 1
     following = channels[c + HEAD] + 1
     channels[c + HEAD] = following if following < room else 0
     channels[c + QUEUED] -= 1
     ports[port + COUNT] += 1
-    freed, k = channels[c + AT] + 3 * room, channels[c + FREED]
+    freed, k = channels[c + AT] + TOKEN_WORDS * room, channels[c + FREED]
     channels[c + FREED] = k + 1
     place = channels[c + FIRST_FREED] + k
-    place = freed + (place if place < room else place - room)
+    place = freed + SLOT_WORDS * (place if place < room else place - room)
     while k > 0:  # nearly always the latest; not where several processes receive
-        before = place - 1 if place > freed else freed + room - 1
-        if rings[before] <= now:
+        previous = place - SLOT_WORDS if place > freed else freed + SLOT_WORDS * (room - 1)
+        if rings[previous] <= now:
             break
-        rings[place] = rings[before]
-        place = before
+        rings[place], rings[place + 1] = rings[previous], rings[previous + 1]
+        place = previous
         k -= 1
-    rings[place] = now
+    rings[place], rings[place + 1] = now, records[p + CAUSE]
     return wake(state, records, channels, c + SENDING)
 
 
@@ -275,9 +282,11 @@ def meet(state: Any, records: Any, ports: Any, channels: Any, p: int, port: int,
     q = channels[c + RECEIVING]
     take_first(records, channels, c + RECEIVING)
     records[q + PATH] = max(records[q + PATH], records[p + PATH] + state[DELAY])
-    of_q = records[q + ACTION] * PORT_WORDS
-    now = delay(records, ports, q, of_q, records[p + TIME] + state[DELAY], CHANNEL_EMPTY)
-    delay(records, ports, p, port, now, CHANNEL_FULL)
+    of_q, sent, mine = records[q + ACTION] * PORT_WORDS, records[p + TIME] + state[DELAY], records[p + CAUSE]
+    if records[q + TIME] > sent:
+        mine = records[q + CAUSE]
+    now = delay(records, ports, q, of_q, sent, records[p + CAUSE], CHANNEL_EMPTY)
+    delay(records, ports, p, port, now, mine, CHANNEL_FULL)
     records[q + TOKEN], records[q + OPEN] = records[p + TOKEN], 1
     ports[port + COUNT] += 1
     ports[of_q + COUNT] += 1
@@ -285,13 +294,13 @@ def meet(state: Any, records: Any, ports: Any, channels: Any, p: int, port: int,
     return 0
 
 
-def delay(records: Any, ports: Any, p: int, port: int, until: int, why: int) -> int:
-    """A process waits at a port until then, if that is later than its time; its time."""
+def delay(records: Any, ports: Any, p: int, port: int, until: int, cause: int, why: int) -> int:
+    """A process waits at a port until then, if that is later than its time; its time. `cause`: of that moment."""
     now = records[p + TIME]
     if now < until:
         ports[port + STALLS] += 1
         ports[port + STALLED] += until - now
-        records[p + TIME], records[p + WHY] = until, why
+        records[p + TIME], records[p + WHY], records[p + CAUSE] = until, why, cause
         return until
     return now  # type: ignore[no-any-return]
 
@@ -389,7 +398,7 @@ def settled(tree: WorkloadTree, schedule: Schedule, said: bool = False) -> Setti
 # ---- the engine ----------------------------------------------------------------------------------------------------
 
 
-_TYPES = (*["i64[]"] * 6, "i32[]", "u8[]")  # state, records, ports, channels, rings, start, worker, wait
+_TYPES = (*["i64[]"] * 6, "i32[]", "u8[]", "i64[]")  # state, records, ports, channels, rings, start ... cause
 
 # Plain Python performs a hundred thousand actions per second, machine code forty million. It takes milliseconds to
 # load, and a third of a second to make where that has never been done.
@@ -439,7 +448,7 @@ class ChannelEngine:
         for words, channel in zip(channels, self.pipeline.node.channels, strict=True):
             words[[DEPTH, AT, ROOM]] = channel.depth, at, min(channel.depth, 8)
             words[[SENDING, RECEIVING]] = -1
-            at += 4 * int(words[ROOM])
+            at += PLACE_WORDS * int(words[ROOM])
         return channels.reshape(-1), np.zeros(at, np.int64)
 
     def _records_and_ports(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -449,6 +458,7 @@ class ChannelEngine:
         ports = np.zeros((sum(len(p.ports) for p in processes), PORT_WORDS), np.int64)
         for record, process in zip(records, processes, strict=True):
             last = process.first_port + len(process.ports)
+            record[CAUSE] = -1
             record[[BODY, PORT, LAST_PORT]] = process.body, process.first_port, last
             for words, port in zip(ports[process.first_port : last], process.ports, strict=True):
                 words[CHANNEL], words[SENDS] = number[id(port.channel)], port.sends
@@ -461,7 +471,8 @@ class ChannelEngine:
         """A run begins."""
         self._frames = np.zeros((len(self.pipeline.processes), frame_words), np.int64)
         self._records[FRAME::RECORD] = self._frames.ctypes.data + 8 * frame_words * np.arange(len(self._frames))
-        self.starts = Starts(np.zeros(rows, np.int64), np.zeros(rows, np.int32), np.zeros(rows, np.uint8))
+        start, cause = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+        self.starts = Starts(start, np.zeros(rows, np.int32), np.zeros(rows, np.uint8), cause=cause)
         self._given = np.zeros(2 * len(_TYPES), np.int64)
         state = self._state.ctypes.data
         self._shared = np.array([0, self._given.ctypes.data, self._records.ctypes.data, state + 8 * ROW], np.int64)
@@ -483,9 +494,10 @@ class ChannelEngine:
 
     def _arrays(self) -> tuple[NDArray[Any], ...]:
         starts = self.starts
+        assert starts.cause is not None
         return (
             self._state, self._records, self._ports, self._channels, self._rings,
-            starts.start, starts.worker, starts.wait,
+            starts.start, starts.worker, starts.wait, starts.cause,
         )  # fmt: skip
 
     def _share(self) -> None:
@@ -520,16 +532,14 @@ class ChannelEngine:
         rooms = self._channels[ROOM::CHANNEL_WORDS]
         old_rings, old = self._rings, self._channels.reshape(-1, CHANNEL_WORDS).copy()
         words[ROOM] = min(2 * words[ROOM], words[DEPTH])
-        self._channels[AT::CHANNEL_WORDS] = np.cumsum(4 * rooms) - 4 * rooms
-        self._rings = np.zeros(4 * int(rooms.sum()), np.int64)
+        self._channels[AT::CHANNEL_WORDS] = PLACE_WORDS * (np.cumsum(rooms) - rooms)
+        self._rings = np.zeros(PLACE_WORDS * int(rooms.sum()), np.int64)
         for before, now in zip(old, self._channels.reshape(-1, CHANNEL_WORDS), strict=True):
             room, at, to = int(before[ROOM]), int(before[AT]), int(now[AT])
-            tokens = old_rings[at : at + 3 * room].reshape(-1, 3)
-            freed = old_rings[at + 3 * room : at + 4 * room]
-            self._rings[to : to + 3 * room] = np.roll(tokens, -int(before[HEAD]), axis=0).reshape(-1)
-            to += 3 * int(now[ROOM])
-            self._rings[to : to + room] = np.roll(freed, -int(before[FIRST_FREED]))
-            now[[HEAD, FIRST_FREED]] = 0
+            for size, first in ((TOKEN_WORDS, HEAD), (SLOT_WORDS, FIRST_FREED)):
+                part = np.roll(old_rings[at : at + size * room], -size * int(before[first]))
+                self._rings[to : to + size * room] = part
+                at, to, now[first] = at + size * room, to + size * int(now[ROOM]), 0
         self._share()
 
     # -- what it found

@@ -336,7 +336,7 @@ class Starts:
     ready: NDArray[np.int64] | None = None
     """Dataflow engine: when its last edge was met."""
     cause: NDArray[np.int64] | None = None
-    """Pipelines: the task that it waited for, -1 for none; it ended when this one starts, or its token was under way."""
+    """Pipelines: the task that it waited for, -1 for none; it ended when this one starts, or a token was under way."""
 
 
 class InOrderEngine:

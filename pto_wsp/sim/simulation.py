@@ -262,7 +262,7 @@ class Replay:
         starts, cause = engine.starts() if isinstance(engine, DataflowEngine) else (None, None)
         counters = engine.counters()
         lanes = counters.lane_names
-        found = recorder.timeline(self.snapshot.name, len(counters.tasks), calls, starts, cause, lanes)
+        found = recorder.timeline(self.snapshot.name, len(counters.tasks), calls, starts, cause)
         bounds = ProgramStats.of(counters).lower_bounds
         return replace(found, lanes=lanes, title=brief(self.settings), bounds=bounds)
 

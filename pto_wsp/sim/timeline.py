@@ -324,6 +324,7 @@ class Recorder:
         self._parts: list[tuple[NDArray[Any], ...]] = []
         self._tasks = 0
         self._entered: list[NDArray[np.int64]] = []
+        self._causes: list[NDArray[np.int64]] = []
         self._events: list[NDArray[np.int64]] = []  # what opens or closes, and the number of the next task
 
     def add(self, table: TaskTable, starts: Starts | None) -> None:
@@ -336,6 +337,8 @@ class Recorder:
             start, worker, wait = starts.start[rows], starts.worker[rows], starts.wait[rows]
             if starts.entered is not None:
                 self._entered.append(starts.entered[rows])
+            if starts.cause is not None:
+                self._causes.append(starts.cause[rows])
         self._parts.append((table.leaf[rows], table.axes[rows], worker, start, start + table.cycles[rows], wait))
         events = np.flatnonzero(table.kernel[: table.count] < 0)
         if len(events):
@@ -350,13 +353,11 @@ class Recorder:
         calls: tuple[tuple[str, int], ...],
         starts: Starts | None = None,
         cause: NDArray[np.int64] | None = None,
-        lanes: tuple[str, ...] = (),
     ) -> Timeline:
         """Everything added so far.
 
         starts   when each task started, if that was not known while they passed by
         cause    what each of them waited for, if an engine has recorded it
-        lanes    names of the workers, if they have any
         """
         if not self._parts:
             none = np.zeros(0, np.int64)
@@ -370,8 +371,8 @@ class Recorder:
             found = replace(found, entered=starts.entered, ready=starts.ready)
         elif self._entered:
             found = replace(found, entered=np.concatenate(self._entered))
-        if cause is None and lanes:
-            cause = causes.of_processes(Starts(start, worker, wait), end, found._lanes())
+        if cause is None and self._causes:
+            cause = np.concatenate(self._causes)
         elif cause is None:
             events = np.concatenate([np.zeros(0, np.int64), *(part.reshape(-1) for part in self._events)])
             cause = causes.of_in_order(events, Starts(start, worker, wait), end, found._lanes())

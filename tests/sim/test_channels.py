@@ -126,6 +126,9 @@ def check(net, target="cpu_sim"):
     assert stalled.get("CHANNEL_FULL", 0) == wanted.stalls["send"]
     assert max(stats.lower_bounds.values()) <= stats.total_cycles
     assert stats.total_cycles <= stats.work_cycles + sum(stalled.values())
+    for start, cause in zip(timeline.start.tolist(), timeline.causes.tolist(), strict=True):
+        under_way = start - timeline.end[cause] if cause >= 0 else start  # tokens, on their way from that task
+        assert under_way >= 0 and (under_way % net.latency if net.latency else under_way) == 0
     for idle, wait, start in zip(timeline.idle, timeline.wait, timeline.start, strict=True):
         reasons = (Wait.CHANNEL_EMPTY, Wait.CHANNEL_FULL) if idle else (Wait.WORKER_BUSY,) if start else (Wait.NOTHING,)
         assert Wait(int(wait)) in reasons
@@ -186,7 +189,9 @@ def test_formulas(items, before, depth, latency, way):
     assert program.stats.total_cycles == max(f, u)
     assert (use.depth, use.tokens, use.left) == (depth, len(items), 0)
     if depth:
-        assert use.high_water == max((sum(r[j] > s[i] for j in range(i + 1)) for i in range(len(s))), default=0)
+        least = max((1 + sum(r[j] > s[i] for j in range(i)) for i in range(len(s))), default=0)
+        most = max((1 + sum(r[j] >= s[i] for j in range(i)) for i in range(len(s))), default=0)
+        assert least <= use.high_water <= min(most, depth)  # who comes first in one cycle decides
     starts = [span.start for span in program.timeline() if span.worker == 1][before > 0 :]
     assert starts == r
 
