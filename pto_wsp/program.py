@@ -105,6 +105,8 @@ class Program:
               "ascend_npu" (alias "ascend"): an AscendC project in `codegen_artifact_dir`; `run_on_host()` runs it here
     options   axis_sizes={loop name: n}   as set_axis_sizes
               threads=n                   host threads; by default as many as there are cores
+              check="races", "hazards"    or both in a tuple: what each execute() looks for before anything is written
+                                          (after it, where the tasks depend on results), see sim/checks.py
               progress=True or False      a progress bar on long runs; by default in terminals and notebooks
               folder=path                 ascend_npu: where the project goes; it is empty, new, or one of ours
               mailboxes=True or False     ascend_npu: a generator that feeds the workers while they run
