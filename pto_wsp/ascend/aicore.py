@@ -480,6 +480,7 @@ class VectorKernel:
         self.strips = self._by_strips()
         self.unit = self._unit()
         self.helpers: set[str] = set()
+        self.is_attempt = False  # made to see whether it fits
 
     def _unit(self) -> int:
         """Elements that rows are padded to: whole blocks in the smallest dtype that any step may use."""
@@ -681,6 +682,8 @@ class VectorKernel:
 
     def _overflow(self, strip: int, number: int) -> CompileError:
         phase = self.writer.phase
+        if self.is_attempt:
+            return CompileError("too large")
         layout = placement.place(phase.before, phase.body, self.queued(number), strip, self.strips)
         by_cols = self.strips or self.rows == 1
         fits = self._largest_that_fits(by_cols, layout.total)
@@ -696,22 +699,38 @@ class VectorKernel:
         return error if line is None else error.at(line)
 
     def _largest_that_fits(self, by_cols: bool, total: int) -> str:
-        """The tile shape to use instead: fewer columns where rows go by strips anyway, else fewer rows."""
-        cols = max(n.tile.cols for n in self.tiles)
-        size, unit = (cols, self.unit) if by_cols else (self.rows, 8)
+        """The tile shape to use instead: fewer columns where rows go by strips anyway, else fewer rows, or fewer of
+        both."""
+        tiles = [p.node.tile for p in self.graph.tile_params] or [n.tile for n in self.tiles]
+        rows, cols = max(tiles, key=lambda t: t.size).shape
+        if by_cols:
+            found = self._most_that_fit(self.graph, cols, self.unit, True)
+            return f"{rows}x{found or max(1, cols * UB_BYTES // total // self.unit) * self.unit}"
+        found = self._most_that_fit(self.graph, rows, 8, False)
+        if found is None:
+            return f"about {max(1, rows * UB_BYTES // total)}x{cols}"
+        few = resized(self.graph, rows, 8, False)
+        if found or few is None:
+            return f"{found}x{cols}"
+        return f"8x{self._most_that_fit(few, cols, self.unit, True) or self.unit}"
+
+    def _most_that_fit(self, graph: KernelGraph, size: int, unit: int, by_cols: bool) -> int | None:
+        """The largest extent below `size`, a multiple of `unit`, with which the kernel fits; 0 when none does, None
+        when its shapes cannot be changed like that."""
         low, high = 0, -(-size // unit)  # in units; low fits, high does not
         while high - low > 1:
             middle = (low + high) // 2
-            smaller = None if self.shared else resized(self.graph, size, middle * unit, by_cols)
-            if smaller is None:  # shapes that are tied to each other: a guess
-                low = max(1, size * UB_BYTES // total // unit)
-                break
+            smaller = None if self.shared else resized(graph, size, middle * unit, by_cols)
+            if smaller is None or [p.node.type for p in smaller.params] == [p.node.type for p in graph.params]:
+                return None
+            attempt = VectorKernel(smaller, params_of(smaller))
+            attempt.is_attempt = True
             try:
-                VectorKernel(smaller, params_of(smaller)).write()
+                attempt.write()
                 low = middle
             except CompileError:
                 high = middle
-        return f"{self.rows}x{low * unit}" if by_cols else f"{low * unit}x{cols}"
+        return low * unit
 
     def _rows(self, names: dict[int, str]) -> list[Row]:
         steps = len(self.writer.phase.before) + len(self.writer.phase.body)
