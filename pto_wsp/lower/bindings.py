@@ -35,8 +35,9 @@ class KernelUse:
     @property
     def uses_cube(self) -> bool:
         """Does some part of it run on the cube unit?"""
-        custom = self.graph.custom
-        return any(node.op.name == "matmul" for node in self.graph.nodes) or (custom is not None and custom.core != "AIV")
+        if self.graph.custom is not None:
+            return self.graph.custom.core != "AIV"
+        return any(node.op.name == "matmul" for node in self.graph.nodes)
 
     @property
     def words(self) -> int:
