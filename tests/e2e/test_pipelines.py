@@ -402,12 +402,9 @@ def endless(**options):
 def test_a_run_lets_other_threads_work_and_can_be_stopped():
     program = endless()
     program.execute()
-    ticks = 0
-    end = time.perf_counter() + 0.5
-    while time.perf_counter() < end:
-        time.sleep(0.01)
-        ticks += 1
-    assert ticks > 10 and not program.is_complete()
+    for _ in range(20):
+        time.sleep(0.01)        # comes back only if the run lets go of the interpreter
+    assert not program.is_complete()
     with pytest.raises(TimeoutError):
         program.synchronize(timeout=0.01)
     program._run.stop()

@@ -54,49 +54,50 @@ def long_program(tasks, **options):
     return chain().compile(**options)
 
 
-def test_execute_returns_at_once_and_refuses_a_second_run():
-    program = long_program(3000)
-    begin = time.perf_counter()
+@pytest.fixture
+def endless():
+    """A run of hours that has just begun, and is stopped after the test."""
+    program = long_program(100_000_000)
     program.execute()
-    assert time.perf_counter() - begin < 0.5
-    assert not program.is_complete()
+    yield program
+    program._run.stop()
+    assert program.is_complete()
+
+
+def test_execute_returns_at_once_and_refuses_a_second_run(endless):
+    assert not endless.is_complete()
     with pytest.raises(RuntimeError, match="running"):
-        program.execute()
+        endless.execute()
+
+
+def test_execute_time_is_that_of_the_run():
+    program = long_program(3000)
+    program.execute()
     program.synchronize()
     assert program.is_complete() and program.stats.task_count == 3000
     assert program.stats.execute_time_ms > 50
 
 
-def test_other_python_threads_go_on_during_a_run():
-    program = long_program(3000)
-    ticks = []
-    program.execute()
-    while not program.is_complete():
-        ticks.append(time.perf_counter())
-        time.sleep(0.002)
-    gaps = np.diff(ticks)
-    assert len(ticks) > 10 and gaps.max() < 0.25
-    program.synchronize()
+def test_other_python_threads_go_on_during_a_run(endless):
+    for _ in range(50):
+        time.sleep(0.002)       # comes back only if the run lets go of the interpreter
+    assert not endless.is_complete()
 
 
-def test_synchronize_with_a_timeout():
-    program = long_program(3000)
-    program.execute()
+def test_synchronize_with_a_timeout(endless):
     with pytest.raises(TimeoutError):
-        program.synchronize(timeout=0.001)
-    program.synchronize()
-    assert program.is_complete()
+        endless.synchronize(timeout=0.001)
+    assert not endless.is_complete()
 
 
 def test_interrupt_stops_a_long_run_and_leaves_the_process_usable():
     code = textwrap.dedent("""
-        import signal, time
+        import signal
         signal.signal(signal.SIGINT, signal.default_int_handler)    # a shell ignores it for what it starts with &
         from tests.e2e.test_program_life import long_program
         program = long_program(100_000_000)
         program.execute()
         print("running", flush=True)
-        begin = time.perf_counter()
         try:
             program.synchronize()
         except KeyboardInterrupt:
@@ -110,10 +111,9 @@ def test_interrupt_stops_a_long_run_and_leaves_the_process_usable():
     assert process.stdout.readline() == "running\n"
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    begin = time.perf_counter()
     rest, _ = process.communicate(timeout=60)
     assert rest == "stopped\nusable 3\n"
-    assert time.perf_counter() - begin < 10 and process.returncode == 0
+    assert process.returncode == 0
 
 
 def test_leaving_python_during_a_run():

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -321,14 +320,12 @@ def test_stop_ends_a_long_run(threads):
     executor = Executor(expand(WorkloadTree("w", root)), threads)
     stop = np.zeros(1, np.int64)
     threading.Timer(0.2, lambda: stop.__setitem__(0, 1)).start()
-    begun = time.perf_counter()
     from pto_wsp.lower.expand import Stopped
 
     try:
         finished = run(root, threads, stop=stop, executor=executor)
     except Stopped:
         finished = -1
-    assert time.perf_counter() - begun < 10
     assert finished < 60000
     stop[0] = 0
     small = loop(2, lambda i: call(heavy, a, b[i]))

@@ -205,12 +205,12 @@ def test_noise_is_refused(text: str) -> None:
     "kernel k(%" + "9" * 300_000 + " x: f32)", HEAD + " %4: tile<" + "9" * 300_000 + ">",
     HEAD + "  %4: f32 = constant value=0." + "0" * 300_000 + " dtype=f32"], ids=range(11))
 def test_large_nonsense_is_refused_quickly(text: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()     # what takes the square of the length would need minutes
     try:
         parse(text)
     except GraphTextError as error:
         assert len(str(error)) < 2000
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 20
 
 
 def test_only_text_of_bounded_length_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
