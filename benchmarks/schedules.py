@@ -131,7 +131,7 @@ MACHINE_CODE = """
 import time
 from pto_wsp.sim import dataflow, inorder
 begin = time.process_time()
-inorder.compiled(), dataflow.compiled()
+inorder.PLAY.compiled(), dataflow.PLAY.compiled()
 print((time.process_time() - begin) * 1e3)
 """
 

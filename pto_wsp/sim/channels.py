@@ -27,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import Deadlock, ExecutionError
-from pto_wsp.lower import python_loops
 from pto_wsp.lower.expand import Inputs
 from pto_wsp.lower.processes import (
     ACTION,
@@ -46,6 +45,7 @@ from pto_wsp.lower.processes import (
 )
 from pto_wsp.schedule import Schedule
 from pto_wsp.sim.inorder import ChannelUse, Counters, Starts, Wait
+from pto_wsp.sim.loops import Loop
 from pto_wsp.sim.settings import Settings, settle
 from pto_wsp.trace.channels import LATENCY
 from pto_wsp.trace.source import where
@@ -398,23 +398,12 @@ def settled(tree: WorkloadTree, schedule: Schedule, said: bool = False) -> Setti
 # ---- the engine ----------------------------------------------------------------------------------------------------
 
 
-_TYPES = (*["i64[]"] * 6, "i32[]", "u8[]", "i64[]")  # state, records, ports, channels, rings, start ... cause
-
 # Plain Python performs a hundred thousand actions per second, machine code forty million. It takes milliseconds to
 # load, and a third of a second to make where that has never been done.
-WORTH_LOADING, WORTH_MAKING = 300, 30_000
-_performed_plainly = 0
-
-
-def _machine_code(actions: int) -> Any:
-    """`perform` as machine code, if after so many actions in plain Python it is worth having; else None."""
-    if actions < WORTH_LOADING:
-        return None
-    if actions < WORTH_MAKING:
-        found = python_loops.from_cache(perform, _TYPES)
-    else:
-        found = python_loops.compiled(perform, _TYPES)
-    return None if found is perform else found
+PERFORM = Loop(
+    perform, *["i64[]"] * 6, "i32[]", "u8[]", "i64[]",  # state, records, ports, channels, rings, start ... cause
+    loading=300, making=30_000,
+)  # fmt: skip
 
 
 class ChannelEngine:
@@ -473,7 +462,7 @@ class ChannelEngine:
         self._records[FRAME::RECORD] = self._frames.ctypes.data + 8 * frame_words * np.arange(len(self._frames))
         start, cause = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         self.starts = Starts(start, np.zeros(rows, np.int32), np.zeros(rows, np.uint8), cause=cause)
-        self._given = np.zeros(2 * len(_TYPES), np.int64)
+        self._given = np.zeros(2 * len(PERFORM.types), np.int64)
         state = self._state.ctypes.data
         self._shared = np.array([0, self._given.ctypes.data, self._records.ctypes.data, state + 8 * ROW], np.int64)
         self._share()
@@ -508,18 +497,17 @@ class ChannelEngine:
 
     def _choose(self) -> None:
         """Python or machine code from now on."""
-        self._code = _machine_code(_performed_plainly)
+        self._code = PERFORM.machine_code()
         if self._code is not None:
-            self._shared[0] = self._code.code.address("entry")
+            self._shared[0] = self._code.code.address("entry")  # type: ignore[attr-defined]
         else:
             self._shared[0] = ctypes.cast(self._plain, ctypes.c_void_p).value or 0
 
     def _perform(self, given: int) -> int:
         """`perform` in Python, as native code calls it."""
-        global _performed_plainly
         try:
-            _performed_plainly += 1
-            if _performed_plainly % WORTH_LOADING == 0:
+            PERFORM.played += 1
+            if PERFORM.played % PERFORM.loading == 0:
                 self._choose()  # for the next time
             return perform(*self._views)
         except BaseException as error:

@@ -3,21 +3,19 @@
 In: the rows of a TaskTable, chunk by chunk, in program order. Out: counters and, if asked for, start, worker, wait
 reason and cause per task. A task is generated, has its edges met, is ready, gets a worker, runs, is complete; what has
 completed is forgotten, so that memory is bounded by the window. Ties go by program order, then by worker number.
-Start reading at `play`: plain Python over arrays, compiled (lower/python_loops.py) when there is enough work. Where
+Start reading at `play`: plain Python over arrays, compiled when there is enough work (sim/loops.py). Where
 edges come from is in edges.py and hazards.py, which task a worker takes in queues.py.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import Deadlock, ExecutionError, ScheduleError, WindowOverflow
-from pto_wsp.lower import python_loops
 from pto_wsp.lower.bindings import Call
 from pto_wsp.lower.tasks import EXIT, TILE_WORDS, TaskTable
 from pto_wsp.schedule import DepsMode, WindowMode
@@ -90,6 +88,7 @@ from pto_wsp.sim.hazards import (
 )
 from pto_wsp.sim.inorder import CHAIN_LIMIT, Counters, Starts, chain_to
 from pto_wsp.sim.keys import Keys
+from pto_wsp.sim.loops import Loop
 from pto_wsp.sim.queues import (
     BASE,
     BATCH,
@@ -607,7 +606,6 @@ class DataflowEngine:
         if settings.pools == "single":
             self._add_pool("", settings.workers)
         self._work = 0.0
-        self._play: Callable[..., int] = plain
         self._finished = False
         self._stuck = False
         self._starts: list[Any] = [np.zeros(0, kind) for kind in (np.int64, np.int32, np.uint8, *[np.int64] * 3)]
@@ -747,9 +745,7 @@ class DataflowEngine:
             self._starts = [_grown(column, max(most, 2 * len(column))) for column in self._starts]
         if most > len(self._chain) and len(self._chain) < CHAIN_LIMIT:
             self._chain = _grown(self._chain, min(CHAIN_LIMIT, max(most, 2 * len(self._chain))))
-        if self._play is plain:  # machine code, once there is some
-            self._play = _choose(count)
-        run = self._play
+        run = PLAY.choose(count)
         while True:
             outcome = run(
                 count, final, kernel, leaf, cycles, *columns, self._setup, self._after, self._last, self._streams,
@@ -885,49 +881,13 @@ def _larger(array: NDArray[Any], least: int = 0) -> NDArray[Any]:
     return _grown(array, max(least, (8 if len(array) < 1 << 16 else 2) * len(array)))
 
 
-def plain(count: int, final: bool, *rest: Any) -> int:
-    """`play` on lists, which plain Python reads and writes several times faster than arrays."""
-    lists = [value.tolist() if isinstance(value, np.ndarray) else value for value in rest]
-    outcome = play(count, final, *lists)
-    for value, written in zip(rest, lists, strict=True):
-        if isinstance(value, np.ndarray):
-            value[:] = written
-    return outcome
-
-
-@functools.cache
-def compiled() -> Callable[..., int]:
-    """`play` as machine code."""
-    return python_loops.compiled(play, _TYPES)
-
-
-@functools.cache
-def from_cache() -> Callable[..., int] | None:
-    """`play` as machine code if this machine has made it before; asked once per process."""
-    return python_loops.from_cache(play, _TYPES)
-
-
 _MODES = {WindowMode.STALL: STALL, WindowMode.ABORT: ABORT, WindowMode.BENCHMARK: BENCHMARK}
 _EXACT = DepsMode.INFER_TENSOR_MAP_EXACT
 
-_TYPES = (
-    "i64", "bool", "i32[]", "i32[]", *["i64[]"] * 6,  # count, final, kernel, leaf, cycles ... weights
+# Plain Python plays a hundred thousand tasks per second, machine code ten million. That takes half a second to make.
+PLAY = Loop(
+    play, "i64", "bool", "i32[]", "i32[]", *["i64[]"] * 6,  # count, final, kernel, leaf, cycles ... weights
     *["i64[]"] * 20,  # setup ... chain
     "bool", "i64[]", "i32[]", "u8[]", *["i64[]"] * 3,  # recording, start, worker, wait, cause, entered, ready
+    loading=200, making=8_000,
 )  # fmt: skip
-
-# Plain Python plays a hundred thousand tasks per second, machine code ten million. That takes half a second to make.
-WORTH_LOADING, WORTH_MAKING = 200, 8_000
-_played_plainly = 0
-
-
-def _choose(count: int) -> Callable[..., int]:
-    """`play` itself or its machine code, whichever is done sooner with `count` more rows."""
-    global _played_plainly
-    tasks = _played_plainly + count
-    if tasks > WORTH_LOADING:
-        found = compiled() if tasks > WORTH_MAKING else from_cache()
-        if found is not None:
-            return found
-    _played_plainly = tasks
-    return plain

@@ -2,14 +2,12 @@
 
 In: the rows of a TaskTable, chunk by chunk (tasks, and the places where parallel and sequential blocks open
 and close). Out: counters and, if asked for, start, worker and wait reason per task. Start reading at `play`:
-it is plain Python over arrays, compiled (lower/python_loops.py) when there is enough work to pay for that; both give
+it is plain Python over arrays, compiled when there is enough work to pay for that (sim/loops.py); both give
 the same numbers. Nothing here looks at data or at the host's clock.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -18,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import ExecutionError
-from pto_wsp.lower import python_loops
 from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT, TaskTable
 from pto_wsp.sim.keys import Keys
+from pto_wsp.sim.loops import Loop
 
 __all__ = ["Counters", "InOrderEngine", "Starts", "Wait"]
 
@@ -393,7 +391,7 @@ class InOrderEngine:
         entered = np.zeros(rows, np.int64)
         starts = Starts(np.zeros(rows, np.int64), np.zeros(rows, np.int32), np.zeros(rows, np.uint8), entered)
 
-        run = _choose(count)
+        run = PLAY.choose(count)
         row = 0
         while True:
             row = run(
@@ -452,47 +450,10 @@ def _grown(array: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     return larger
 
 
-# Plain Python plays a million tasks per second, machine code fifty million. But it takes a millisecond to load, and a
-# tenth of a second to make where that has never been done. So the first tasks of a process are played plainly.
-WORTH_LOADING, WORTH_MAKING = 1_000, 100_000
-_played_plainly = 0
-
-_TYPES = (
-    "i64", "i64", "i32[]", "i64[]", "i64[]", "bool", "i64",  # row, count, kernel, cycles, assigned, keyed, window
+# Plain Python plays a million tasks per second, machine code fifty million, which takes a tenth of a second to make.
+PLAY = Loop(
+    play, "i64", "i64", "i32[]", "i64[]", "i64[]", "bool", "i64",  # row, count, kernel, cycles, assigned, keyed, window
     *["i64[]"] * 11,  # state ... chain
     "bool", "i64[]", "i32[]", "u8[]", "i64[]",  # recording, start, worker, wait, entered
+    loading=1_000, making=100_000, few=40,
 )  # fmt: skip
-
-
-def _choose(count: int) -> Callable[..., int]:
-    """`play` itself or its machine code, whichever is done sooner with `count` more rows."""
-    global _played_plainly
-    tasks = _played_plainly + count
-    if count >= 500 and tasks > WORTH_LOADING:
-        found = compiled() if tasks > WORTH_MAKING else from_cache()
-        if found is not None:
-            return found
-    _played_plainly = tasks
-    return plain
-
-
-def plain(row: int, count: int, kernel: Any, cycles: Any, assigned: Any, *rest: Any) -> int:
-    """`play` on lists, which plain Python reads and writes several times faster than arrays."""
-    lists = [value.tolist() if isinstance(value, np.ndarray) else value for value in rest]
-    row = play(row, count, kernel.tolist(), cycles.tolist(), assigned.tolist(), *lists)
-    for value, written in zip(rest, lists, strict=True):
-        if isinstance(value, np.ndarray):
-            value[:] = written
-    return row
-
-
-@functools.cache
-def compiled() -> Callable[..., int]:
-    """`play` as machine code."""
-    return python_loops.compiled(play, _TYPES)
-
-
-@functools.cache
-def from_cache() -> Callable[..., int] | None:
-    """`play` as machine code if this machine has made it before; asked once per process."""
-    return python_loops.from_cache(play, _TYPES)

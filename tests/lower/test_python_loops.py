@@ -91,10 +91,11 @@ def test_later_processes_load_it(fresh: Path) -> None:
         import numpy as np
         from pto_wsp.sim import inorder
 
-        inorder._played_plainly = inorder.WORTH_MAKING
+        inorder.PLAY.making = 0
         engine = inorder.InOrderEngine(workers=3, window=2)
         engine.play(np.zeros(600, np.int32), np.full(600, 10))
-        print(engine.counters().total_cycles, inorder.compiled().code.origin, "llvmlite.binding" in sys.modules)
+        origin = inorder.PLAY.machine_code().code.origin
+        print(engine.counters().total_cycles, origin, "llvmlite.binding" in sys.modules)
     """)
     seen = [subprocess.check_output([sys.executable, "-c", code], text=True).split() for _ in range(2)]
     assert seen == [["3000", "compiled", "True"], ["3000", "disk", "False"]]

@@ -14,6 +14,7 @@ from pto_wsp.csp import Channel, connect, consume, process, receive, replicate, 
 from pto_wsp.errors import Deadlock, ExecutionError
 from pto_wsp.sim import channels
 from pto_wsp.sim.inorder import Wait
+from pto_wsp.sim.loops import Loop
 from pto_wsp.trace.channels import LATENCY
 from tests.sim.pipelines import WIDEST, Net, Written, ends, play
 
@@ -25,9 +26,8 @@ def performed(way):
     """Plain Python, machine code, or a change from one to the other in the middle."""
     loading, making = WAYS[way]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(channels, "WORTH_LOADING", loading or 1)
-        patch.setattr(channels, "WORTH_MAKING", making)
-        patch.setattr(channels, "_performed_plainly", 1 if loading == 0 else 0)
+        limited = Loop(channels.perform, *channels.PERFORM.types, loading=loading or 1, making=making)
+        patch.setattr(channels, "PERFORM", limited)
         yield
 
 

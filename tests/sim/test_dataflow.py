@@ -284,7 +284,7 @@ def checked(count: int, final: bool, *rest: Any) -> int:
     return outcome
 
 
-RUNS = {"arrays": lambda: dataflow.play, "lists": lambda: dataflow.plain, "compiled": dataflow.compiled,
+RUNS = {"arrays": lambda: dataflow.play, "lists": lambda: dataflow.PLAY.plain, "compiled": dataflow.PLAY.compiled,
         "checked": lambda: checked}  # fmt: skip
 MANY = (
     schedule(1),
@@ -302,7 +302,7 @@ MANY = (
 @pytest.mark.parametrize("run", RUNS)
 def test_plain_and_compiled_agree(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     play = RUNS[run]()
-    monkeypatch.setattr(dataflow, "_choose", lambda count: play)
+    monkeypatch.setattr(dataflow.PLAY, "choose", lambda count: play)
     random = np.random.default_rng(7)
 
     def tree(depth: int) -> Tree:

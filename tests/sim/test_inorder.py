@@ -165,10 +165,10 @@ def test_invariants(tree: Tree, workers: int, window: int, keyed: bool) -> None:
             assert window > 0
 
 
-@pytest.mark.parametrize("play", [inorder.plain, inorder.compiled], ids=["plain", "compiled"])
-def test_plain_and_compiled_agree(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = play() if play is inorder.compiled else play
-    monkeypatch.setattr(inorder, "_choose", lambda count: run)
+@pytest.mark.parametrize("way", ["plain", "compiled"])
+def test_plain_and_compiled_agree(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = inorder.PLAY.plain if way == "plain" else inorder.PLAY.compiled()
+    monkeypatch.setattr(inorder.PLAY, "choose", lambda count: run)
     random = np.random.default_rng(7)
 
     def tree(depth: int) -> Tree:
