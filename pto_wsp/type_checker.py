@@ -18,7 +18,6 @@ A call is checked in steps; a wrong number of arguments ends it:
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -275,6 +274,8 @@ def _arity_errors(
 def _name_errors(name: str, params: tuple[_Param, ...], given: dict[str, Any]) -> Findings:
     """The number fits, so a required parameter is missing, an unknown one is given, or one is misspelt: that is one
     finding, a missing argument."""
+    import difflib
+
     names = [p.name for p in params]
     missing = [p.name for p in params if p.required and p.name not in given]
     for key in given:

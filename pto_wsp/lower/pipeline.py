@@ -19,7 +19,6 @@ from typing import Any
 from pto_wsp.lower import simplify
 from pto_wsp.trace.extents import Source, extents_of
 from pto_wsp.trace.graph import KernelGraph, check
-from pto_wsp.trace.text import print_graph
 
 Step = Callable[[KernelGraph], KernelGraph]
 Observer = Callable[[str, KernelGraph], None]
@@ -79,6 +78,8 @@ class CompiledKernel:
     @cached_property
     def key(self) -> str:
         """Text that determines the machine code, together with the target."""
+        from pto_wsp.trace.text import print_graph
+
         return f"pto_wsp kernel {VERSION} {self.symbol}\n{print_graph(self.graph, comments=False)}"
 
     @cached_property

@@ -6,7 +6,6 @@ of it. Start reading at `Timeline`.
 
 from __future__ import annotations
 
-import json
 import os
 import string
 from collections.abc import Iterator, Mapping
@@ -284,6 +283,8 @@ class Timeline:
 
         path = Path(path)
         if path.suffix == ".json":
+            import json
+
             path.write_text(json.dumps(self.to_chrome_trace()))
         elif path.suffix == ".txt":
             path.write_text(self.text() + "\n")

@@ -6,7 +6,6 @@ that is being traced, with the user's line. Under `kernel.interpret(...)` each v
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -456,6 +455,8 @@ class Namespace(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        import difflib
+
         close = difflib.get_close_matches(name, self.__all__, 1)
         here = self.__name__
         hint = f"Did you mean {here}.{close[0]}?" if close else f"help({here}) lists them."
