@@ -57,6 +57,8 @@ def _count(value: Any, what: str, least: int) -> int:
         raise PolicyError(f"{what} is a whole number; got {value!r}")
     if value < least:
         raise PolicyError(f"{what} is {least} or more; got {value}")
+    if value >= 1 << 63:
+        raise PolicyError(f"{what} is less than 2^63; got {value:,}")
     return int(value)
 
 

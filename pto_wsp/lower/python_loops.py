@@ -25,16 +25,19 @@ from pto_wsp.lower import jit
 __all__ = ["compiled", "from_cache"]
 
 
-def compiled(function: Callable[..., int], types: Sequence[str]) -> Callable[..., int]:
+def compiled(function: Callable[..., int], types: Sequence[str], report: int = 0) -> Callable[..., int]:
     """`function` as machine code.
 
     types   of its arguments: "i64", "bool", or an array such as "i64[]", "i32[]", "u8[]": C-contiguous, one dimension.
-            Arrays that are written to share no memory with others. Indices are not checked
+            Arrays that are written to share no memory with others. Indices are not checked, unless:
+    report  address of `void(line, a, b)`, which must not return: it is told the line of an index a outside its array
+            of b elements, below 0 too, and of a division a / b without a result. For tests
     With NUMBA_DISABLE_JIT=1 it is the function itself, to be stepped through.
     """
     if _disabled():
         return function
-    return _callable(jit.load(_identity(function, types), lambda: llvm_text(function, types), level=1), types)
+    code = jit.load(_identity(function, types, report), lambda: llvm_text(function, types, report), level=1)
+    return _callable(code, types)
 
 
 def from_cache(function: Callable[..., int], types: Sequence[str]) -> Callable[..., int] | None:
@@ -82,14 +85,14 @@ def _words(argument: Any, name: str) -> tuple[int, ...]:
     return argument.ctypes.data, argument.size
 
 
-def _identity(function: Callable[..., int], types: Sequence[str]) -> str:
+def _identity(function: Callable[..., int], types: Sequence[str], report: int = 0) -> str:
     """Text that determines the machine code: what Python compiled each function to, and the constants it names."""
     texts = []
     for part in _with_helpers(function):
         code, known = part.__code__, part.__globals__
         constants = [(name, known[name]) for name in code.co_names if isinstance(known.get(name), int)]
         texts.append(f"{code.co_code.hex()} {code.co_consts} {code.co_names} {code.co_varnames} {constants}\n")
-    return f"{''.join(texts)}{list(types)}"
+    return f"{''.join(texts)}{list(types)}{report or ''}"
 
 
 def _with_helpers(function: Callable[..., int]) -> list[Any]:
@@ -109,12 +112,12 @@ def _called(function: Any) -> dict[str, Any]:
 # ---- LLVM text
 
 
-def llvm_text(function: Callable[..., int], types: Sequence[str]) -> str:
+def llvm_text(function: Callable[..., int], types: Sequence[str], report: int = 0) -> str:
     """A module whose `entry(ptr words)` calls the function; the words are its arguments, an array is two of them."""
     made: dict[tuple[Any, ...], str] = {}
     texts: list[str] = []
     kinds = tuple("i64" if name == "bool" else name for name in types)
-    name = _function(function, kinds, made, texts)
+    name = _function(function, kinds, made, texts, report)
     lines, passed, at = ["define i64 @entry(ptr %words) {"], [], 0
     for kind in kinds:
         for part in range(2 if kind.endswith("[]") else 1):
@@ -130,12 +133,14 @@ def llvm_text(function: Callable[..., int], types: Sequence[str]) -> str:
     return "\n".join([*texts, *lines])
 
 
-def _function(function: Any, kinds: tuple[str, ...], made: dict[tuple[Any, ...], str], texts: list[str]) -> str:
+def _function(
+    function: Any, kinds: tuple[str, ...], made: dict[tuple[Any, ...], str], texts: list[str], report: int
+) -> str:
     """Emit a function for arguments of these kinds, unless that has been done; its name."""
     key = (function, kinds)
     if key not in made:
         made[key] = f"{function.__name__}.{len(made)}"
-        texts.append(_Function(function, kinds, made, texts).text(made[key]))
+        texts.append(_Function(function, kinds, made, texts, report).text(made[key]))
     return made[key]
 
 
@@ -158,8 +163,10 @@ _COMPARE = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "slt", ast.LtE: "sle", ast.Gt
 class _Function:
     """One function. Each variable has a place on the stack, which LLVM turns into registers."""
 
-    def __init__(self, function: Any, kinds: tuple[str, ...], made: dict[tuple[Any, ...], str], texts: list[str]):
-        self.function, self.made, self.texts = function, made, texts
+    def __init__(
+        self, function: Any, kinds: tuple[str, ...], made: dict[tuple[Any, ...], str], texts: list[str], report: int
+    ) -> None:
+        self.function, self.made, self.texts, self.report = function, made, texts, report
         source = textwrap.dedent(inspect.getsource(function))
         tree: Any = ast.parse(source).body[0]
         self.body: list[Any] = tree.body
@@ -371,7 +378,19 @@ class _Function:
         if array is None:
             raise self.error(node, "this index or target")
         index = self.expression(node.slice)
+        if self.report:
+            self.insist(node, self.value(f"icmp ult i64 {index}, {array.length}"), index, array.length)
         return self.value(f"getelementptr {array.element}, ptr {array.pointer}, i64 {index}"), array.element
+
+    def insist(self, node: Any, holds: str, a: str, b: str) -> None:
+        """Report the line with two values unless a condition holds."""
+        good, bad = self.label(), self.label()
+        self.put(f"br i1 {holds}, label %{good}, label %{bad}")
+        self.lines.append(f"{bad}:")
+        line = self.first_line + node.lineno - 1
+        self.put(f"call void inttoptr (i64 {self.report} to ptr)(i64 {line}, i64 {a}, i64 {b})")
+        self.put("unreachable")
+        self.lines.append(f"{good}:")
 
     def read(self, place: str, element: str) -> str:
         found = self.value(f"load {element}, ptr {place}")
@@ -399,6 +418,11 @@ class _Function:
             return self.value(f"{_BINARY[type(op)]} i64 {left}, {right}")
         if not isinstance(op, (ast.FloorDiv, ast.Mod)):
             raise self.error(node, type(op).__name__)
+        if self.report:
+            least = self.value(f"icmp eq i64 {left}, {-(1 << 63)}")
+            beyond = self.value(f"and i1 {least}, {self.value(f'icmp eq i64 {right}, -1')}")
+            wrong = self.value(f"or i1 {beyond}, {self.value(f'icmp eq i64 {right}, 0')}")
+            self.insist(node, self.value(f"xor i1 {wrong}, true"), left, right)
         remainder = self.value(f"srem i64 {left}, {right}")
         signs = self.value(f"xor i64 {remainder}, {right}")
         other = self.value(f"icmp slt i64 {signs}, 0")
@@ -452,5 +476,5 @@ class _Function:
             else:
                 passed += [f"ptr {array.pointer}", f"i64 {array.length}"]
                 kinds.append(array.kind)
-        callee = _function(function, tuple(kinds), self.made, self.texts)
+        callee = _function(function, tuple(kinds), self.made, self.texts, self.report)
         return self.value(f"call i64 @{callee}({', '.join(passed)})")

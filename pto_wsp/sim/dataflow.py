@@ -86,7 +86,7 @@ from pto_wsp.sim.hazards import (
     release,
     relink,
 )
-from pto_wsp.sim.inorder import CHAIN_LIMIT, Counters, Starts, chain_to
+from pto_wsp.sim.inorder import CHAIN_LIMIT, Counters, Starts, chain_to, work_of
 from pto_wsp.sim.keys import Keys
 from pto_wsp.sim.loops import Loop
 from pto_wsp.sim.queues import (
@@ -605,7 +605,7 @@ class DataflowEngine:
             self._add_pool(name, width)
         if settings.pools == "single":
             self._add_pool("", settings.workers)
-        self._work = 0.0
+        self._work = 0
         self._finished = False
         self._stuck = False
         self._starts: list[Any] = [np.zeros(0, kind) for kind in (np.int64, np.int32, np.uint8, *[np.int64] * 3)]
@@ -648,9 +648,9 @@ class DataflowEngine:
             cycles = self._costs(table)
             if self.recording:
                 table.cycles[rows] = cycles  # whoever records the tasks finds the durations that were played
-        self._work += float(cycles.sum(dtype=np.float64, where=kernel >= 0))
+        self._work += work_of(kernel, cycles)
         waits = (settings.gap + settings.gen_cycles) * (int(self._state[TASKS]) + len(cycles))
-        if self._work + waits >= 2.0**63:  # no later
+        if self._work + waits >= 1 << 63:  # no later
             raise ExecutionError(f"the tasks need {self._work:.3g} cycles in all; the clock counts to 2^63 - 1")
         args = table.args[rows] if self._setup[INFER] else np.zeros((0, 0), np.int64)
         self._setup[WORDS] = args.shape[1]

@@ -430,9 +430,18 @@ class InOrderEngine:
 
     def _check_range(self, kernel: NDArray[np.int32], cycles: NDArray[np.int64]) -> None:
         """No time of the run can exceed the sum of all durations, so that sum must fit."""
-        work = float(self._state[WORK]) + float(cycles.sum(dtype=np.float64, where=kernel >= 0))
-        if work >= 2.0**63:
+        work = int(self._state[WORK]) + work_of(kernel, cycles)
+        if work >= 1 << 63:
             raise ExecutionError(f"the tasks need {work:.3g} cycles in all; the clock counts to 2^63 - 1")
+
+
+def work_of(kernel: NDArray[np.int32], cycles: NDArray[np.int64]) -> int:
+    """The exact sum of the durations of the tasks among some rows, however large."""
+    words, tasks = cycles.view(np.uint64), kernel >= 0
+    if int(words.max(initial=0, where=tasks)) <= ((1 << 63) - 1) // max(len(words), 1):
+        return int(cycles.sum(where=tasks))
+    halves = (words >> np.uint64(32)).sum(where=tasks), (words & np.uint64(0xFFFFFFFF)).sum(where=tasks)
+    return (int(halves[0]) << 32) + int(halves[1])
 
 
 def chain_to(last: int, tasks: int, chain: NDArray[np.int64]) -> NDArray[np.int64]:

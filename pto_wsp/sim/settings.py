@@ -20,7 +20,7 @@ from pto_wsp.sim.machine import A2A3, MACHINES, Machine
 
 __all__ = ["EXEC_UNITS", "MOST_WORKERS", "Settings", "brief", "check_explicit_edges", "settle"]
 
-MOST_WORKERS = 1 << 20
+MOST_WORKERS = MOST_STREAMS = 1 << 20
 EXEC_UNITS = ("cube", "vector")
 """The pools of Pools.by_exec_unit()."""
 
@@ -200,6 +200,8 @@ def settle(schedule: Schedule) -> Settings:
         raise ScheduleError(
             f"{settings.dispatch} over {settings.workers:,} workers; at most {MOST_WORKERS:,} are simulated", "dispatch"
         )
+    if settings.streams > MOST_STREAMS:
+        raise ScheduleError(f"{settings.streams:,} streams; at most {MOST_STREAMS:,} are simulated", "streams")
     return settings
 
 
@@ -268,7 +270,13 @@ def _timed(settings: Settings, timing: TimingPolicy | None, machine: Machine) ->
     if timing.kind == "batched":
         return replace(settings, batch=int(amount))
     if timing.kind == "rate_limit":
-        return replace(settings, gap=math.ceil(machine.clock_hz / 1000 / amount))
+        gap = machine.clock_hz / 1000 / amount
+        if gap >= 2.0**62:
+            raise ScheduleError(
+                f"TimingPolicy.rate_limit({amount:g}) on {machine.name}: {gap:.3g} cycles from one start to the next; "
+                "fewer than 2^62 are possible", "timing"
+            )  # fmt: skip
+        return replace(settings, gap=math.ceil(gap))
     if not settings.streams:
         raise ScheduleError(
             f"TimingPolicy.interleaved({int(amount)}) takes streams in turn, and this schedule has no streams. "

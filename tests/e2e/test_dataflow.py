@@ -379,3 +379,15 @@ def test_every_setting_is_printed() -> None:
     printed = str(settle(schedule))
     for words in ("stream s runs on worker s", "9 bytes, BENCHMARK", "when 2 tasks", "3 in-order", "groups of 2"):
         assert words in printed
+
+
+@pytest.mark.parametrize(
+    "schedule, words",
+    [
+        (Schedule(DispatchPolicy.work_steal(2), streams=2**40), "streams; at most 1,048,576"),
+        (Schedule(timing=TimingPolicy.rate_limit(1e-300)), "cycles from one start to the next"),
+    ],
+)
+def test_amounts_that_no_clock_can_hold(schedule: Schedule, words: str) -> None:
+    with pytest.raises(ScheduleError, match=words):
+        unequal().compile().simulate(schedule=schedule)

@@ -171,3 +171,36 @@ def test_threads_do_not_disturb_each_other(fresh: Path) -> None:
     with ThreadPoolExecutor(6) as pool:
         for stop, found in zip(range(6), pool.map(calls, range(6)), strict=True):
             assert found == [stop] * 3000
+
+
+def quotient(a, b, i, numbers):
+    numbers[i] = a // b
+    return numbers[i] % b
+
+
+@pytest.mark.parametrize("a, b, i", [(7, 2, 3), (7, 2, -1), (7, 2, 4), (7, 0, 0), (-(2**63), -1, 0), (-7, -1, 0)])
+def test_checked_code_reports_what_would_go_wrong(a, b, i):
+    """In a process of its own: the report must not return."""
+    text = f"""
+import ctypes, os
+import numpy as np
+from pto_wsp.lower import python_loops
+from tests.lower.test_python_loops import quotient
+
+def stop(line, a, b):
+    print(line, a, b, flush=True)
+    os._exit(3)
+
+report = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(stop)
+address = ctypes.cast(report, ctypes.c_void_p).value
+code = python_loops.compiled(quotient, ("i64", "i64", "i64", "i64[]"), address)
+print(code({a}, {b}, {i}, np.zeros(4, np.int64)))
+"""
+    ran = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    line = quotient.__code__.co_firstlineno + 1
+    if b == 0 or (a, b) == (-(2**63), -1):
+        assert ran.stdout == f"{line} {a} {b}\n", ran.stderr
+    elif not 0 <= i < 4:
+        assert ran.stdout == f"{line} {i} 4\n", ran.stderr
+    else:
+        assert ran.stdout == f"{a // b % b}\n", ran.stderr

@@ -279,3 +279,15 @@ def test_unclosed_block_is_our_bug() -> None:
     engine.play(np.array([ENTER_PARALLEL], np.int32), np.zeros(1, np.int64))
     with pytest.raises(AssertionError, match="not closed"):
         engine.counters()
+
+
+def test_durations_are_added_up_exactly() -> None:
+    """A sum in floating point would forget the small ones beside a large one."""
+    kernel, cycles = np.zeros(3000, np.int32), np.ones(3000, np.int64)
+    cycles[0] = 2**63 - 3000
+    engine = InOrderEngine()
+    engine.play(kernel, cycles)
+    assert engine.counters().total_cycles == 2**63 - 1
+    cycles[0] += 1
+    with pytest.raises(ExecutionError, match="the clock counts to 2"):
+        InOrderEngine().play(kernel, cycles)
