@@ -36,9 +36,11 @@ __all__ = [
 ]  # fmt: skip
 
 DEFAULT_TASKS = 8192
-"""Tasks that the table on the device holds when the schedule gives no window; the host runs it as often as needed."""
+"""Tasks that the table on the device holds, if the window is not larger; the host runs it as often as needed."""
 MOST_TASKS = 1 << 16
 """A larger window does not make the table longer: fewer tasks than the window are in it."""
+MACHINES = ("a2a3", "Ascend A2/A3")
+"""What the simulated device may be called when it is this one."""
 MOST_ABORT = 1 << 20
 MOST_TARGETS = 1 << 16
 
@@ -224,13 +226,13 @@ class Emission:
 
     @property
     def table_tasks(self) -> int:
-        """Tasks that the table on the device has to hold: with mailboxes it is not emptied for the window's sake."""
+        """Tasks that the table on the device holds: all that a window does, within limits, since it is emptied then."""
         window = None if self.orders.mailboxes else self.orders.window
         if window is None or window.unit != "tasks":
             return DEFAULT_TASKS
         if window.mode is WindowMode.ABORT:  # it has to be known whether there are more
-            return window.size
-        return min(window.size, MOST_TASKS)
+            return window.size + 1
+        return max(DEFAULT_TASKS, min(window.size, MOST_TASKS))
 
     @property
     def reads_results(self) -> bool:
@@ -302,6 +304,9 @@ def _refuse(schedule: Schedule) -> None:
     timing, graph = schedule.timing, schedule.task_graph
     if timing is not None and timing.kind != "immediate":
         raise _no(f"TimingPolicy.{timing.kind}", "timing", "TimingPolicy.immediate")
+    machine = getattr(schedule.machine, "name", schedule.machine)
+    if machine is not None and machine not in MACHINES:
+        raise _no(f"Machine {machine}, which is simulated,", "machine", "'a2a3', or none")
     if graph is None:
         return
     if graph.window.mode is WindowMode.ABORT and graph.window.unit == "tasks" and graph.window.size > MOST_ABORT:
@@ -319,6 +324,8 @@ def _refuse(schedule: Schedule) -> None:
         raise _no(f"StartPolicy.{graph.start.kind}", "start", "StartPolicy.after_orchestration()")
     if graph.trace.kind != "none":
         raise _no(f"TracePolicy.{graph.trace.kind}, which sets simulated durations,", "trace", "TracePolicy.none()")
+    if graph.gen_cycles is not None:
+        raise _no("gen_cycles, which is of the simulated clock,", "task_graph", "none: the device takes its time")
 
 
 def _refuse_with_mailboxes(graph: TaskGraphConfig) -> None:

@@ -629,6 +629,7 @@ extern "C" __global__ __aicpu__ uint32_t expand(void *args) {
     return plan::kBadHeader;
   }
   p->firstTask += p->numTasks;
-  p->numTasks = 0;
+  p->firstRound += p->numRounds;
+  p->numTasks = p->numRounds = 0;
   return Workload(p).Run();
 }""".splitlines()

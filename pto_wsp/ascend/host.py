@@ -63,7 +63,7 @@ def program_h(e: Emission) -> str:
             "namespace program {",
             "",
             f"constexpr char kTitle[] = {c_string(comment(e.title))};",
-            "// Most dimensions of a tensor, most tasks of a round; whether a worker is a",
+            "// Most dimensions of a tensor, rows of the task table; whether a worker is a",
             "// group of one cube and two vector cores.",
             f"constexpr uint32_t kRank = {max(e.rank, 1)};",
             f"constexpr uint32_t kTableTasks = {e.table_tasks};",
@@ -271,7 +271,7 @@ def _schedule(e: Emission) -> Iterable[str]:
     else:
         yield f"- dispatch: {o.dispatch}" + (f", {o.targets} workers in turn" if o.targets > 1 else "")
     if o.window is None:
-        yield f"- window: none; a round has {e.table_tasks} tasks at most"
+        yield f"- window: none; the table holds {e.table_tasks} tasks at a time"
     else:
         where = "are given out and not finished" if o.mailboxes else "are in a round"
         yield f"- window: {o.window.size} {o.window.unit}, {o.window.mode.name}: no more {where}"

@@ -55,7 +55,7 @@ class HostRun:
     kernels  names per kernel call of the workload;  call  which of them
     axes     values in brackets                       target  worker that the dispatch policy chose
     worker   core that ran it
-    round    how often the table had been emptied     level  within the round: those of one may run at the same time
+    round    how often the window had been emptied     level  in the table: those of one may run at the same time
     workers  cores in use                             text   what the host program printed
     """
 
@@ -75,7 +75,7 @@ class HostRun:
 
     @property
     def largest_round(self) -> int:
-        """Most tasks between two times that the table was empty."""
+        """Most tasks between two times that the window was empty."""
         return int(np.bincount(self.round).max()) if len(self) else 0
 
     def task(self, number: int) -> str:

@@ -215,6 +215,7 @@ struct alignas(kLine) Task {  // task generator writes, workers read
   uint32_t call;    // which kernel call of the workload
   uint32_t target;  // chosen by the dispatch policy
   uint32_t level;   // tasks of one level may run at the same time
+  uint32_t round;   // what the window holds at a time: rounds do not overlap
   Operand tile[kOperands];
   int64_t arg[kArgs];  // scalars (a float: its bits), then axis values
 };
@@ -259,7 +260,8 @@ struct alignas(kLine) Plan {
 
   // The task generator writes; 0 in the beginning.
   alignas(kLine) uint64_t firstTask;  // tasks of earlier passes
-  uint32_t numTasks, numLevels;       // of this pass
+  uint32_t firstRound;
+  uint32_t numTasks, numLevels, numRounds;  // of this pass
   uint32_t more;                      // 1: another pass is needed
   uint32_t numLoads;
   uint32_t error;  // an Error; the rest says where

@@ -47,6 +47,7 @@ class Task:
     tiles: tuple[Tile, ...]
     axes: tuple[int, ...]
     scalars: tuple[int, ...]
+    round: int = field(default=0, compare=False)
 
 
 @dataclass
@@ -175,7 +176,7 @@ def _passes(out: str, e: Emission, arrays: Sequence[np.ndarray], workers: int) -
 
 
 def _task(values: list[int], e: Emission, number: int) -> Task:
-    task_id, row, kernel, core, call, target, level, *rest = values
+    task_id, row, kernel, core, call, target, level, round_, *rest = values
     c = e.calls[call]
     assert task_id == number
     assert kernel == c.kernel.number
@@ -188,7 +189,7 @@ def _task(values: list[int], e: Emission, number: int) -> Task:
     words = rest[6 * len(c.tiles) :]
     scalars = len(c.scalars)
     axes = tuple(words[scalars : scalars + len(c.task.axes)])
-    return Task(call, kernel, target, level, tuple(tiles), axes, tuple(words[:scalars]))
+    return Task(call, kernel, target, level, tuple(tiles), axes, tuple(words[:scalars]), round_)
 
 
 def _check_queue(tasks: list[Task], queue: list[int], workers: int) -> None:

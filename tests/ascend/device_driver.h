@@ -101,7 +101,7 @@ int Drive(const char *path) {
     const plan::Task *tasks = reinterpret_cast<const plan::Task *>(p->tasks);
     for (uint32_t r = 0; r < p->numTasks; ++r) {
       const plan::Task &t = tasks[r];
-      std::printf("task %lu %u %u %u %u %u %u", t.id, t.row, t.kernel, t.core, t.call, t.target, t.level);
+      std::printf("task %lu %u %u %u %u %u %u %u", t.id, t.row, t.kernel, t.core, t.call, t.target, t.level, t.round);
       for (uint32_t k = 0; k < OPERANDS[t.call]; ++k) {
         const plan::Operand &o = t.tile[k];
         const plan::Tensor &tensor = p->tensor[TENSORS[t.call][k]];

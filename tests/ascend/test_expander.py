@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -49,6 +50,7 @@ from pto_wsp.ascend import expander, worker
 from pto_wsp.ascend.emission import emission
 from pto_wsp.errors import CompileError, ScheduleError
 from pto_wsp.scalar_expr import slot_bool, slot_i64, slot_u64, symbol_u64
+from pto_wsp.sim.machine import A2A3
 from tests.ascend.device import Expanders, Inputs, Refused, expected
 from tests.ascend.golden_workload import decode
 
@@ -373,6 +375,8 @@ REFUSED = {
     "ReadyPolicy.priority": lambda w: w.task_graph(ready=ReadyPolicy.priority(lambda t: t.params[0])),
     "ReadyPolicy.work_steal": lambda w: w.task_graph(ready=ReadyPolicy.work_steal()),
     "StartPolicy.threshold": lambda w: w.task_graph(start=StartPolicy.threshold(3)),
+    "gen_cycles": lambda w: w.task_graph(gen_cycles=5),
+    "Machine slow": lambda w: w.machine(dataclasses.replace(A2A3, name="slow")),
     "TracePolicy.cycles": lambda w: w.task_graph(trace=TracePolicy.cycles(lambda t: 3)),
 }
 
@@ -384,6 +388,12 @@ def test_directives_that_the_device_cannot_keep(name):
         made(REFUSED[name](task(update, [0], {"x": x, "c": 1})))
     assert "Use" in str(refused.value) or "use" in str(refused.value)
     assert refused.value.primitive
+
+
+def test_the_machine_that_is_this_one():
+    x = Tensor(None, (2, 4), I32)
+    made(task(update, [0], {"x": x, "c": 1}).machine("a2a3"))
+    made(task(update, [0], {"x": x, "c": 1}).machine(A2A3))
 
 
 def test_columns_have_to_lie_next_to_each_other():

@@ -12,24 +12,37 @@ namespace aicpu {
 
 // The order of tasks that are run after the table is full. A task ends at the
 // point level + 1; what waits for it has that level or a later one. 0 is the
-// beginning.
+// beginning. A window cuts the levels into rounds: what does not fit any more
+// has levels after all that there is, and begins when that is done.
 class Levels {
  public:
   static constexpr bool kOrdered = true;
-  explicit Levels(plan::Plan *p) : plan_(p) {}
+  explicit Levels(plan::Plan *p) : plan_(p), round_(p->firstRound) {}
 
-  void Begin() { level_ = ready_; }
+  void Begin() { level_ = std::max(ready_, floor_); }
   void After(uint32_t point) { level_ = std::max(level_, point); }
   // Where the task that has begun will end.
   uint32_t point() const { return level_ + 1; }
   void Place(plan::Task *task) {
     task->level = level_;
+    task->round = round_;
     done_ = std::max(done_, level_ + 1);
     levels_ = std::max(levels_, level_ + 1);
   }
 
-  // Makes room for a task: there is none but in the next pass.
-  bool MakeRoom(uint64_t) { return false; }
+  // Makes room for a task in the window; false when nothing may wait for it.
+  bool MakeRoom(uint64_t weight) {
+    if (plan::kWindow > 0 && used_ + weight > plan::kWindow) {
+      if (plan::kWindowAborts) {
+        return false;
+      }
+      floor_ = levels_;
+      ++round_;
+      used_ = 0;
+    }
+    used_ += weight;
+    return true;
+  }
   // Waits until the point is reached: only the next pass can do that.
   bool Reach(uint32_t) { return false; }
 
@@ -75,11 +88,14 @@ class Levels {
       queue[free[tasks[r].target % workers]++] = r;
     }
     plan_->numLevels = levels_;
+    plan_->numRounds = round_ - plan_->firstRound + 1;
   }
 
  private:
   plan::Plan *plan_;
   uint32_t ready_ = 0, done_ = 0, level_ = 0, levels_ = 0;
+  uint32_t floor_ = 0, round_;  // the first level of this round
+  uint64_t used_ = 0;           // of the window
 };
 
 }  // namespace aicpu

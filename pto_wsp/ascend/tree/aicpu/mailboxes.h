@@ -39,6 +39,7 @@ class Feeder {
   void After(uint32_t point) { Edge(point, task_); }
   uint32_t point() const { return task_ + 1; }
   void Place(plan::Task *task) {
+    task->round = plan_->firstRound;
     nodes_[task_].row = static_cast<int64_t>(task->row);
     nodes_[task_].weight = weight_;
     live_ += weight_;
@@ -108,6 +109,7 @@ class Feeder {
 
   // Waits for all tasks and sends the workers home.
   void Finish(uint32_t) {
+    plan_->numRounds = 1;
     while (busy_ > 0 || waiting_ > 0) {
       if (!Wait()) {
         break;

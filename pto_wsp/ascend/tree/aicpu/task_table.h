@@ -11,11 +11,12 @@
 //   - the task before it in its stream, and the calls named in after=[...].
 //
 // With mailboxes (plan::kMailboxes) tasks are run while others are made: see
-// Feeder. Else the table is filled first: see Levels. The table is bounded.
-// When it is full, or (Levels) a slot is to be loaded from an element that a
-// task in it writes, the pass ends with `more`; the workers empty the table,
-// and the next pass runs through the loops again, skipping the tasks that were
-// run and taking the slots' values from a log.
+// Feeder. Else the table is filled first: see Levels, which keeps the window
+// too. The table is bounded, whatever the number of tasks. When it is full, or
+// (Levels) a slot is to be loaded from an element that a task in it writes, the
+// pass ends with `more`; the workers empty the table, and the next pass runs
+// through the loops again, skipping the tasks that were run and taking the
+// slots' values from a log.
 #ifndef PTO_WSP_TASK_TABLE_H_
 #define PTO_WSP_TASK_TABLE_H_
 
@@ -52,13 +53,7 @@ class TaskTable {
         tasks_(reinterpret_cast<plan::Task *>(p->tasks)),
         hazards_(*p),
         order_(p),
-        skipped_(p->firstTask),
-        most_(p->maxTasks) {
-    if (!plan::kMailboxes && plan::kWindowUnit == plan::kTasks &&
-        plan::kWindow > 0) {
-      most_ = std::min<uint64_t>(most_, plan::kWindow);
-    }
-  }
+        skipped_(p->firstTask) {}
 
   uint64_t symbol(uint32_t number) const { return plan_->symbol[number]; }
   // Trip count of a loop whose size the host sets.
@@ -75,8 +70,8 @@ class TaskTable {
     if (number_ < skipped_) {
       return false;
     }
-    if (rows_ == most_) {
-      return Full();
+    if (rows_ == plan_->maxTasks) {
+      return Stop();
     }
     call_ = call;
     task_ = &tasks_[rows_];
@@ -304,21 +299,11 @@ class TaskTable {
            static_cast<int64_t>(plan::kWindow));
       return Stop(false);
     }
-    if (plan::kMailboxes) {
-      return order_.MakeRoom(weight) || Stop(false);
+    if (order_.MakeRoom(weight)) {
+      return true;
     }
-    if (plan::kWindow > 0 && used_ + weight > plan::kWindow) {
-      return Full();
-    }
-    used_ += weight;
-    return true;
-  }
-  // The window holds no more tasks.
-  bool Full() {
-    if (plan::kWindowAborts) {
-      Fail(plan::kWindowFull, 0, 0, rows_, static_cast<int64_t>(plan::kWindow));
-    }
-    return Stop(!plan::kWindowAborts);
+    Fail(plan::kWindowFull, 0, 0, rows_, static_cast<int64_t>(plan::kWindow));
+    return Stop(false);
   }
 
   // Ends the pass; `more`: there is another one.
@@ -378,8 +363,7 @@ class TaskTable {
   Access access_[plan::kOperands];
   uint32_t operands_ = 0, args_ = 0, call_ = 0;
   uint32_t rows_ = 0, loads_ = 0;
-  uint64_t most_;  // rows of this pass
-  uint64_t weight_ = 0, used_ = 0;                // of the window
+  uint64_t weight_ = 0;  // of the task in the window
   std::vector<uint32_t> after_;
   uint32_t point_ = 0;
   bool stopped_ = false, more_ = false;

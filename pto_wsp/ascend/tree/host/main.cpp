@@ -1,8 +1,8 @@
 // Runs the program on one NPU: arrays from files, task generator, workers,
 // results to files. What is special to this program is in program.h and plan.h.
 //
-// The task generator fills a table with as many tasks as it has room for; the
-// workers run them; that is one round. Rounds follow until no task is left.
+// The task generator fills a table with as many tasks as it has room for, and
+// the workers run them, until no task is left.
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
@@ -196,7 +196,7 @@ class Job {
     host_.loads = Room(&loads_, sizeof(uint64_t) * host_.maxLoads);
     loads_.Put(log.data(), host_.numLoads * sizeof(uint64_t));
     host_.error = plan::kOk;
-    host_.numTasks = 0;  // the round begins again
+    host_.numTasks = host_.numRounds = 0;  // the pass begins again
     device_.Put(&host_, sizeof(host_));
   }
 
@@ -211,9 +211,9 @@ class Job {
   Arrays arrays_;
 };
 
-// One round: the task generator on one stream, the workers on another one.
+// One pass: the task generator on one stream, the workers on another one.
 // Returns what the generator has to say.
-const plan::Plan& RunRound(Job* job, uint32_t workers, Stream* control,
+const plan::Plan& RunPass(Job* job, uint32_t workers, Stream* control,
                            Stream* compute, Event* event) {
   for (;;) {
     if (plan::kMailboxes) {  // the workers wait for the task generator
@@ -256,9 +256,9 @@ void Run(const Options& options) {
   Report report(options.report, workers);
   bool more = true;
   while (more) {
-    const plan::Plan& p = RunRound(&job, workers, &control, &compute, &event);
+    const plan::Plan& p = RunPass(&job, workers, &control, &compute, &event);
     more = p.more != 0;
-    report.Add(job.Tasks(), job.Records(), p.numLevels);
+    report.Add(p, job.Tasks(), job.Records());
   }
   job.arrays().Write(options);
   report.Print();

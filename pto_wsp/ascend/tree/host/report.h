@@ -96,9 +96,9 @@ class Report {
     file_ << "task,round,level,call,target,worker,begin,end,axes\n";
   }
 
-  // One round. Throws when a task did not run.
-  void Add(const std::vector<plan::Task>& tasks,
-           const std::vector<plan::Record>& records, uint32_t levels) {
+  // One pass. Throws when a task did not run.
+  void Add(const plan::Plan& p, const std::vector<plan::Task>& tasks,
+           const std::vector<plan::Record>& records) {
     for (size_t k = 0; k < tasks.size(); ++k) {
       if (records[k].runs != 1) {
         throw std::runtime_error("task " + std::to_string(tasks[k].id) + ", " +
@@ -113,8 +113,8 @@ class Report {
       AddLine(tasks[k], records[k]);
     }
     tasks_ += tasks.size();
-    levels_ += levels;
-    rounds_ += 1;
+    levels_ += p.numLevels;
+    rounds_ += p.numRounds;
   }
 
   void Print() {
@@ -143,7 +143,7 @@ class Report {
       return;
     }
     const program::Call& call = program::kCalls[task.call];
-    file_ << task.id << ',' << rounds_ << ',' << task.level << ',' << task.call
+    file_ << task.id << ',' << task.round << ',' << task.level << ',' << task.call
           << ',' << task.target << ',' << record.worker << ',' << record.begin
           << ',' << record.end << ',';
     for (uint32_t a = 0; a < call.axes; ++a) {
