@@ -1,7 +1,7 @@
 """What an emitted kernel is made of before it is text: buffers on chip, and steps that read and write them in order.
 
 Rules append steps (`vector.py`, `cube.py`); placement gives every buffer an address (`placement.py`); sync says which
-barriers and events the order of steps needs (`sync.py`); `aicore.py` writes it all down.
+barriers and events the order of steps needs (`sync.py`); `vector_kernel.py` writes it all down.
 """
 
 from __future__ import annotations

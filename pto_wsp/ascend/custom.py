@@ -23,8 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pto_wsp.ascend import aicore
+from pto_wsp.ascend.lines import WIDTH, signature
 from pto_wsp.ascend.names import Names, comment, place_of
+from pto_wsp.ascend.source import GM_TILE, KERNEL_TYPES, KernelSource, entry_of, params_of
 from pto_wsp.errors import CompileError
 from pto_wsp.trace.custom import CustomBody
 from pto_wsp.trace.graph import KernelGraph
@@ -64,7 +65,7 @@ struct CSPTContext {
 """
 
 
-def emit(graph: KernelGraph, name: str, apart: Collection[str] = ()) -> aicore.KernelSource:
+def emit(graph: KernelGraph, name: str, apart: Collection[str] = ()) -> KernelSource:
     """The source of a custom kernel, called like every other.
 
     raises  CompileError for a kernel without C++, for constants that C++ has no literal of, and for a translation unit
@@ -77,13 +78,13 @@ def emit(graph: KernelGraph, name: str, apart: Collection[str] = ()) -> aicore.K
             f"kernel {graph.name} has a body for the CPU only. For the NPU give it C++ as well: @kernel(cpp_src=...,"
             " cpu=...)."
         ).at(body.line)
-    params = {key: replace(p, apart=p.name in apart) for key, p in aicore.params_of(graph).items()}
+    params = {key: replace(p, apart=p.name in apart) for key, p in params_of(graph).items()}
     called = _names(graph, body, body.form == "unit" or _is_old_form(body))
     header = _header(graph, body, name, params, called)
-    core = aicore.KERNEL_TYPES[body.core]
+    core = KERNEL_TYPES[body.core]
     entry = f"{name}_task" if body.form == "unit" else name  # a unit may have taken the kernel's name
-    text = aicore.entry_of(entry, params, core, body.workspace_bytes > 0).replace(f"pto_{entry}::", f"pto_{name}::")
-    return aicore.KernelSource(
+    text = entry_of(entry, params, core, body.workspace_bytes > 0).replace(f"pto_{entry}::", f"pto_{name}::")
+    return KernelSource(
         name, header, f"{header}\n{text}", entry, tuple(params.values()), body.core, core, body.workspace_bytes,
         "custom kernel: its buffers are placed by the user's code", files=_files(body),
     )  # fmt: skip
@@ -119,7 +120,7 @@ def _header(graph: KernelGraph, body: CustomBody, name: str, params: dict[int, A
     includes = [f"#include {i}" if i.startswith("<") else f'#include "{i}"' for i in body.includes]
     inside = _unit(graph, body, name, params, called) if unit else _body(body, name, params, called, old)
     parts = [*lines, f"#ifndef {guard}", f"#define {guard}", "", '#include "kernel_operator.h"', *includes, "",
-             aicore.GM_TILE, *([TASK] if unit or old else []), *inside, "", f"#endif  // {guard}"]
+             GM_TILE, *([TASK] if unit or old else []), *inside, "", f"#endif  // {guard}"]
     return "\n".join(parts) + "\n"
 
 
@@ -149,7 +150,7 @@ def _body(body: CustomBody, name: str, params: dict[int, Any], called: dict[int,
     head = [f"namespace pto_{name} {{", "", "using namespace AscendC;", ""]
     if not old:
         code = _code(body)
-        run = aicore.signature("__aicore__ inline void Run(", _parameters(body, params, called, code), ") {")
+        run = signature("__aicore__ inline void Run(", _parameters(body, params, called, code), ") {")
         return [*head, run, *_constants(body), *_verbatim(body), "}", "", f"}}  // namespace pto_{name}"]
     _refuse_axes(body)
     inner = ["__aicore__ inline uint64_t Body([[maybe_unused]] const KernelTaskDesc *task,",
@@ -191,15 +192,15 @@ def _run(body: CustomBody, params: dict[int, Any], called: dict[int, str], call:
     lines += [f"  const KernelTaskDesc task = {{args, {count}, {2 * ids}, tensors, strides, {ids}, 0, 0}};",
               "  CSPTContext cspt = {pipe};", f"  {call};"]
     parameters = _parameters(body, params, called, "\n".join(lines))
-    return [aicore.signature("__aicore__ inline void Run(", parameters, ") {"), *lines, "}"]
+    return [signature("__aicore__ inline void Run(", parameters, ") {"), *lines, "}"]
 
 
 def _listed(what: str, values: list[str]) -> list[str]:
     """An array and its values, on as many lines as they need."""
     line = f"  {what} = {{{', '.join(values)}}};"
-    if len(line) <= aicore.WIDTH:
+    if len(line) <= WIDTH:
         return [line]
-    rows = textwrap.wrap(", ".join(values) + "};", aicore.WIDTH - 6, break_long_words=False, break_on_hyphens=False)
+    rows = textwrap.wrap(", ".join(values) + "};", WIDTH - 6, break_long_words=False, break_on_hyphens=False)
     return [f"  {what} = {{", *(f"      {row}" for row in rows)]
 
 

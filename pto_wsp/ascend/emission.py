@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pto_wsp.ascend import ptoisa
-from pto_wsp.ascend.aicore import KernelSource
 from pto_wsp.ascend.names import Names, identifier, source_of
+from pto_wsp.ascend.source import KernelSource
 from pto_wsp.errors import CompileError, PtoError, ScheduleError, SourceLine
 from pto_wsp.scalar_expr import Expr, LoopVar, trace_task_fn
 from pto_wsp.schedule import DepsMode, Schedule, TaskGraphConfig, TaskWindow, WindowMode

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from pto_wsp.ascend.aicore import wrapped
 from pto_wsp.ascend.emission import Emission, EmittedCall, Orders
 from pto_wsp.ascend.expressions import Scope, Text, Variable, integer, write
+from pto_wsp.ascend.lines import wrapped
 from pto_wsp.ascend.names import Names, comment, place_of, source_of
 from pto_wsp.ascend.plan import constant_array
 from pto_wsp.errors import CompileError

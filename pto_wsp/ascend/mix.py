@@ -2,8 +2,8 @@
 
 Phases alternate: vector work that some product needs, products, vector work on their results, and so on. L0C has no way
 to UB on 2201, so what crosses from one phase to another lies in a GM workspace; each boundary is one cross-core flag.
-Vector phases are kernel graphs of their own, and `aicore.VectorKernel` writes them like any other. Start reading at
-`cut`.
+Vector phases are kernel graphs of their own, and `VectorKernel` (vector_kernel.py) writes them like any other. Start
+reading at `cut`.
 """
 
 from __future__ import annotations

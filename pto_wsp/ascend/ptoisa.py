@@ -17,10 +17,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pto_wsp.ascend import aicore
+from pto_wsp.ascend.aicore import emit_kernel
 from pto_wsp.ascend.body import C_TYPES, Scalar, Shape, ceil_to
+from pto_wsp.ascend.lines import signature, wrapped
 from pto_wsp.ascend.names import Names, comment, place_of, source_of
 from pto_wsp.ascend.placement import UB_BYTES
+from pto_wsp.ascend.source import GM_TILE, HELPERS, KERNEL_TYPES, Extent, KernelSource, SourceParam, entry_of, params_of
 from pto_wsp.ascend.vector import CASTS, SCALAR_COMPARE, Writer, literal, refuse
 from pto_wsp.errors import CompileError
 from pto_wsp.trace.graph import KernelGraph, Node, check
@@ -51,12 +53,12 @@ def source(kernel: Any, graph: KernelGraph, name: str, apart: Collection[str] = 
         raise CompileError(f"ptoisa is one of {', '.join(map(repr, FORMS))}; got {form!r}.")
     if form == "pto" and isinstance(kernel, IsaKernel):
         return emit(graph, name, apart, kernel.options.get("cpp_includes", ()))
-    return aicore.emit_kernel(graph, name, apart)
+    return emit_kernel(graph, name, apart)
 
 
 def emit(
     graph: KernelGraph, name: str | None = None, apart: Collection[str] = (), includes: Sequence[str] = ()
-) -> aicore.KernelSource:
+) -> KernelSource:
     """The PTO-ISA source of a kernel.
 
     name       identifier to use when the user's is not unique in the program
@@ -68,7 +70,7 @@ def emit(
     if graph.custom is not None:
         raise CompileError(f"kernel {graph.name} is C++ of the user's already.").at(graph.custom.line)
     name = Names().new(name or graph.name)
-    params = {key: replace(p, apart=p.name in apart) for key, p in aicore.params_of(graph).items()}
+    params = {key: replace(p, apart=p.name in apart) for key, p in params_of(graph).items()}
     for p in params.values():
         if p.apart and p.cols != 1:
             raise CompileError(
@@ -80,9 +82,9 @@ def emit(
         emitter.node(node)
     table = emitter.place()
     header = _header(name, graph, params, emitter, table, includes)
-    core = aicore.KERNEL_TYPES["AIV"]
-    text = f"{header}\n{aicore.entry_of(name, params, core, False)}"
-    return aicore.KernelSource(name, header, text, name, tuple(params.values()), "AIV", core, 0, table)
+    core = KERNEL_TYPES["AIV"]
+    text = f"{header}\n{entry_of(name, params, core, False)}"
+    return KernelSource(name, header, text, name, tuple(params.values()), "AIV", core, 0, table)
 
 
 # ---- instructions --------------------------------------------------------------------------------------------------
@@ -139,9 +141,9 @@ class _Instruction:
 class _Emitter:
     """The instructions of a kernel, growing node by node."""
 
-    def __init__(self, graph: KernelGraph, params: dict[int, aicore.SourceParam]) -> None:
+    def __init__(self, graph: KernelGraph, params: dict[int, SourceParam]) -> None:
         self.graph, self.params = graph, params
-        self.extent = aicore.Extent(graph, params).text
+        self.extent = Extent(graph, params).text
         self.names = Names()
         for p in params.values():
             self.names.keep(*((p.identifier + "_gm", p.identifier + "_at") if p.is_tile else (p.identifier,)))
@@ -426,7 +428,7 @@ def _flag(code: list[_Instruction], j: int, i: int) -> None:
 
 
 def _header(
-    name: str, graph: KernelGraph, params: dict[int, aicore.SourceParam], emitter: _Emitter, table: str,
+    name: str, graph: KernelGraph, params: dict[int, SourceParam], emitter: _Emitter, table: str,
     includes: Sequence[str],
 ) -> str:  # fmt: skip
     guard = f"PTO_WSP_KERNEL_{name.upper()}_H_"
@@ -438,20 +440,20 @@ def _header(
         lines.append(f"//   {p.identifier}: {kind}")
     lines += ["//", *(f"// {line}".rstrip() for line in table.splitlines())]
     more = [f"#include {i}" if i.startswith("<") else f'#include "{i}"' for i in includes]
-    helpers = [aicore.HELPERS[h] for h in aicore.HELPERS if h in emitter.scalars.helpers]
+    helpers = [HELPERS[h] for h in HELPERS if h in emitter.scalars.helpers]
     arguments = ["[[maybe_unused]] AscendC::TPipe *pipe"]
     arguments += [f"const GmTile &{p.identifier}_gm" for p in params.values() if p.is_tile]
     arguments += [f"[[maybe_unused]] {p.c_type} {p.identifier}" for p in params.values() if not p.is_tile]
     body = [*_declarations(params, emitter), "", *_instructions(emitter.code)]
-    start = aicore.signature("__aicore__ inline void Run(", arguments, ") {")
+    start = signature("__aicore__ inline void Run(", arguments, ") {")
     run = [start, *(f"  {line}".rstrip() for line in body), "}"]
     return "\n".join([*lines, f"#ifndef {guard}", f"#define {guard}", "", '#include "kernel_operator.h"',
-                      "#include <pto/pto-inst.hpp>", *more, "", aicore.GM_TILE, f"namespace pto_{name} {{", "",
+                      "#include <pto/pto-inst.hpp>", *more, "", GM_TILE, f"namespace pto_{name} {{", "",
                       "using namespace pto;", "", *helpers, *run, "", f"}}  // namespace pto_{name}", "",
                       f"#endif  // {guard}"]) + "\n"
 
 
-def _declarations(params: dict[int, aicore.SourceParam], emitter: _Emitter) -> list[str]:
+def _declarations(params: dict[int, SourceParam], emitter: _Emitter) -> list[str]:
     """Scalars, types, views of global memory, tiles and their places."""
     lines = [line for step in (*emitter.scalars.phase.before, *emitter.scalars.phase.body) for line in step.lines]
     lines += ["using GmShape = Shape<1, 1, 1, DYNAMIC, DYNAMIC>;", "using GmStride = Stride<1, 1, 1, DYNAMIC, 1>;"]
@@ -459,7 +461,7 @@ def _declarations(params: dict[int, aicore.SourceParam], emitter: _Emitter) -> l
     for p in params.values():
         if p.is_tile and p.name in used:
             gm = f"{p.identifier}_gm"
-            lines += aicore.wrapped([
+            lines += wrapped([
                 f"GlobalTensor<{p.c_type}, GmShape, GmStride, Layout::ND> {p.identifier}_at("
                 f"(__gm__ {p.c_type} *){gm}.addr, GmShape({gm}.rows, {gm}.cols), GmStride({gm}.rowStride));"
             ])

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pto_wsp.ascend.aicore import SourceParam
 from pto_wsp.ascend.emission import Emission, EmittedKernel
 from pto_wsp.ascend.expander import broken
 from pto_wsp.ascend.names import comment
+from pto_wsp.ascend.source import SourceParam
 
 __all__ = ["worker_asc"]
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pto_wsp.ascend.aicore import KernelSource, emit_kernel
+from pto_wsp.ascend.aicore import emit_kernel
 from pto_wsp.ascend.build import HostProgram, Out, Workspace, build
+from pto_wsp.ascend.source import KernelSource
 from pto_wsp.errors import CompileError
 from pto_wsp.trace.graph import KernelGraph
 from pto_wsp.trace.interpret import interpret

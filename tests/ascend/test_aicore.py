@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pto_wsp.ascend.aicore import WIDTH, emit_kernel
+from pto_wsp.ascend.aicore import emit_kernel
 from pto_wsp.ascend.build import ShimError, build
+from pto_wsp.ascend.lines import WIDTH
 from pto_wsp.ascend.names import comment, identifier
 from pto_wsp.trace.graph import KernelGraph, Node, Param
 from pto_wsp.trace.interpret import interpret

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from pto_wsp.ascend import placement
-from pto_wsp.ascend.aicore import VectorKernel, emit_kernel, params_of
+from pto_wsp.ascend.aicore import emit_kernel
 from pto_wsp.ascend.body import Buffer, Step
 from pto_wsp.ascend.mix import is_cube
+from pto_wsp.ascend.source import params_of
 from pto_wsp.ascend.tidy import tidy
+from pto_wsp.ascend.vector_kernel import VectorKernel
 from pto_wsp.errors import CompileError
 from pto_wsp.trace.graph import KernelGraph
 from pto_wsp.trace.tile import pto
