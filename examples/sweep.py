@@ -18,16 +18,16 @@ from pto_wsp import (
 from pto_wsp.scalar_expr import slot_i64
 
 SEQUENCES, HEADS, D, BLOCK = 64, 8, 64, 64
-F32, I64 = DType.F32, DType.I64
+F32, I32, I64 = DType.F32, DType.I32, DType.I64
 
 
 @kernel
 def block(q: In[Tile[HEADS, D, F32]], k: In[Tile[BLOCK, D, F32]], v: In[Tile[BLOCK, D, F32]],
           high: InOut[Tile[HEADS, 1, F32]], total: InOut[Tile[HEADS, 1, F32]], out: InOut[Tile[HEADS, D, F32]],
-          left: Scalar[I64]):
+          left: Scalar[I32]):
     """One step of the online softmax; only the first `left` positions of a block are there."""
     scores = pto.matmul(q, pto.transpose(k)) * (1 / math.sqrt(D))
-    scores = pto.select(pto.cast(pto.iota_u32(BLOCK), I64) < left, scores, -math.inf)
+    scores = pto.select(pto.cast(pto.iota_u32(BLOCK), I32) < left, scores, -math.inf)
     new_high = pto.maximum(high, pto.rowmax(scores))
     weights, shrink = pto.exp(scores - new_high), pto.exp(high - new_high)
     pto.store(total, total * shrink + pto.rowsum(weights))

@@ -38,6 +38,21 @@ SIZES = {
         "np.geomspace(17, 4000, SEQUENCES)": "np.geomspace(17, 300, SEQUENCES)",
         "rng.integers(1, 2000, SEQUENCES)": "rng.integers(1, 200, SEQUENCES)",
     },
+    "tiered_attention": {
+        "SEQUENCES, HEADS, D, LONGEST, WORKERS = 32, 8, 64, 32768, 16":
+            "SEQUENCES, HEADS, D, LONGEST, WORKERS = 6, 2, 32, 1024, 3",
+        "SMALL, LARGE = 2048, 8192": "SMALL, LARGE = 64, 256",
+        "np.geomspace(300, LONGEST": "np.geomspace(10, LONGEST",
+    },
+    "lightning_indexer": {
+        "QUERIES, PAGES, PAGE, BEST, WORKERS = 16, 512, 64, 32, 24":
+            "QUERIES, PAGES, PAGE, BEST, WORKERS = 2, 128, 16, 32, 3",
+    },
+    "sweep": {
+        "SEQUENCES, HEADS, D, BLOCK = 64, 8, 64, 64": "SEQUENCES, HEADS, D, BLOCK = 5, 2, 32, 64",
+        "np.geomspace(17, 4000, SEQUENCES)": "np.geomspace(17, 300, SEQUENCES)",
+        "    stats = program.stats\n": "    return\n",
+    },
 }  # fmt: skip
 
 

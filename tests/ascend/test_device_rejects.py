@@ -64,7 +64,8 @@ WRONG = {
         "64-byte line",
     ),
     "a table that overflows": (
-        False, [(TABLE, "if (rows_ == plan_->maxTasks) {", "if (rows_ == plan_->maxTasks + 1) {")], "wrote to byte .* of GM allocation"
+        False, [(TABLE, "if (rows_ == plan_->maxTasks) {", "if (rows_ == plan_->maxTasks + 1) {")],
+        "wrote to byte .* of GM allocation",
     ),
     "no bounds": (
         False, [NO_BOUNDS, NO_END, (EXPAND, "{At(1 - h)", "{At(2 - h)")], "GM allocation|reaches|outside"
