@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pto_wsp.errors import ExecutionError, RegionError
 from pto_wsp.scalar_expr import Expr, LoopVar, as_expr
-from pto_wsp.types import RaggedRow, Sparse
+from pto_wsp.types import Ragged, RaggedRow, Sparse, SparseRow
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse
     from pto_wsp.trace.tree import Receive
 
@@ -36,6 +40,10 @@ class _Values:
     def axis(self, name: str, /) -> int | None:
         return next((v for var, v in reversed(list(self._loops.items())) if var.name == name), None)
 
+    def innermost(self, name: str) -> list[LoopVar]:
+        """The loop that axis(name) means, if there is one."""
+        return [var for var in self._loops if var.name == name][-1:]
+
     def symbol(self, name: str, /) -> int:
         return self._symbols.get(name, 0)
 
@@ -52,6 +60,7 @@ def outside(
     number: int,
     loops: Sequence[int],
     shapes: Sequence[tuple[int, ...]],
+    data: Mapping[Any, Sequence[NDArray[np.int64]]],
     symbols: Mapping[str, int],
     slots: Sequence[int],
 ) -> ExecutionError:
@@ -59,6 +68,7 @@ def outside(
 
     loops   value of each loop variable around the call
     shapes  shape of each tensor's array
+    data    the arrays of each ragged or sparse axis, to say which of their entries led there
     """
     env = _Values(call.loops, loops, symbols, slots)
     axes = tuple(_axis_value(a, env) for a in call.task.axes)
@@ -68,7 +78,9 @@ def outside(
         shape = shapes[binding.tensor]
         wrong, extents = _check(binding, shape, env)
         if wrong:
-            message = f"{name}: {binding.param.name} {wrong}; the tensor has shape {shape}."
+            used = [loop for dim in binding.dims for loop in _loops_in(dim.start, env)]
+            because = "".join(_entry(var, env, data) for var in dict.fromkeys(used))
+            message = f"{name}: {binding.param.name} {wrong}; the tensor has shape {shape}{because}."
             numbers = tuple(a for a in axes if isinstance(a, int))
             return RegionError(message, number, call.name, numbers, binding.param.name).at(call.task.line)
         valid += extents
@@ -136,6 +148,34 @@ def _around(loops: Sequence[LoopVar], values: Sequence[int]) -> str:
     """The loops around a node, with their values."""
     named = ", ".join(f"{var.name} = {value}" for var, value in zip(loops, values, strict=False))
     return f" at {named}" if named else ""
+
+
+def _loops_in(at: Any, env: _Values) -> list[LoopVar]:
+    """The loop variables that an index consists of."""
+    if isinstance(at, LoopVar):
+        return [at]
+    if not isinstance(at, Expr):
+        return []
+    if at.kind == "axis_var":
+        return env.innermost(at.a)
+    return [loop for part in (at.a, at.b, at.c) for loop in _loops_in(part, env)]
+
+
+def _entry(var: LoopVar, env: _Values, data: Mapping[Any, Sequence[NDArray[np.int64]]]) -> str:
+    """Which entry of a ragged or sparse axis gave a loop variable its value: what a user has to correct."""
+    axis, value = var.axis, env.loop(var)
+    row = _position(axis.row, env)[0] if isinstance(axis, (RaggedRow, SparseRow)) else None
+    whole = axis.ragged if isinstance(axis, RaggedRow) else axis.sparse if isinstance(axis, SparseRow) else axis
+    if whole not in data:
+        return ""
+    if isinstance(whole, Ragged):
+        (lengths,) = data[whole]
+        row = int(np.searchsorted(np.cumsum(lengths), value, side="right")) if row is None else row
+        return f"; {var.name} = {value} lies in row {row}: entry {row} of the lengths of its axis is {lengths[row]}"
+    pointers, indices = data[whole]
+    first, last = (0, pointers[-1]) if row is None else pointers[row : row + 2]
+    entry = first + int(np.argmax(indices[first:last] == value))
+    return f"; {var.name} = {value} is entry {entry} of the indices of its axis"
 
 
 def _axis_value(value: Any, env: _Values) -> Any:

@@ -191,7 +191,8 @@ class Expansion:
         call = self.calls[number]
         if outcome == NO_CYCLES:
             return diagnose.no_cycles(call, task, loops)
-        return diagnose.outside(call, self.kernels[call.kernel], task, loops, shapes, *known)
+        data = dict(zip(self.axes, going.data, strict=True))
+        return diagnose.outside(call, self.kernels[call.kernel], task, loops, shapes, data, *known)
 
 
 @dataclass(frozen=True, eq=False)

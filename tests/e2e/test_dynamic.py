@@ -181,6 +181,40 @@ def test_sparse_index_outside_the_tensor_is_refused():
     assert not seen.any()
 
 
+def test_a_tile_outside_names_the_entry_that_led_there():
+    seen, SEEN = counters(6)
+    lengths, routes = Ragged(3, [2, 1, 2]), Sparse(3, [0, 2, 3, 5], [1, 4, 0, 2, 5])
+
+    @workload
+    def by_row():
+        for b in P(3):
+            for t in P.seq(lengths[b], name="t"):
+                count[b, t](SEEN[2 * b + t])
+
+    @workload
+    def flat():
+        for t in P(lengths, names=["t"]):
+            count[t](SEEN[axis("t")])
+
+    @workload
+    def routed():
+        for b in P(3):
+            for e in P.sel(routes[b]):
+                count[b, e](SEEN[e + 0 * b])
+
+    for work, whole, data, what in (
+        (by_row, lengths, [2, 1, 3], "t = 2 lies in row 2: entry 2 of the lengths of its axis is 3"),
+        (flat, lengths, [2, 1, 5], "t = 6 lies in row 2: entry 2 of the lengths of its axis is 5"),
+        (routed, routes, Sparse(3, [0, 2, 3, 5], [1, 4, 0, 2, 9]), "e = 9 is entry 4 of the indices of its axis"),
+    ):
+        program = work().compile()
+        program.bind(whole, data)
+        program.execute()
+        with pytest.raises(PtoError, match=what):
+            program.synchronize()
+    assert not seen.any()
+
+
 @pytest.mark.parametrize("place", ["cond", "lambda", "select"])
 def test_d1_dense_dyn_has_its_size_everywhere(place):
     seen, SEEN = counters(4)
