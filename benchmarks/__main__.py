@@ -67,7 +67,9 @@ def regressions(new: Results, old: Results) -> list[str]:
 
 def main() -> None:
     claims = available()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(claims))
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--json", type=Path)
