@@ -57,8 +57,10 @@ class MixKernel:
             if number:
                 mine.append(f"CrossCoreWaitFlag<0x2>({flag - 1});")
             for index, item in enumerate(work):
+                if index:
+                    mine.append("PipeBarrier<PIPE_ALL>();")  # between phases the flags say that all is done
                 if index or (number > 1 and mine):
-                    mine += ["PipeBarrier<PIPE_ALL>();", "pipe->Reset();"]
+                    mine.append("pipe->Reset();")
                 mine += self._product(item) if isinstance(item, mix.Product) else self._vector(item)
             if vector:
                 if flag >= len(FLAGS):

@@ -373,6 +373,7 @@ class VectorKernel:
 
     def _text_of(self) -> Parts:
         w, phase, looped = self.writer, self.writer.phase, self.strip < self.rows and self.strips
+        again = looped and not (self.shared and 2 * self.strip >= self.rows)  # a core has more than one strip
         used = list({id(b): b for s in (*phase.before, *phase.body) for b in (*s.reads, *s.writes)}.values())
         used += [b for _, b in self.loads if b not in used]
         names = self._named(used)
@@ -381,7 +382,7 @@ class VectorKernel:
             phase.body,
             [b for _, b in self.loads if b.kind == "once"],
             [b for _, b in self.loads if b.kind == "in"],
-            looped,
+            again,
         )
         self.helpers |= w.helpers & set(HELPERS)
         out = self._queues(names)

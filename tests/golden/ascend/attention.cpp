@@ -333,7 +333,6 @@ __aicore__ inline void VectorPart1(TPipe *pipe, const GmTile &matmul_gm,
     rowsum_in.EnQue(rowsum);
     rowsum = rowsum_in.DeQue<float>();
     // golden_kernels.py:35: pto.store(out, pto.matmul(pto.cast(weights, F...
-    PipeBarrier<PIPE_V>();
     Brcb(rowsum_blocks, rowsum, (n + 7) / 8, {1, 8});
     rowsum_in.FreeTensor(rowsum);
     PipeBarrier<PIPE_V>();
@@ -363,7 +362,6 @@ __aicore__ inline void Run(TPipe *pipe, const GmTile &q_gm, const GmTile &k_gm,
         pipe, q_gm, k_gm, scores_gm);
     CrossCoreSetFlag<0x2, PIPE_FIX>(0);
     CrossCoreWaitFlag<0x2>(1);
-    PipeBarrier<PIPE_ALL>();
     pipe->Reset();
     // golden_kernels.py:35: pto.store(out, pto.matmul(pto.cast(weights, F...
     MatMul<half, float, float, QuantMode_t::NoQuant, 64, 128, 64, false>(
@@ -377,7 +375,6 @@ __aicore__ inline void Run(TPipe *pipe, const GmTile &q_gm, const GmTile &k_gm,
     VectorPart0(pipe, scores_gm, cast_gm, rowsum_gm, part);
     CrossCoreSetFlag<0x2, PIPE_MTE3>(1);
     CrossCoreWaitFlag<0x2>(2);
-    PipeBarrier<PIPE_ALL>();
     pipe->Reset();
     VectorPart1(pipe, matmul_gm, rowsum_gm, out_gm, part);
     CrossCoreSetFlag<0x2, PIPE_MTE3>(3);
