@@ -5,11 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUICKSTART = EXAMPLES / "quickstart.py"
@@ -56,19 +54,23 @@ def test_in_a_fresh_process(empty_cache):
         assert done.stderr == ""
 
 
-@pytest.mark.parametrize("cache,limit_ms", [("cold", 300), ("warm", 30)])
-def test_compile_time(empty_cache, tmp_path, cache, limit_ms):
-    """The best of up to 25 processes, as other tests share the machine's cores; bytecode is cached, as by default."""
-    probe = QUICKSTART.read_text() + "\nprint('compile', program.stats.compile_time_ms)\n"
+def test_compile_time(empty_cache):
+    """Machine code in the cache saves most of the work. Processor time, the least of some processes, as other tests
+    share the cores; with bytecode, as by default. What a user waits for is in benchmarks/startup.py."""
+    text = QUICKSTART.read_text().replace("program = (", "began = time.process_time()\nprogram = (")
+    probe = text.replace("# Execute\n", "print('compile', time.process_time() - began)\n# Execute\n")
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    env["PYTHONPYCACHEPREFIX"] = str(tmp_path / "bytecode")
-    times = []
-    while len(times) < 25 and not min(times[1:], default=limit_ms) < limit_ms:
-        if cache == "cold":
-            shutil.rmtree(empty_cache, ignore_errors=True)
-        out = subprocess.check_output([sys.executable, "-c", probe], text=True, env=env)
-        times.append(float(re.search(r"compile ([\d.]+)", out)[1]))
-    assert min(times[1:]) < limit_ms, times
+
+    def seconds():
+        out = subprocess.check_output([sys.executable, "-c", "import time\n" + probe], text=True, env=env)
+        return float(re.search(r"compile ([\d.]+)", out)[1])
+
+    cold = [seconds()]
+    shutil.rmtree(empty_cache)
+    cold.append(seconds())
+    warm = [seconds() for _ in range(3)]
+    assert min(cold) < 1.5, cold
+    assert min(warm) < min(cold) / 2, (cold, warm)
 
 
 def test_readme_shows_it_word_for_word():
@@ -76,14 +78,15 @@ def test_readme_shows_it_word_for_word():
     assert QUICKSTART.read_text().strip() in readme
 
 
-def test_second_execution_needs_no_compiler():
+def test_second_execution_needs_no_compiler(monkeypatch):
+    import llvmlite.binding
+
     scope = {}
     exec(QUICKSTART.read_text(), scope)
     program = scope["program"]
-    start = time.perf_counter()
+    monkeypatch.delattr(llvmlite.binding, "parse_assembly")
     for _ in range(20):
         scope["Y_np"][:] = 0
         program.execute()
         program.synchronize()
         check(scope | {"stats": program.stats})
-    assert time.perf_counter() - start < 5
