@@ -840,7 +840,7 @@ def test_threads_do_not_pile_up() -> None:
     before = threading.active_count()
     for _ in range(20):
         run(program)
-    assert threading.active_count() <= before
+    assert threading.active_count() <= before + 1  # the thread of the last run may not be gone yet
 
 
 def test_no_warnings() -> None:

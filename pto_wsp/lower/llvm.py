@@ -919,18 +919,25 @@ class _Writer:
 
     def fill(self, node: Node) -> None:
         """Column accumulators at their neutral element."""
-        rule, buffer = _reduce_rule(node), self.program.buffers[id(node)]
-        with self.loop(I64(0), I64(buffer.cols), 1) as col:
-            pointer = self.build.gep(self.buffer_view(buffer).address, [col], source_etype=IR_TYPES[buffer.dtype])
-            self.one.store(self.one.const(rule.start(buffer.dtype), buffer.dtype), pointer)
+        rule, dtype = _reduce_rule(node), self.program.buffers[id(node)].dtype
+        for k, pointer in self.accumulated(node):
+            k.store(k.const(rule.start(dtype), dtype), pointer)
 
     def finish_columns(self, node: Node) -> None:
-        rule, buffer = _reduce_rule(node), self.program.buffers[id(node)]
+        rule, dtype = _reduce_rule(node), self.program.buffers[id(node)].dtype
         if rule.mean:
             count = self.count_of(node, rule)
-            with self.loop(I64(0), I64(buffer.cols), 1) as col:
-                pointer = self.build.gep(self.buffer_view(buffer).address, [col], source_etype=IR_TYPES[buffer.dtype])
-                self.one.store(self.one.div(self.one.load(pointer, buffer.dtype), count), pointer)
+            for k, pointer in self.accumulated(node):
+                k.store(k.div(k.load(pointer, dtype), k.splat(count.ir, count.dtype)), pointer)
+
+    def accumulated(self, node: Node) -> Iterator[tuple[Algebra, Any]]:
+        """Column accumulators: whole vectors of them in a loop, then single ones."""
+        buffer = self.program.buffers[id(node)]
+        base, whole = self.buffer_view(buffer).address, buffer.cols // LANES * LANES
+        for k, first, end in ((self.wide, 0, whole), (self.one, whole, buffer.cols)):
+            if first < end:
+                with self.loop(I64(first), I64(end), k.lanes) as col:
+                    yield k, self.build.gep(base, [col], source_etype=IR_TYPES[buffer.dtype])
 
     # ---- whole-tile ops --------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import pytest
 
 from pto_wsp import (
     Dense,
+    DenseDyn,
     DispatchPolicy,
     DType,
     In,
@@ -26,9 +27,12 @@ from pto_wsp import (
     kernel,
     parallel_for,
     pto,
+    slot_load_u64,
     task,
     workload,
 )
+from pto_wsp.errors import RegionError
+from pto_wsp.scalar_expr import slot_u64
 from tests.e2e.programs import f32, run, tensor
 
 F32 = DType.F32
@@ -313,3 +317,79 @@ def test_a_million_tasks_in_bounded_memory():
     stats = run(many().dispatch(DispatchPolicy.round_robin(8)))
     assert x[0, 0] == 1_000_000 and stats.task_count == 1_000_000
     assert stats.total_cycles == 125_000 * 3
+
+
+@kernel
+def scale_row(x: In[Tile[1, 16, F32]], out: Out[Tile[1, 16, F32]]):
+    pto.store(out, x * 2.0)
+
+
+def test_repeated_runs_expand_again_only_when_something_has_changed(monkeypatch):
+    """What the first pass has found is used again: same stats, same results, no expansion."""
+    X, OUT = tensor(f32(8, 16)), tensor(f32(8, 16))
+    rows = DenseDyn(4)
+
+    @workload
+    def scaled():
+        for i in P(rows):
+            scale_row[i](x=X[i], out=OUT[i])
+
+    program, expansions = scaled().compile(threads=1), []
+    expand = type(program._expansion).run
+    monkeypatch.setattr(type(program._expansion), "run", lambda *a, **k: (expansions.append(a), expand(*a, **k))[1])
+
+    def check(count, tasks):
+        OUT.data[:] = 0
+        run(program)
+        assert len(expansions) == count and program.stats.task_count == tasks
+        np.testing.assert_array_equal(OUT.data[:tasks], 2 * X.data[:tasks])
+        assert not OUT.data[tasks:].any()
+
+    check(1, 4)
+    cycles = program.stats.total_cycles
+    X.data[:] += 1  # what arrays hold is no matter
+    check(1, 4)
+    assert program.stats.total_cycles == cycles and program.stats.execute_time_ms > 0
+    program.set_axis_sizes({"b": 6})
+    check(2, 6)
+    OUT.data = np.ones((8, 16), np.float32)  # where they lie is
+    check(3, 6)
+    X.data = f32(8, 32)[:, ::2]
+    check(4, 6)
+    check(4, 6)
+    program.set_axis_sizes({"b": 9})
+    for _ in range(2):
+        with pytest.raises(RegionError):
+            run(program)
+    program.set_axis_sizes({"b": 6})
+    check(7, 6)
+
+
+def test_what_a_run_reads_on_its_way_is_read_in_every_run():
+    """Slots that are loaded from tensors, and key functions that ask Python, are asked again."""
+    X, OUT, N = tensor(f32(8, 16)), tensor(f32(8, 16)), tensor(np.array([[3]], np.uint64))
+
+    @workload
+    def chosen():
+        slot_load_u64(0, N)
+        scale_row(x=X[slot_u64(0)], out=OUT[slot_u64(0)])
+
+    program = chosen().compile()
+    for row in (3, 5):
+        N.data[0, 0], OUT.data[:] = row, 0
+        run(program)
+        assert np.flatnonzero(OUT.data.any(axis=1)).tolist() == [row]
+
+    on = {"worker": 0}
+    at = DispatchPolicy.affinity(lambda t: on["worker"] + 0 * int(t.get("i")), 2)
+
+    @workload
+    def spread():
+        for i in P(Dense[4]()):
+            scale_row[i](x=X[i], out=OUT[i])
+
+    program, found = spread().dispatch(at).compile(), []
+    for on["worker"] in (0, 1):
+        run(program)
+        found.append(program.stats.tasks_per_worker)
+    assert sorted(found[0]) == sorted(found[1]) == [0, 4] and found[0] != found[1]
