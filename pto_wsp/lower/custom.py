@@ -99,6 +99,11 @@ def _compile(graph: KernelGraph, function: FunctionType) -> tuple[Any, Any]:
     import numba
 
     assert graph.custom is not None
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # set from the environment
+        raise CompileError(
+            f"numba is switched off (NUMBA_DISABLE_JIT), so it cannot compile the CPU body of kernel {graph.name}."
+            " Unset the variable, or compile with target='numpy', which runs the body as plain Python."
+        ).at(graph.custom.line)
     _refuse_numbers(graph)
 
     def checked(function: FunctionType, options: dict[str, Any]) -> Any:

@@ -1,9 +1,14 @@
-"""Python loops over arrays -> machine code, kept in the same cache on disk as the code of kernels.
+"""A compiler for a small part of Python: loops over arrays -> LLVM text -> machine code. It compiles the simulator's
+engines (in-order, dataflow, channels) and its passes over all tasks (races, causes); sim/loops.py says when.
 
 In: a function of ints and arrays that returns an int and calls only functions of that kind. Out: a function that takes
-the same arguments and releases the GIL. The language is small: 64-bit ints, `if`, `while`, `for ... in range(...)`,
-assignments, calls. That is enough for an engine, and it is compiled in a tenth of the time that a general compiler
-for Python takes. What is not in the language is a SyntaxError that names the line. Start reading at `compiled`.
+the same arguments and releases the GIL. The language: 64-bit ints, `if`, `while`, `for ... in range(...)`, assignments,
+calls. That is enough for an engine, and it is compiled in a tenth of the time that a general compiler for Python takes.
+What is not in the language is a SyntaxError that names the line. Machine code is kept in the cache on disk, beside that
+of kernels, under a key made of the functions' bytecode and constants: nothing to clear after an edit.
+
+One source, two ways to run: with PTO_WSP_PLAIN_ENGINES=1 (NUMBA_DISABLE_JIT=1 does the same) engines stay plain Python,
+for breakpoints and prints; results are the same. Start reading at `compiled`.
 """
 
 from __future__ import annotations
@@ -22,7 +27,10 @@ import numpy as np
 
 from pto_wsp.lower import jit
 
-__all__ = ["compiled", "from_cache"]
+__all__ = ["SWITCHES", "compiled", "from_cache"]
+
+SWITCHES = ("PTO_WSP_PLAIN_ENGINES", "NUMBA_DISABLE_JIT")
+"""Environment variables: any of them, set to anything but 0, keeps engines plain Python."""
 
 
 def compiled(function: Callable[..., int], types: Sequence[str], report: int = 0) -> Callable[..., int]:
@@ -32,7 +40,7 @@ def compiled(function: Callable[..., int], types: Sequence[str], report: int = 0
             Arrays that are written to share no memory with others. Indices are not checked, unless:
     report  address of `void(line, a, b)`, which must not return: it is told the line of an index a outside its array
             of b elements, below 0 too, and of a division a / b without a result. For tests
-    With NUMBA_DISABLE_JIT=1 it is the function itself, to be stepped through.
+    Where machine code is switched off (see above) it is the function itself.
     """
     if _disabled():
         return function
@@ -57,7 +65,7 @@ def _refuse() -> str:
 
 
 def _disabled() -> bool:
-    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+    return any(os.environ.get(name, "0") not in ("", "0") for name in SWITCHES)
 
 
 def _callable(code: jit.Code, types: Sequence[str]) -> Callable[..., int]:

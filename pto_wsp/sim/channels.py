@@ -13,7 +13,7 @@ computes is the same in every run, also where processes share tensors without a 
 
 A channel is closed when all processes that may send to it have ended. In: what the processes of lower/processes.py
 want to do next. Out: the order of their rows, counters, and when each task starts. Start reading at `perform`, which
-is compiled when there is enough to do; with NUMBA_DISABLE_JIT=1 it is plain Python.
+is plain Python over arrays, compiled when there is enough to do (sim/loops.py).
 """
 
 from __future__ import annotations

@@ -79,8 +79,9 @@ def test_a_constant_is_part_of_the_identity(fresh: Path, monkeypatch: pytest.Mon
     assert python_loops.from_cache(weighted, TYPES) is None
 
 
-def test_machine_code_can_be_switched_off(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+@pytest.mark.parametrize("switch", python_loops.SWITCHES)
+def test_machine_code_can_be_switched_off(switch: str, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(switch, "1")
     assert python_loops.compiled(weighted, TYPES) is weighted
     assert python_loops.from_cache(weighted, TYPES) is None
 

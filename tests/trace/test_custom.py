@@ -333,6 +333,18 @@ def test_a_body_that_raises_while_later_tasks_are_unknown():
     np.testing.assert_array_equal(out, x)
 
 
+def test_without_numbas_compiler_the_error_says_which_target_needs_none(monkeypatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    k = kernel(cpu=lambda x, out: None)(_both)
+
+    @workload
+    def w():
+        k(x=tensor(np.zeros((4, 8), np.float32)), out=tensor(np.zeros((4, 8), np.float32)))
+
+    with pytest.raises(CompileError, match="NUMBA_DISABLE_JIT.*target='numpy'"):
+        w().compile()
+
+
 def test_what_numba_refuses_is_shown_at_the_users_line():
     def writes_in(x, out):
         x[0, 0] = 1  # the line
