@@ -31,6 +31,7 @@ from pto_wsp.errors import (
     RaceError,
     ScheduleError,
     TypeCheckError,
+    WindowOverflow,
 )
 from pto_wsp.layout import (
     DistElem,
@@ -80,7 +81,7 @@ from pto_wsp.schedule import (
     WindowMode,
 )
 from pto_wsp.sim.simulation import Simulation, Snapshot
-from pto_wsp.sim.sweep import schedule_grid, sweep
+from pto_wsp.sim.sweep import SweepInterrupted, schedule_grid, sweep
 from pto_wsp.sim.timeline import compare_timelines
 from pto_wsp.trace.author import (
     P,
@@ -188,6 +189,7 @@ __all__ = [
     "Snapshot",
     "Sparse",
     "StartPolicy",
+    "SweepInterrupted",
     "Symbol",
     "Task",
     "TaskGraphConfig",
@@ -209,6 +211,7 @@ __all__ = [
     "TypeErrorKind",
     "Value",
     "WindowMode",
+    "WindowOverflow",
     "Workload",
     "allgather",
     "allreduce",

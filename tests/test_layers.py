@@ -101,6 +101,14 @@ def test_heavy_packages_are_imported_late(path: Path) -> None:
         )
 
 
+def test_numba_compiles_cpu_bodies_only() -> None:
+    users = {
+        module_name(path) for path in MODULES
+        if any(target.split(".")[0] == "numba" for target, _, _ in imports(parsed(path), module_name(path), False))
+    }  # fmt: skip
+    assert users == {"pto_wsp.lower.custom"}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_a_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(parsed(path)), f"{path.relative_to(ROOT)} opens without a docstring"

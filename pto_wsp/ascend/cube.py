@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 from pto_wsp.ascend.body import C_TYPES, ceil_to
 from pto_wsp.ascend.placement import Row
-from pto_wsp.trace.graph import Node
 from pto_wsp.types import DType
 
 L0_BYTES = 64 * 1024  # L0A, L0B each
-L0C_BYTES = 128 * 1024
 EDGE = 16  # rows of a fractal; its columns fill 32 bytes
 INPUTS = (DType.F16, DType.BF16, DType.F32, DType.I8)
 
@@ -68,10 +66,6 @@ def call(a: str, b: str, c: str, blocks: Blocks, dtype: DType, out: DType, trans
     types = f"{C_TYPES[dtype]}, {C_TYPES[acc]}, {C_TYPES[out]}, QuantMode_t::{QUANT[acc, out]}"
     sizes = f"{blocks.m}, {blocks.n}, {blocks.k}, {'true' if transposed else 'false'}"
     return f"MatMul<{types}, {sizes}>(pipe, {a}, {b}, {c});"
-
-
-def accumulates(node: Node) -> bool:
-    return len(node.operands) == 3
 
 
 HELPERS = {

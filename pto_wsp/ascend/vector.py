@@ -77,7 +77,6 @@ CASTS: dict[tuple[DType, DType], str] = {
     (I64, I32): "NONE",
     (I64, F32): "RINT",
 }
-WIDE_SIGNED = {U8: I8, U16: I16, U32: I32}
 
 
 def refuse(node: Node | None, what: str) -> CompileError:

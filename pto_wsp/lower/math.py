@@ -146,15 +146,6 @@ def reciprocal(k: Algebra, x: Lanes) -> Lanes:
 # ---- exp and what is made of it ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Reduced:
-    """e**x = (1 + t) * 2**n, where |t| < 0.42 carries a relative error of half an ULP of its own."""
-
-    t: Lanes
-    n: Lanes  # a float with an integral value
-    power: Lanes  # 2**(n + half_range), or 2**(n - half_range) where x is meant to be positive
-
-
 def exp(k: Algebra, x: Lanes) -> Lanes:
     """e**x: n = round(x / ln 2), r = x - n ln 2 in two fused steps, a polynomial in r, times 2**n. About 0.7 ULP."""
     c = _format(x)

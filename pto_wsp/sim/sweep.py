@@ -40,7 +40,10 @@ Record = dict[str, Any]
 
 
 class SweepInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a sweep. `records`: those that were there already, in the order of the schedules."""
+    """Ctrl-C during a sweep. A KeyboardInterrupt, no PtoError: what does not ask for it ends, as it does without us.
+
+    records  those that were there already, in the order of the schedules
+    """
 
     def __init__(self, records: list[Record], of: int) -> None:
         super().__init__(f"sweep stopped after {len(records)} of {of} schedules; .records has what they gave")
