@@ -72,6 +72,7 @@ class Channel(Generic[_Token]):
         self._consumed = 0  # of those, taken by synchronize()
 
     def is_open(self) -> bool:
+        """Has nobody closed it yet?"""
         return self._open
 
     def size(self) -> int:
@@ -79,6 +80,7 @@ class Channel(Generic[_Token]):
         return len(self._buffer)
 
     def empty(self) -> bool:
+        """Does no token of `try_send` lie in it?"""
         return not self._buffer
 
     def full(self) -> bool:

@@ -216,6 +216,7 @@ class TensorLayout:
 
     @property
     def rank(self) -> int:
+        """Number of dimensions of the tensor."""
         return len(self.dist)
 
     def is_replicated(self) -> bool:

@@ -141,10 +141,12 @@ class LinearLayout:
 
     @property
     def total_in_bits(self) -> int:
+        """Bits of all input dimensions together: the columns of the matrix."""
         return sum(self.in_bits)
 
     @property
     def total_out_bits(self) -> int:
+        """Bits of all output dimensions together: the rows of the matrix."""
         return sum(self.out_bits)
 
     # ---- use
@@ -186,6 +188,7 @@ class LinearLayout:
     # ---- properties of the map
 
     def rank(self) -> int:
+        """Rank of the matrix over F2."""
         return f2_rank(self.matrix)
 
     def kernel(self) -> Matrix:

@@ -116,6 +116,7 @@ class TypeChecker:
         self.errors: list[TypeErrorInfo] = []
 
     def has_errors(self) -> bool:
+        """Has a check found something?"""
         return bool(self.errors)
 
     def get_errors(self) -> list[TypeErrorInfo]:
@@ -123,6 +124,7 @@ class TypeChecker:
         return list(self.errors)
 
     def clear_errors(self) -> None:
+        """Forget what the checks have found."""
         self.errors.clear()
 
     def error(

@@ -121,10 +121,12 @@ class DType(Enum):
 
     @property
     def is_float(self) -> bool:
+        """f16, bf16, f32 or f64?"""
         return "f" in self.value
 
     @property
     def is_int(self) -> bool:
+        """An integer, signed or unsigned?"""
         return not self.is_float
 
     @property
@@ -181,6 +183,7 @@ class TileType:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
         return self.rows, self.cols
 
     @property
@@ -288,6 +291,7 @@ class DenseDyn:
 
     @property
     def size(self) -> int:
+        """Trip count of its loops, unless a program was given another; assignable."""
         return self._size
 
     @size.setter
@@ -769,14 +773,17 @@ class Tensor:
 
     @property
     def dtype(self) -> DType:
+        """Of its elements; the same for all views of an array."""
         return self._storage.dtype
 
     @property
     def rank(self) -> int:
+        """Number of dimensions that remain."""
         return len(self._kept())
 
     @property
     def layout(self) -> TensorLayout:
+        """How it is distributed and laid out in memory; assignable."""
         return self._layout
 
     @layout.setter
@@ -785,6 +792,7 @@ class Tensor:
 
     @property
     def is_root(self) -> bool:
+        """Is it the tensor itself, and no view of one?"""
         return self._root is self
 
     @property

@@ -58,6 +58,7 @@ class CompiledKernel:
 
     @property
     def name(self) -> str:
+        """Of the kernel, as the user wrote it."""
         return self.graph.name
 
     @property

@@ -89,10 +89,12 @@ class KernelGraph:
 
     @property
     def tile_params(self) -> tuple[Param, ...]:
+        """Those that are tiles, in signature order."""
         return tuple(p for p in self.params if p.is_tile)
 
     @property
     def scalar_params(self) -> tuple[Param, ...]:
+        """Those that are numbers, in signature order."""
         return tuple(p for p in self.params if not p.is_tile)
 
     @property
@@ -104,6 +106,7 @@ class KernelGraph:
 
     @property
     def stores(self) -> tuple[Node, ...]:
+        """The nodes that write to Out and InOut parameters, in order."""
         return tuple(n for n in self.nodes if n.op.name == "store")
 
     def param_of(self, handle: Node) -> Param:

@@ -158,6 +158,7 @@ class KernelParam:
 
     @property
     def has_default(self) -> bool:
+        """May a call leave it out?"""
         return self.default is not inspect.Parameter.empty
 
     def why_not(self) -> str | None:

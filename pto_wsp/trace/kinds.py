@@ -31,3 +31,4 @@ def _members(name: str) -> tuple[str, ...]:
 
 
 OpKind = Enum("OpKind", [(member, name) for name in OPS for member in _members(name)])  # type: ignore[misc]
+OpKind.__doc__ = "The ops of the op table, one member each; the value is the op's name."

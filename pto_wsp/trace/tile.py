@@ -238,6 +238,7 @@ class Value:
 
     @property
     def type(self) -> TileType | ScalarType:
+        """Shape and dtype of a tile, or dtype of a scalar."""
         assert self.node.type is not None
         return self.node.type
 
@@ -245,6 +246,7 @@ class Value:
 
     @property
     def dtype(self) -> DType:
+        """Of its elements."""
         return self.type.dtype
 
     @property
@@ -254,14 +256,17 @@ class Value:
 
     @property
     def rows(self) -> int:
+        """Static number of rows; a task at the end of an axis may use fewer."""
         return self.node.tile.rows
 
     @property
     def cols(self) -> int:
+        """Static number of columns; a task at the end of an axis may use fewer."""
         return self.node.tile.cols
 
     @property
     def location(self) -> Location | None:
+        """The memory that it was declared for; None for a scalar."""
         return self.type.location if isinstance(self.type, TileType) else None
 
     @property
