@@ -1,5 +1,5 @@
 # make demo    the main job on real input: results against NumPy, cycle report, timeline picture in out/
-# make test    every test, the examples and the notebook
+# make test    every test, the examples and the notebooks
 # make check   ruff and mypy
 # Needs python3 (3.10 or newer) and make; everything else goes into .venv beside this file.
 
