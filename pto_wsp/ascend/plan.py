@@ -30,6 +30,7 @@ ERRORS = (
     ("kWindowTooSmall", "a task needs errorFound of errorBound"),
     ("kWindowFull", "and the schedule says WindowMode.ABORT"),
     ("kNoAnswer", "a worker does not answer"),
+    ("kTooFarApart", "a tile's elements lie errorFound bytes apart"),
 )
 """What the task generator reports in Plan.error, by number."""
 

@@ -323,6 +323,8 @@ def wrong_programs():
     def far(i):
         return task(line, [i], {"x": f[0, 0, i * (1 << 61) : i * (1 << 61) + 5], "out": f[1, 0, 0:5], "k": 1.0})
 
+    wide = np.lib.stride_tricks.as_strided(np.zeros(1, np.int32), (8, 1 << 30), (0, 0))  # 32 GiB, nobody reads them
+
     def uneven(i):
         return task(two, [i], {"x": x[i * 3 : i * 3 + 2, 0:4], "y": x[0:2, 8:12], "out": y[0, 0:2, 0:4]})
 
@@ -337,6 +339,7 @@ def wrong_programs():
         "index": (parallel_for(DenseDyn(3), third), "kOutOfTensor", 3, 3, {"sizes": [5]}),
         "overflow": (parallel_for(DenseDyn(9), far), "kOutOfTensor", 1, 1 << 61, {}),
         "uneven": (parallel_for(DenseDyn(3), uneven), "kDisagree", 2, 2, {"arrays": {0: np.zeros((7, 12), np.int32)}}),
+        "wide": (parallel_for(2, outside), "kTooFarApart", 0, 1 << 32, {"arrays": {0: wide}}),
         "clash": (parallel_for(3, clash), "kOverlap", 0, 2, {}),
         "row": (parallel_for(DenseDyn(3), row), "kNoRow", None, 2, {}),
         "window": (

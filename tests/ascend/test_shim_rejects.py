@@ -86,12 +86,14 @@ CUBE_STORE = CUBE_END + FIX + "  l0c.FreeTensor(c);\n"
 MMAD = "  Mmad(c, a2, b2, MmadParams(16, 16, 32, 0, false, true));\n"
 
 QUIET = ["-Wno-unused-variable", "-Wno-unused-but-set-variable"]
-AIV, AIC, MIX, MIXV = "AIV_ONLY", "AIC_ONLY", "MIX_AIC_1_2", "MIX_AIV_1_0"
+AIV, AIC, MIX, MIXV, NO_TYPE = "AIV_ONLY", "AIC_ONLY", "MIX_AIC_1_2", "MIX_AIV_1_0", ""
 B = "BinaryRepeatParams"
 # name: (body, message, kernel type, blocks)
 WRONG: dict[str, tuple[str, ...]] = {
     # -- entry and cores
     "two_pipes": (SETUP + "TPipe other;", r"TPipe: another TPipe is alive \(made at"),
+    "no_type": ("TPipe pipe;", r"TPipe: KERNEL_TASK_TYPE_DEFAULT must be the first statement", NO_TYPE),
+    "type_late": ("TPipe pipe; KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);", r"TPipe: .* must be the first statement", NO_TYPE),
     "type_twice": ("KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);", r"KERNEL_TASK_TYPE_DEFAULT: .*second time"),
     "vector_on_cube": (
         "TPipe pipe; TBuf<TPosition::A1> b; pipe.InitBuffer(b, 512); LocalTensor<float> f = b.Get<float>(); Add(f, f, f, 8);",
@@ -105,6 +107,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "ub_overflow": ("TPipe pipe; TBuf<> b, c; pipe.InitBuffer(b, 188000); pipe.InitBuffer(c, 192);",
                     r"InitBuffer: length = 192 bytes on top of 188000 in use: UB has 188160 usable"),
     "l1_overflow": ("TPipe pipe; TBuf<TPosition::A1> b; pipe.InitBuffer(b, 512 * 1024);", r"L1 has 524032 usable", AIC),
+    "l0c_overflow": ("TPipe pipe; TQue<TPosition::CO1, 1> q; pipe.InitBuffer(q, 1, 131136);", r"L0C has 131072 usable", AIC),
+    "bias_overflow": ("TPipe pipe; TBuf<TPosition::C2> b; pipe.InitBuffer(b, 1056);", r"bias table has 1024 usable", AIC),
     "l0_overflow": ("TPipe pipe; TQue<TPosition::A2, 1> q; pipe.InitBuffer(q, 2, 40000);", r"L0A has 65536 usable", AIC),
     "empty_buffer": ("TPipe pipe; TBuf<> b; pipe.InitBuffer(b, 0);", r"length = 0 bytes"),
     "too_many_buffers": ("TPipe pipe; TBuf<> b[65]; for (int i = 0; i < 65; ++i) pipe.InitBuffer(b[i], 32);", r"65th buffer"),
@@ -300,9 +304,10 @@ WRONG: dict[str, tuple[str, ...]] = {
 
 
 def source(name: str, body: str, kind: str = AIV) -> str:
+    type_ = f"  KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_{kind});\n" if kind else ""
     return (
         f'extern "C" __global__ __aicore__ void {name}([[maybe_unused]] GM_ADDR x, [[maybe_unused]] GM_ADDR y) {{\n'
-        f"  KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_{kind});\n{body}\n}}\n"
+        f"{type_}{body}\n}}\n"
     )
 
 
@@ -351,6 +356,10 @@ REFUSED = {
     "no_neg": (OPEN + "Neg(b, a, 8);", "Neg"),
     "no_scatter": (OPEN + "Scatter(b, a, t, 0, 8);", "Scatter"),
     "no_interleave": (OPEN + "Interleave(b, a, t, t, 8);", "Interleave"),
+    "no_divs": (OPEN + "Divs(b, a, 1.0f, 8);", "Divs"),
+    "no_deinterleave": (OPEN + "DeInterleave(b, a, t, t, 8);", "DeInterleave"),
+    "no_duplicate_of_a_tensor": (OPEN + "Duplicate(b, a, 8);", "Duplicate"),
+    "no_copy_of_a_count": (OPEN + "Copy(b, a, 8);", "Copy"),
     "no_subs": (OPEN + "Subs(b, a, 1.0f, 8);", "Subs"),
     "tmp_lvalue": (OPEN + "uint32_t d[2] = {8, 8}, s[2] = {8, 1}; Broadcast<float, 2, 1>(b, a, d, s, scratch.Get<uint8_t>());", "cannot convert"),
     "pipe_s": ("PipeBarrier<PIPE_S>();", "not allowed"),

@@ -108,6 +108,11 @@ class TaskTable {
       if (dim.together && there > 1 && base.stride[d] != 1) {
         Fail(plan::kBadStride, operands_, d, base.stride[d], 1);
       }
+      // What a copy can leave out between two rows is a 32-bit number of bytes.
+      const int64_t bytes = base.stride[d] * base.elemBytes;
+      if (dim.role != kFixed && there > 1 && bytes > UINT32_MAX) {
+        Fail(plan::kTooFarApart, operands_, d, bytes, UINT32_MAX);
+      }
       ++d;
     }
     access_[operands_] = access;

@@ -57,6 +57,9 @@ inline std::string ErrorText(const plan::Plan& p, const plan::Task* task) {
     case plan::kBadStride:
       return where + ": elements of " + operand + " lie " + found +
              " apart, the kernel needs them next to each other";
+    case plan::kTooFarApart:
+      return where + ": elements of " + operand + " lie " + found +
+             " bytes apart, a copy reaches " + bound;
     case plan::kOverflow:
       return where + ": an index has left the 64 bits";
     case plan::kDisagree:
