@@ -8,6 +8,7 @@ is set; the thread that waits for the tasks turns that into an error (`raised`).
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import time
@@ -106,14 +107,19 @@ def _compile(graph: KernelGraph, function: FunctionType) -> tuple[Any, Any]:
         ).at(graph.custom.line)
     _refuse_numbers(graph)
 
+    made: list[Any] = []
+
     def checked(function: FunctionType, options: dict[str, Any]) -> Any:
         kept = {name: options[name] for name in _KEPT_OPTIONS if name in options}
-        return numba.njit(nogil=True, boundscheck=True, **kept)(function)
+        made.append(numba.njit(nogil=True, boundscheck=True, **kept)(function))
+        return made[-1]
 
     body = rebuilt(function, getattr(graph.custom.cpu, "targetoptions", {}), checked)
     adapter = _adapter(numba, graph, body)
     types = tuple(_numba_type(numba, p) for p in graph.params)
     adapter.compile(types)
+    for part in made:
+        _refuse_unchecked(numba, part)
     kinds = [made.signature.return_type for made in body.overloads.values()]
     returned = {str(getattr(kind, "literal_type", kind)) for kind in kinds} - {"none"}
     if returned:
@@ -122,6 +128,36 @@ def _compile(graph: KernelGraph, function: FunctionType) -> tuple[Any, Any]:
             " its Out arrays, and what a task costs is cycles=."
         ).at(_line_of(function))
     return body, _entry(numba, graph, adapter.overloads[types])
+
+
+def _refuse_unchecked(numba: Any, part: Any) -> None:
+    """raises CompileError where a function leaves the arrays that it was given in a way that numba does not check"""
+    import numpy as np
+
+    unchecked = (np.lib.stride_tricks.as_strided, numba.carray, numba.farray)
+    name_of = operator.attrgetter("__name__")
+    flat, nditer, array = numba.types.NumpyFlatType, numba.types.NumpyNdIterType, numba.types.Array
+    for overload in part.overloads.values():
+        notes = overload.type_annotation
+        for node, call in notes.calltypes.items():
+            given, result = getattr(call, "args", ()), getattr(call, "return_type", None)
+            op = getattr(node, "op", "setitem")
+            key = getattr(notes.typemap.get(node.func.name), "typing_key", None) if op == "call" else None
+            frozen = any(isinstance(one, array) and not one.mutable for one in given)
+            if any(key is one for one in unchecked):
+                what = f"{name_of(key)}, which may reach beyond an array; use slices and reshape"
+            elif given and isinstance(given[0], flat) and op in ("getitem", "static_getitem", "setitem"):
+                what = "an index into .flat, which numba does not check; write two indices, or x.ravel()[i] for a copy"
+            elif isinstance(result, nditer) and frozen:
+                what = "np.nditer over an In tile, which makes it writable; use np.ndindex"
+            elif frozen and any(key is one for one in (np.ascontiguousarray, np.asfortranarray)):
+                what = f"np.{name_of(key)} of an In tile, which makes it writable; write x.copy()"
+            else:
+                continue
+            name = part.py_func.__name__
+            raise CompileError(f"a CPU body must not use what is not checked: {name} has {what}.").at(
+                _line_of(part.py_func, node.loc.line)
+            )
 
 
 def _refuse_numbers(graph: KernelGraph) -> None:

@@ -7,6 +7,7 @@ a CustomBody, no operations. Start reading at `CustomBody`; `call` is what the C
 
 from __future__ import annotations
 
+import dis
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -227,31 +228,58 @@ def rebuilt(
 
     So that no code runs that numba compiled without bounds checks: neither in machine code nor in plain Python.
     options   what the user gave to numba.njit
+    raises    CompileError for a function that calls itself, as the stack would overflow where nothing can catch it,
+              and for other compiled code than numba.njit's
     """
     made = {} if made is None else made
     if function in made:
+        if made[function] is None:
+            raise CompileError(
+                f"{function.__name__} calls itself, directly or through others; a CPU body and its helpers must not, as"
+                " nothing would stop them at the end of the stack. Write a loop."
+            ).at(_line_of(function))
         return made[function]
-    known = dict(function.__globals__)
-    cells = tuple(CellType(_content(cell)) for cell in function.__closure__ or ())
-    copied = FunctionType(function.__code__, known, function.__name__, function.__defaults__, cells or None)
-    copied.__kwdefaults__, copied.__module__ = function.__kwdefaults__, function.__module__
-    made[function] = make(copied, options)  # before what it uses, which may use it
+    made[function] = None  # being made
     names = _names(function.__code__)
-    for name in names & known.keys():
-        known[name] = _remade(known[name], names, make, made)
-    for cell in cells:
-        cell.cell_contents = _remade(cell.cell_contents, names, make, made)
+
+    def again(value: Any) -> Any:
+        return _remade(value, names, make, made, function)
+
+    known = dict(function.__globals__)
+    known |= {name: again(known[name]) for name in sorted(_global_names(function.__code__) & known.keys())}
+    cells = tuple(CellType(again(_content(cell))) for cell in function.__closure__ or ())
+    defaults = function.__defaults__ and again(function.__defaults__)
+    copied = FunctionType(function.__code__, known, function.__name__, defaults, cells or None)
+    copied.__kwdefaults__ = function.__kwdefaults__ and {n: again(v) for n, v in function.__kwdefaults__.items()}
+    copied.__module__ = function.__module__
+    made[function] = make(copied, options)
     return made[function]
 
 
-def _remade(value: Any, names: set[str], make: Callable[..., Any], made: dict[FunctionType, Any]) -> Any:
-    """A numba function made anew; a module that has some with them made anew; anything else as it is."""
+_UNCHECKED = ("CFunc", "DUFunc", "GUFunc", "JitClassType", "StencilFunc")  # what numba makes beside njit's functions
+
+
+def _remade(
+    value: Any, names: set[str], make: Callable[..., Any], made: dict[FunctionType, Any], user: FunctionType
+) -> Any:
+    """A numba function made anew; a tuple or a module that has some with them made anew; anything else as it is."""
     if _is_compiled(value):
         return rebuilt(value.py_func, value.targetoptions, make, made)
+    if isinstance(value, tuple):
+        parts = [_remade(part, names, make, made, user) for part in value]
+        same = all(a is b for a, b in zip(parts, value, strict=True))
+        return value if same else type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    kind = type(value)
+    foreign = any(base.__module__ == "_ctypes" for base in kind.__mro__)
+    if foreign or kind.__module__.split(".")[0] == "numba" and kind.__name__ in _UNCHECKED:
+        raise CompileError(
+            f"{user.__name__} uses {getattr(value, '__name__', value)!r}, a {kind.__name__}: code whose indices nobody"
+            " checks. Write it as a numba.njit function."
+        ).at(_line_of(user))
     if not isinstance(value, ModuleType) or value.__name__.split(".")[0] in ("numpy", "numba", "math"):
         return value
     used = {name: getattr(value, name) for name in names & vars(value).keys()}
-    remade = {name: _remade(part, names, make, made) for name, part in used.items()}
+    remade = {name: _remade(part, names, make, made, user) for name, part in used.items()}
     if all(remade[name] is used[name] for name in used):
         return value
     copied = ModuleType(value.__name__)
@@ -274,6 +302,18 @@ def _names(code: CodeType) -> set[str]:
     """The names of globals and attributes in a function, and in the functions inside it."""
     inside = (_names(inner) for inner in code.co_consts if isinstance(inner, CodeType))
     return set(code.co_names).union(*inside)
+
+
+def _global_names(code: CodeType) -> set[str]:
+    """The names of globals in a function, and in the functions inside it."""
+    inside = (_global_names(inner) for inner in code.co_consts if isinstance(inner, CodeType))
+    own = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return own.union(*inside)
+
+
+def _line_of(function: FunctionType) -> SourceLine:
+    code = function.__code__
+    return SourceLine(code.co_filename, code.co_firstlineno, code.co_firstlineno, None, None, code.co_name)
 
 
 def scalar_value(value: Number, dtype: DType) -> Any:

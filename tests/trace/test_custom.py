@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 
@@ -414,3 +416,93 @@ def test_the_graph_as_text():
     with pytest.raises(text.GraphTextError, match="does not hold"):
         text.parse(shown)
     assert text.same(k.graph, k.trace()) and not text.same(k.graph, kernel(cpu=outside_cpu)(_both).graph)
+
+
+@numba.njit
+def far(x):
+    return x[10**6, 0]
+
+
+@numba.njit
+def deep(v):
+    return v if v == -1 else deep(v + 1)
+
+
+@numba.vectorize(["float32(float32)"])
+def vectorised(v):
+    return v
+
+
+TABLE, LABS = (far,), ctypes.CDLL(None).abs
+
+
+def in_a_tuple(x, o):
+    o[0, 0] = TABLE[0](x)
+
+
+def as_a_default(x, o, f=far):
+    o[0, 0] = f(x)
+
+
+def recursive(x, o):
+    o[0, 0] = deep(x[0, 0])
+
+
+def ufunc(x, o):
+    o[0, 0] = vectorised(x[0, 0])
+
+
+def foreign(x, o):
+    o[0, 0] = LABS(3)
+
+
+def flat(x, o):
+    o[0, 0] = np.zeros(4).flat[10**12]
+
+
+def flat_write(x, o):
+    x.flat[0] = 1
+
+
+def strided(x, o):
+    o[0, 0] = np.lib.stride_tricks.as_strided(np.zeros(8), (10**9,), (8,))[10**9 - 1]
+
+
+def contiguous(x, o):
+    np.ascontiguousarray(x)[0, 0] = 1
+
+
+def iterated(x, o):
+    for v in np.nditer(x):
+        v[()] = 1
+
+
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        (in_a_tuple, "index 1000000 is out of bounds"),
+        (as_a_default, "index 1000000 is out of bounds"),
+        (recursive, "deep calls itself"),
+        (ufunc, "'vectorised', a DUFunc"),
+        (foreign, "code whose indices nobody"),
+        (flat, "an index into .flat"),
+        (flat_write, "an index into .flat"),
+        (strided, "as_strided, which may reach beyond"),
+        (contiguous, "write x.copy"),
+        (iterated, "np.nditer over an In tile"),
+    ],
+)
+def test_a_body_reaches_no_memory_but_its_arrays(body, words):
+    @kernel(cpu=body)
+    def k(x: In[Tile[4, 4, DType.F32]], o: InOut[Tile[4, 4, DType.F32]]): ...
+
+    given = np.ones((4, 4), np.float32)
+    x, o = tensor(given), tensor(np.zeros((4, 4), np.float32))
+
+    @workload
+    def one():
+        k(x=x, o=o)
+
+    with pytest.raises((CompileError, KernelError), match=words):
+        run(one())
+    assert (given == 1).all()
