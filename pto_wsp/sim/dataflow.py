@@ -85,6 +85,7 @@ from pto_wsp.sim.hazards import (
     claim_tile,
     release,
     relink,
+    weights_of,
 )
 from pto_wsp.sim.inorder import CHAIN_LIMIT, Counters, Starts, chain_to, work_of
 from pto_wsp.sim.keys import Keys
@@ -650,8 +651,8 @@ class DataflowEngine:
                 table.cycles[rows] = cycles  # whoever records the tasks finds the durations that were played
         self._work += work_of(kernel, cycles)
         waits = (settings.gap + settings.gen_cycles) * (int(self._state[TASKS]) + len(cycles))
-        if self._work + waits >= 1 << 63:  # no later
-            raise ExecutionError(f"the tasks need {self._work:.3g} cycles in all; the clock counts to 2^63 - 1")
+        if self._work + waits >= NEVER:  # no later
+            raise ExecutionError(f"the tasks need {self._work:.3g} cycles in all; the clock counts to 2^63 - 2")
         args = table.args[rows] if self._setup[INFER] else np.zeros((0, 0), np.int64)
         self._setup[WORDS] = args.shape[1]
         pool = self._pool_of(table)
@@ -721,16 +722,7 @@ class DataflowEngine:
     def _weights(self, table: TaskTable) -> NDArray[np.int64]:
         """What each task takes of a window that is counted in bytes or entries."""
         assert self._tiles is not None
-        rows, weights = slice(0, table.count), np.zeros(table.count, np.int64)
-        leaf = np.maximum(table.leaf[rows], 0)
-        for p in range(self._tiles.params):
-            many, few = (table.args[rows, TILE_WORDS * p + k] for k in (3, 4))
-            if self.settings.unit == "entries":
-                weights += self._tiles.exists[leaf, p] & (many > 0) & (few > 0)
-            else:
-                size = self._tiles.written_bytes[leaf, p]
-                weights += np.where(size > 0, many * few, 0) * size
-        return weights
+        return weights_of(table, self.settings.unit, self._tiles)
 
     # -- the clock
 

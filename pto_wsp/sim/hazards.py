@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pto_wsp.lower.bindings import Binding, Call
 from pto_wsp.lower.places import Placed
+from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
 from pto_wsp.sim import regions
 from pto_wsp.sim.edges import EDGES_STATE, NUMBER, SERIAL, STAMP, TILES, UNSEEN_BY, follow
 
-__all__ = ["CLAIM_SIZE", "MOST_BUCKETS", "TileUses", "claim_tile", "relink", "release"]
+__all__ = ["CLAIM_SIZE", "MOST_BUCKETS", "TileUses", "claim_tile", "relink", "release", "weights_of"]
 
 # Words of a claim. LOW: its first byte. ROWS runs, PITCH bytes apart, of COUNT pieces of ITEM bytes, STEP bytes apart.
 (LOW, ITEM, PITCH, ROWS, COUNT, STEP, WRITES, OWNER_NODE, OF_OWNER, HASH, IN_CHAIN, BEFORE_IT, AFTER_IT,
@@ -296,6 +298,20 @@ class TileUses:
         spaces = [(int(origin[s]), *_buckets(shapes.get(s, []))) for s in range(len(origin))]
         self.uses = uses.reshape(-1)
         self.spaces = np.array(spaces, np.int64).reshape(-1)
+
+
+def weights_of(table: TaskTable, unit: str, tiles: TileUses) -> NDArray[np.int64]:
+    """What each row of a table takes of a window that is counted in bytes (that it writes) or entries (its tiles)."""
+    rows, weights = slice(0, table.count), np.zeros(table.count, np.int64)
+    leaf = np.maximum(table.leaf[rows], 0)
+    for p in range(tiles.params):
+        many, few = (table.args[rows, TILE_WORDS * p + k] for k in (3, 4))
+        if unit == "entries":
+            weights += tiles.exists[leaf, p] & (many > 0) & (few > 0)
+        else:
+            size = tiles.written_bytes[leaf, p]
+            weights += np.where(size > 0, many * few, 0) * size
+    return weights
 
 
 def _shape(binding: Binding, array: Placed) -> tuple[int, int, int]:

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pto_wsp.errors import ExecutionError
+from pto_wsp.errors import ExecutionError, ScheduleError, WindowOverflow
 from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT, TaskTable
+from pto_wsp.schedule import WindowMode
+from pto_wsp.sim.hazards import TileUses, weights_of
 from pto_wsp.sim.keys import Keys
 from pto_wsp.sim.loops import Loop
 
@@ -26,9 +28,14 @@ __all__ = ["Counters", "InOrderEngine", "Starts", "Wait"]
 (CLOCK, DEPTH, TURN, IN_FLIGHT, BUSY_LANES, TASKS, WORK, MAKESPAN, OVERLAPPED,
  WINDOW_STALLS, WINDOW_CYCLES, DEPENDENCY_STALLS, DEPENDENCY_CYCLES,
  SEQUENTIAL, READY, DONE, PATH_READY, PATH_DONE, TASKS_READY, TASKS_DONE, LAST_READY, LAST_DONE,
- FREE_SLOT, SLOTS, MOST_IN_FLIGHT, STATE_SIZE) = range(26)  # fmt: skip
+ FREE_SLOT, SLOTS, HELD, MOST_HELD, OVERFLOWS, REFUSED, STATE_SIZE) = range(29)  # fmt: skip
 # PATH, TASKS, LAST  the longest chain of tasks to READY and to DONE: its cycles, its length, its last task
 # FREE_SLOT          the first slot of a task that has ended, -1 for none;  SLOTS: that have been used
+# HELD, MOST_HELD    of the window, in its unit, now and at most;  OVERFLOWS: tasks that it had no room for
+# REFUSED            1 when the window has no room for the next task, and that is an error
+
+STALL, ABORT, BENCHMARK = range(3)
+MODES = (WindowMode.STALL, WindowMode.ABORT, WindowMode.BENCHMARK)
 
 FRAME = 9  # words that a block saves
 
@@ -63,7 +70,8 @@ class Wait(IntEnum):
 
 def play(
     row: int, count: int, kernel: Any, cycles: Any, assigned: Any, keyed: bool, window: int,
-    state: Any, free: Any, tasks: Any, busy: Any, head: Any, tail: Any, heap: Any, ends: Any, later: Any,
+    mode: int, weights: Any,
+    state: Any, free: Any, tasks: Any, busy: Any, head: Any, tail: Any, heap: Any, ends: Any, later: Any, sizes: Any,
     frames: Any, chain: Any,
     recording: bool, start: Any, worker: Any, wait: Any, entered: Any,
 ) -> int:  # fmt: skip
@@ -72,15 +80,18 @@ def play(
     kernel    i32[rows]  a task when >= 0, else ENTER_PARALLEL, ENTER_SEQUENTIAL or EXIT
     cycles    i64[rows]  duration of each task
     assigned  i64[rows]  worker of each task, read when `keyed`; else workers take turns
-    window    at most so many tasks are issued and not yet ended; 0: no limit
+    window    what is issued and not yet ended takes no more than this; 0: no limit
+    mode      when there is no room: STALL, the next task waits; ABORT, the call ends with REFUSED; BENCHMARK, it is
+              issued and counted
+    weights   i64[rows]  what each task takes of the window; empty: 1
     state     i64[STATE_SIZE] scalars kept between calls
     free, tasks, busy  i64[W] per worker: free again at this cycle, tasks run, cycles run
     frames    i64[FRAME * depth] what the enclosing blocks have saved; a full stack ends the call early
     chain     i64[tasks] per task: the one before it on the longest chain to it; as many tasks as there is room for
     start, worker, wait, entered  written per row when `recording`
 
-    Tasks in flight have a slot each, i64[window]: `ends`, and `later`, the slot of the next one on the same worker,
-    which cannot end before it. So each worker has a queue in order of end, `head` and `tail` i64[W], -1 when empty,
+    Tasks in flight have a slot each: `ends`, `sizes` and `later`, the slot of the next one on the same worker, which
+    cannot end before it. So each worker has a queue in order of end, `head` and `tail` i64[W], -1 when empty,
     and the workers that have one form a heap by the end of their head, `heap` i64[W].
     """
     clock, turn, in_flight, makespan = state[CLOCK], state[TURN], state[IN_FLIGHT], state[MAKESPAN]
@@ -89,7 +100,8 @@ def play(
     tasks_ready, tasks_done, last_ready, last_done = (
         state[TASKS_READY], state[TASKS_DONE], state[LAST_READY], state[LAST_DONE],
     )  # fmt: skip
-    free_slot, slots, most_in_flight, known = state[FREE_SLOT], state[SLOTS], state[MOST_IN_FLIGHT], len(chain)
+    free_slot, slots, known = state[FREE_SLOT], state[SLOTS], len(chain)
+    held, most_held, overflows, weight = state[HELD], state[MOST_HELD], state[OVERFLOWS], 1
     issued, work, overlapped = state[TASKS], state[WORK], state[OVERLAPPED]
     window_stalls, window_cycles = state[WINDOW_STALLS], state[WINDOW_CYCLES]
     dependency_stalls, dependency_cycles = state[DEPENDENCY_STALLS], state[DEPENDENCY_CYCLES]
@@ -113,13 +125,17 @@ def play(
                 dependency_cycles += ready - clock
                 clock = ready
             if window > 0:
-                if in_flight == window and clock < ends[head[heap[0]]]:
-                    window_stalls += 1
-                    window_cycles += ends[head[heap[0]]] - clock
-                    clock = ends[head[heap[0]]]
-                while in_flight > 0 and ends[head[heap[0]]] <= clock:  # it has ended: its lane moves down the heap
+                weight = weights[row] if len(weights) > 0 else 1
+                waited = clock
+                while in_flight > 0:
                     first = heap[0]
-                    slot = head[first]
+                    until = ends[head[first]]
+                    if until > clock:
+                        if held + weight <= window or mode != STALL:
+                            break
+                        clock = until
+                    slot = head[first]  # it has ended: its lane moves down the heap
+                    held -= sizes[slot]
                     head[first] = later[slot]
                     later[slot] = free_slot
                     free_slot = slot
@@ -139,6 +155,14 @@ def play(
                             place = child
                             child = 2 * place + 1
                         heap[place] = first
+                if waited < clock:
+                    window_stalls += 1
+                    window_cycles += clock - waited
+                if held + weight > window:
+                    if mode != BENCHMARK:
+                        state[REFUSED] = 1
+                        break
+                    overflows += 1
             begin = free[lane]
             if begin < clock:
                 begin = clock
@@ -182,9 +206,10 @@ def play(
                     slot = slots
                     slots += 1
                 in_flight += 1
-                if most_in_flight < in_flight:
-                    most_in_flight = in_flight
-                ends[slot], later[slot] = end, -1
+                held += weight
+                if most_held < held:
+                    most_held = held
+                ends[slot], later[slot], sizes[slot] = end, -1, weight
                 if head[lane] >= 0:
                     later[tail[lane]] = slot
                 else:
@@ -226,7 +251,8 @@ def play(
     state[TASKS_READY], state[TASKS_DONE], state[LAST_READY], state[LAST_DONE] = (
         tasks_ready, tasks_done, last_ready, last_done,
     )  # fmt: skip
-    state[FREE_SLOT], state[SLOTS], state[MOST_IN_FLIGHT] = free_slot, slots, most_in_flight
+    state[FREE_SLOT], state[SLOTS] = free_slot, slots
+    state[HELD], state[MOST_HELD], state[OVERFLOWS] = held, most_held, overflows
     state[TASKS], state[WORK], state[OVERLAPPED] = issued, work, overlapped
     state[WINDOW_STALLS], state[WINDOW_CYCLES] = window_stalls, window_cycles
     state[DEPENDENCY_STALLS], state[DEPENDENCY_CYCLES] = dependency_stalls, dependency_cycles
@@ -341,19 +367,25 @@ class InOrderEngine:
     """The clock of one run: feed it every chunk of the task table in program order, then ask for `counters`.
 
     workers  number of workers W; a keyed task runs on worker key mod W (unsigned 64-bit), others in turn
-    window   at most so many tasks are issued and not yet ended; 0 means no limit
+    window   what is issued and not yet ended takes no more than this; 0 means no limit
     keys     of the tasks, when they are keyed; or keyed=True, and `play` is given them
+    unit     of the window: tasks; or bytes or entries, of `tiles`
+    mode     what happens when the window is full
     """
 
-    def __init__(self, workers: int = 1, window: int = 0, keyed: bool = False, keys: Keys | None = None) -> None:
+    def __init__(
+        self, workers: int = 1, window: int = 0, keyed: bool = False, keys: Keys | None = None,
+        unit: str = "tasks", mode: WindowMode = WindowMode.STALL, tiles: TileUses | None = None,
+    ) -> None:  # fmt: skip
         self.workers, self.window, self.keyed = workers, window, keyed or keys is not None
-        self._keys = keys
+        self.unit, self.mode = unit, mode
+        self._keys, self._tiles = keys, tiles
         self._state = np.zeros(STATE_SIZE, np.int64)
         self._state[[LAST_READY, LAST_DONE, FREE_SLOT]] = -1
         self._chain = np.zeros(0, np.int64)
         self._free, self._tasks, self._busy = (np.zeros(workers, np.int64) for _ in range(3))
         self._head, self._tail, self._heap = (np.full(workers, -1, np.int64) for _ in range(3))
-        self._ends, self._later = (np.zeros(min(window, 64), np.int64) for _ in range(2))
+        self._ends, self._later, self._sizes = (np.zeros(min(window, 64), np.int64) for _ in range(3))
         self._frames = np.zeros(FRAME * 16, np.int64)
 
     def play_table(self, table: TaskTable, record: bool = False) -> Starts | None:
@@ -362,7 +394,8 @@ class InOrderEngine:
         if self._keys is not None:
             self._keys.start(table)
             key = self._keys.column("dispatch").view(np.uint64)
-        return self.play(table.kernel[rows], table.cycles[rows], key, record)
+        weights = None if self._tiles is None else weights_of(table, self.unit, self._tiles)
+        return self.play(table.kernel[rows], table.cycles[rows], key, record, weights)
 
     def play(
         self,
@@ -370,8 +403,12 @@ class InOrderEngine:
         cycles: NDArray[np.int64],
         key: NDArray[np.uint64] | None = None,
         record: bool = False,
+        weights: NDArray[np.int64] | None = None,
     ) -> Starts | None:
-        """The same for a chunk that is given as its columns."""
+        """The same for a chunk that is given as its columns.
+
+        raises  WindowOverflow in mode ABORT; ScheduleError for a task that the window cannot hold
+        """
         count = len(kernel)
         self._check_range(kernel, cycles)
         if self.keyed:
@@ -380,10 +417,8 @@ class InOrderEngine:
             assigned = (key % np.uint64(self.workers)).astype(np.int64)
         else:
             assigned = np.zeros(0, np.int64)
-        slots = min(self.window, int(self._state[SLOTS]) + count)
-        if slots > len(self._ends):
-            slots = max(slots, min(self.window, 2 * len(self._ends)))
-            self._ends, self._later = _grown(self._ends, slots), _grown(self._later, slots)
+        sizes = np.zeros(0, np.int64) if weights is None else weights
+        self._make_slots(count)
         tasks = int(self._state[TASKS]) + count
         if tasks > len(self._chain) and len(self._chain) < CHAIN_LIMIT:
             self._chain = _grown(self._chain, min(CHAIN_LIMIT, max(tasks, 2 * len(self._chain))))
@@ -395,13 +430,15 @@ class InOrderEngine:
         row = 0
         while True:
             row = run(
-                row, count, kernel, cycles, assigned, self.keyed, self.window,
+                row, count, kernel, cycles, assigned, self.keyed, self.window, MODES.index(self.mode), sizes,
                 self._state, self._free, self._tasks, self._busy,
-                self._head, self._tail, self._heap, self._ends, self._later, self._frames, self._chain,
+                self._head, self._tail, self._heap, self._ends, self._later, self._sizes, self._frames, self._chain,
                 record, starts.start, starts.worker, starts.wait, entered,
             )  # fmt: skip
             if row == count:
                 return starts if record else None
+            if self._state[REFUSED]:
+                self._fail(int(sizes[row]) if weights is not None else 1)
             self._frames = _grown(self._frames, 2 * len(self._frames))
 
     def counters(self) -> Counters:
@@ -418,7 +455,8 @@ class InOrderEngine:
             critical_path=chain_to(state[LAST_DONE], state[TASKS], self._chain),
             pools=(("", self.workers),),
             window=self.window,
-            most_in_window=state[MOST_IN_FLIGHT],
+            most_in_window=state[MOST_HELD],
+            overflows=state[OVERFLOWS],
             parallel_tasks=state[OVERLAPPED],
             tasks=tuple(self._tasks.tolist()),
             busy=tuple(self._busy.tolist()),
@@ -427,6 +465,30 @@ class InOrderEngine:
             dependency_stalls=state[DEPENDENCY_STALLS],
             dependency_stalled_cycles=state[DEPENDENCY_CYCLES],
         )
+
+    def _make_slots(self, count: int) -> None:
+        """Room for the tasks in flight while so many rows are played."""
+        slots = int(self._state[SLOTS]) + count if self.window else 0
+        if self.unit == "tasks" and self.mode is not WindowMode.BENCHMARK:
+            slots = min(self.window, slots)
+        if slots > len(self._ends):
+            slots = max(slots, min(self.window, 2 * len(self._ends)))
+            self._ends, self._later, self._sizes = (_grown(a, slots) for a in (self._ends, self._later, self._sizes))
+
+    def _fail(self, weight: int) -> None:
+        """The window has no room for the next task."""
+        state = self._state
+        task, held, running = int(state[TASKS]), int(state[HELD]), int(state[IN_FLIGHT])
+        if self.mode is WindowMode.ABORT:
+            raise WindowOverflow(
+                f"task #{task} needs {weight:,} of a window of {self.window:,} {self.unit}, mode ABORT, in which "
+                f"{running:,} tasks that have been issued and have not ended hold {held:,}. Use a larger window or "
+                "WindowMode.STALL.", task_id=task
+            )  # fmt: skip
+        raise ScheduleError(
+            f"task #{task} needs {weight:,} {self.unit} of the task window, which holds {self.window:,} {self.unit}: "
+            "it can never be issued. Use a larger window.", "window"
+        )  # fmt: skip
 
     def _check_range(self, kernel: NDArray[np.int32], cycles: NDArray[np.int64]) -> None:
         """No time of the run can exceed the sum of all durations, so that sum must fit."""
@@ -462,7 +524,8 @@ def _grown(array: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 # Plain Python plays a million tasks per second, machine code fifty million, which takes a tenth of a second to make.
 PLAY = Loop(
     play, "i64", "i64", "i32[]", "i64[]", "i64[]", "bool", "i64",  # row, count, kernel, cycles, assigned, keyed, window
-    *["i64[]"] * 11,  # state ... chain
+    "i64", "i64[]",  # mode, weights
+    *["i64[]"] * 12,  # state ... chain
     "bool", "i64[]", "i32[]", "u8[]", "i64[]",  # recording, start, worker, wait, entered
     loading=1_000, making=100_000, few=40,
 )  # fmt: skip

@@ -190,7 +190,10 @@ def settle(schedule: Schedule) -> Settings:
     raises ScheduleError for directives that contradict one another, naming what to use instead
     """
     policy, graph = schedule.dispatch, schedule.task_graph
-    settings = Settings("one worker", 1, 0 if graph is None else graph.window.size)
+    settings = Settings("one worker", 1, 0)
+    if graph is not None:
+        window = graph.window
+        settings = replace(settings, window=window.size, unit=window.unit, mode=window.mode)
     if policy is not None:
         settings = replace(settings, dispatch=policy.kind, workers=policy.num_aicpus or schedule.streams)
         settings = _with_key(settings, policy.key_fn, f"DispatchPolicy.{policy.kind}", "dispatch")
@@ -235,8 +238,7 @@ def _wants_dataflow(schedule: Schedule) -> bool:
         return True
     if graph is None:
         return False
-    odd = graph.window.unit != "tasks" or graph.window.mode is not WindowMode.STALL
-    return odd or bool(graph.given & {"deps", "pools", "ready", "start", "trace", "gen_cycles"})
+    return bool(graph.given & {"deps", "pools", "ready", "start", "trace", "gen_cycles"})
 
 
 def _dataflow(settings: Settings, schedule: Schedule) -> Settings:
@@ -286,10 +288,10 @@ def _timed(settings: Settings, timing: TimingPolicy | None, machine: Machine) ->
 
 
 def _graph(settings: Settings, graph: TaskGraphConfig) -> Settings:
-    deps, window, start = graph.deps, graph.window, graph.start
+    deps, start = graph.deps, graph.start
     infer = {DepsMode.EXPLICIT: None, DepsMode.HYBRID: deps.infer}.get(deps.mode, deps.mode)
     explicit = deps.mode is DepsMode.EXPLICIT or bool(deps.explicit_edges)
-    settings = replace(settings, infer=infer, explicit=explicit, unit=window.unit, mode=window.mode)
+    settings = replace(settings, infer=infer, explicit=explicit)
     if "start" in graph.given:
         settings = replace(settings, start_at=start.n if start.kind == "threshold" and start.n else -1)
     if graph.gen_cycles is not None:

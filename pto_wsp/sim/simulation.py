@@ -286,7 +286,9 @@ def engine_of(
     if settings.engine == "dataflow":
         units = [EXEC_UNITS.index("cube" if kernel.uses_cube else "vector") for kernel in expansion.kernels]
         return DataflowEngine(settings, expansion.calls, keys, uses, units, record)
-    return InOrderEngine(settings.workers, settings.window, keys=keys if settings.keyed else None)
+    return InOrderEngine(
+        settings.workers, settings.window, False, keys if settings.keyed else None, settings.unit, settings.mode, uses
+    )
 
 
 def clock_of(engine: Engine) -> channels.ChannelEngine | None:

@@ -31,7 +31,7 @@ from pto_wsp import (
     pto,
     workload,
 )
-from pto_wsp.errors import Deadlock, WindowOverflow
+from pto_wsp.errors import Deadlock, ExecutionError, WindowOverflow
 from pto_wsp.sim.inorder import Wait
 from pto_wsp.sim.settings import settle
 from tests.e2e.programs import run, task_of, tensor
@@ -291,6 +291,22 @@ def test_window_units() -> None:
         of("bytes", 19)
 
 
+def test_a_window_alone_leaves_the_engine_in_order() -> None:
+    def of(n: int, size: int, unit: str = "tasks", mode: WindowMode = WindowMode.STALL) -> int:
+        config = TaskGraphConfig(window=TaskWindow(size, unit, mode))
+        simulation = tens(n).compile().simulate(Schedule(DispatchPolicy.round_robin(2), task_graph=config))
+        assert str(simulation.schedule).startswith("engine    in-order")
+        return simulation.total_cycles
+
+    assert (of(6, 4, "entries"), of(6, 3, "entries")) == (30, 60)
+    assert (of(6, 40, "bytes"), of(6, 39, "bytes")) == (30, 60)
+    with pytest.raises(ScheduleError, match="#0 needs 20 bytes"):
+        of(6, 19, "bytes")
+    assert (of(4, 4, mode=WindowMode.ABORT), of(7, 1, mode=WindowMode.BENCHMARK)) == (20, 40)
+    with pytest.raises(WindowOverflow, match="#4 needs 1 of a window of 4 tasks.*4 tasks .* hold 4"):
+        of(5, 4, mode=WindowMode.ABORT)
+
+
 @workload
 def chain_and_rest() -> None:
     for _ in P.seq(3):
@@ -391,3 +407,13 @@ def test_every_setting_is_printed() -> None:
 def test_amounts_that_no_clock_can_hold(schedule: Schedule, words: str) -> None:
     with pytest.raises(ScheduleError, match=words):
         unequal().compile().simulate(schedule=schedule)
+
+
+def test_the_last_cycle_that_the_clock_knows() -> None:
+    def of(cost: int) -> int:
+        config = TaskGraphConfig(trace=TracePolicy.cycles(lambda t: cost))
+        return cycles(rows_of_chains(1, 1), Schedule(task_graph=config))
+
+    assert of(2**63 - 2) == 2**63 - 2
+    with pytest.raises(ExecutionError, match="the clock counts to"):
+        of(2**63 - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pto_wsp.errors import ExecutionError
+from pto_wsp.errors import ExecutionError, ScheduleError, WindowOverflow
 from pto_wsp.lower.tasks import ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT
+from pto_wsp.schedule import WindowMode
 from pto_wsp.sim import inorder
 from pto_wsp.sim.inorder import Counters, InOrderEngine, Starts, Wait
 
@@ -32,6 +34,10 @@ def seq(*children: Tree) -> Tree:
     return ("seq", *children)
 
 
+class NoRoom(Exception):
+    """The window has no room for a task."""
+
+
 @dataclass
 class Oracle:
     """The abstract machine, word by word: a clock, a multiset of end times, free times per worker."""
@@ -39,23 +45,29 @@ class Oracle:
     workers: int
     window: int
     keyed: bool
+    mode: WindowMode = WindowMode.STALL
+    weigh: Callable[[int], int] = lambda duration: 1  # what a task takes of the window
 
     def __post_init__(self) -> None:
         self.clock, self.turn = 0, 0
         self.free, self.count = [0] * self.workers, [0] * self.workers
-        self.flight: list[int] = []
+        self.flight: list[tuple[int, int]] = []  # end, weight
         self.spans: list[tuple[int, int, int]] = []  # worker, begin, end
-        self.most = 0
+        self.most = self.overflows = 0
 
     def tick(self, t: int) -> None:
         self.clock = max(self.clock, t)
-        self.flight = [end for end in self.flight if end > self.clock]
+        self.flight = [(end, weight) for end, weight in self.flight if end > self.clock]
 
     def issue(self, duration: int, key: int, ready: int) -> int:
         self.tick(ready)
+        weight = self.weigh(duration)
         if self.window > 0:
-            while len(self.flight) >= self.window:
-                self.tick(min(self.flight))
+            while self.held() + weight > self.window and self.mode is not WindowMode.BENCHMARK:
+                if self.mode is WindowMode.ABORT or not self.flight:
+                    raise NoRoom
+                self.tick(min(self.flight)[0])
+            self.overflows += self.held() + weight > self.window
         if self.keyed:
             w = (key % 2**64) % self.workers
         else:
@@ -63,11 +75,14 @@ class Oracle:
         begin = max(self.clock, self.free[w])
         end = begin + duration
         self.free[w] = end
-        self.flight.append(end)
-        self.most = max(self.most, len(self.flight))
+        self.flight.append((end, weight))
+        self.most = max(self.most, self.held())
         self.count[w] += 1
         self.spans.append((w, begin, end))
         return end
+
+    def held(self) -> int:
+        return sum(weight for _, weight in self.flight)
 
     def time(self, node: Tree, ready: int) -> int:
         kind, *rest = node
@@ -98,16 +113,17 @@ def rows_of(node: Tree) -> list[tuple[int, int, int]]:
 
 
 def simulate(
-    tree: Tree, workers: int = 1, window: int = 0, keyed: bool = False, chunk: int = 1 << 16
+    tree: Tree, workers: int = 1, window: int = 0, keyed: bool = False, chunk: int = 1 << 16,
+    mode: WindowMode = WindowMode.STALL, weigh: Callable[[Any], Any] | None = None,
 ) -> tuple[Counters, list[tuple[int, int, int]], list[Wait]]:
     """Counters, spans (worker, begin, end) and wait reasons, with the table cut into chunks."""
-    engine = InOrderEngine(workers, window, keyed)
+    engine = InOrderEngine(workers, window, keyed, unit="tasks" if weigh is None else "bytes", mode=mode)
     rows = rows_of(tree)
     spans, waits = [], []
     for first in range(0, len(rows), chunk):
         columns = zip(*rows[first : first + chunk], strict=True)
         kernel, cycles, key = map(np.array, columns, (np.int32, np.int64, np.uint64))
-        starts = engine.play(kernel, cycles, key, record=True)
+        starts = engine.play(kernel, cycles, key, True, None if weigh is None else weigh(cycles))
         assert isinstance(starts, Starts)
         for i in np.flatnonzero(kernel >= 0):
             begin = int(starts.start[i])
@@ -148,6 +164,30 @@ def test_engine_equals_the_rules(tree: Tree, workers: int, window: int, keyed: b
         any(b <= begin < e for w, b, e in spans[:i] if w != worker)
         for i, (worker, begin, _) in enumerate(spans)
     )
+
+
+@given(
+    trees(), st.integers(1, 5), st.integers(1, 9), st.booleans(), st.sampled_from([1, 3, 1000]),
+    st.sampled_from(list(WindowMode)), st.booleans(),
+)  # fmt: skip
+def test_windows_of_any_unit_and_mode(
+    tree: Tree, workers: int, window: int, keyed: bool, chunk: int, mode: WindowMode, weighed: bool
+) -> None:
+    def weigh(duration: Any) -> Any:
+        return duration % 4
+
+    oracle = Oracle(workers, window, keyed, mode, weigh) if weighed else Oracle(workers, window, keyed, mode)
+    try:
+        oracle.time(tree, 0)
+    except NoRoom:
+        with pytest.raises(WindowOverflow if mode is WindowMode.ABORT else ScheduleError):
+            simulate(tree, workers, window, keyed, chunk, mode, weigh if weighed else None)
+        return
+    counters, spans, _ = simulate(tree, workers, window, keyed, chunk, mode, weigh if weighed else None)
+    assert spans == oracle.spans
+    assert (counters.most_in_window, counters.overflows) == (oracle.most, oracle.overflows)
+    if mode is WindowMode.BENCHMARK:
+        assert spans == simulate(tree, workers, 0, keyed, chunk)[1]
 
 
 @given(trees(), st.integers(1, 5), st.sampled_from([0, 1, 2, 3, 5]), st.booleans())
