@@ -1,6 +1,7 @@
 """The names that programs import, the objects that must be one and the same, and what must not break."""
 
 import importlib
+import inspect
 import warnings
 
 import numpy as np
@@ -115,6 +116,19 @@ def test_nothing_exported_is_missing_or_private():
         assert hasattr(pto_wsp, name)
         assert not name.startswith("_") or name == "__version__"
     assert len(pto_wsp.__all__) == len(set(pto_wsp.__all__))
+
+
+def _methods(of):
+    """The public methods and properties that a class defines itself."""
+    members = {name: getattr(member, "fget", None) or member for name, member in vars(of).items()}
+    return {name: member for name, member in members.items() if not name.startswith("_") and callable(member)}
+
+
+@pytest.mark.parametrize("name", [name for name in pto_wsp.__all__ if name != "__version__"])
+def test_a_public_name_says_what_it_is(name):
+    value = getattr(pto_wsp, name)
+    members = _methods(value) if isinstance(value, type) else {}
+    assert [member for member, of in {name: value, **members}.items() if not inspect.getdoc(of)] == []
 
 
 @pytest.mark.parametrize("module", MODULES)
