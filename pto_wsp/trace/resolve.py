@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pto_wsp.errors import AxisError, CompileError, OperandError, SourceLine, TypeCheckError, UsageError
-from pto_wsp.scalar_expr import Expr, LoopVar, as_expr
+from pto_wsp.scalar_expr import SLOTS, Expr, LoopVar, as_expr
 from pto_wsp.trace import channels, record
 from pto_wsp.trace.tree import (
     Block,
@@ -30,8 +30,6 @@ from pto_wsp.trace.tree import (
 )
 from pto_wsp.trace.workload import Workload, part
 from pto_wsp.types import RaggedRow, Sparse, SparseRow, Tensor, loop_axis
-
-SLOTS = 256
 
 
 def resolve(workload: Workload) -> WorkloadTree:

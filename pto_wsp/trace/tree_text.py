@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from pto_wsp.errors import PtoError, SourceLine
-from pto_wsp.scalar_expr import Expr, LoopVar, as_expr
+from pto_wsp.scalar_expr import SLOTS, Expr, LoopVar, as_expr
 from pto_wsp.trace.expr_text import RESERVED, ExprReader, int_list, name_text, print_expr
 from pto_wsp.trace.text import DTYPES, GraphTextError, parse_part, print_graph
 from pto_wsp.trace.tree import (
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 __all__ = ["Names", "PrintedKernel", "TreeReader", "lines_of", "parse_tree", "print_kernels", "print_tree",
            "same_tree", "sections"]  # fmt: skip
 
-SLOTS = 256
 MOST_EXTENT = 1 << 48  # of a dimension in a text
 
 

@@ -16,46 +16,12 @@ from pto_wsp.errors import CompileError, UsageError, show_user_frames
 from pto_wsp.schedule import DispatchPolicy, Schedule, TaskGraphConfig, TimingPolicy
 from pto_wsp.trace import record
 from pto_wsp.trace.source import where
-from pto_wsp.trace.tree import (
-    Block,
-    Cond,
-    Connect,
-    Consume,
-    Loop,
-    ProcessTree,
-    Receive,
-    Send,
-    SlotLoad,
-    SlotSet,
-    TaskCall,
-    TreeNode,
-    WorkloadTree,
-    children,
-    walk,
-)
+from pto_wsp.trace.tree import WorkloadTree
 
 if TYPE_CHECKING:
     from pto_wsp.program import Program
 
-__all__ = [
-    "Block",
-    "Cond",
-    "Connect",
-    "Consume",
-    "Loop",
-    "ProcessTree",
-    "Receive",
-    "Send",
-    "SlotLoad",
-    "SlotSet",
-    "Task",
-    "TaskCall",
-    "TreeNode",
-    "Workload",
-    "WorkloadTree",
-    "children",
-    "walk",
-]
+__all__ = ["Task", "Workload"]
 
 
 @dataclass
