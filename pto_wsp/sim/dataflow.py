@@ -810,7 +810,6 @@ class DataflowEngine:
             busy=tuple(lanes[:, LANE_BUSY].tolist()),
             pools=self.pools,
             window=self.settings.window,
-            window_unit=self.settings.unit,
             bound=self.settings.bound,
             gen_cycles=self.settings.gen_cycles,
             gap=self.settings.gap,

@@ -315,7 +315,6 @@ class Counters:
     pools: tuple[tuple[str, int], ...] = ()
     """Name and number of workers of each pool, in the order of the workers; one without a name: all workers."""
     window: int = 0
-    window_unit: str = "tasks"
     """What can be in flight at most; 0: anything."""
     bound: bool = True
     """Each task is bound to one worker from the beginning."""
