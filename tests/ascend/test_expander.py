@@ -434,6 +434,20 @@ def test_explicit_edges():
         made(chained())
 
 
+def test_a_window_of_entries_counts_tiles_that_have_elements():
+    t = Tensors(0)
+
+    @workload
+    def partial():
+        for i in P(4):
+            move[i](x=t.X[i * 6 : i * 6 + 4, 0:6], out=t.Y[i * 6 : i * 6 + 4, 0:6])
+
+    e = made(partial().task_graph(window=TaskWindow(4, "entries")))
+    arrays = [np.zeros((18, 31), np.int32) for _ in e.tensors]  # the last task has none
+    (found,) = Expanders([e]).run(0, Inputs(arrays=arrays))
+    assert [task.round for task in found] == [0, 0, 1, 1]
+
+
 def test_text_does_not_grow_with_tasks():
     """A million tasks are a loop; a thousand unrolled calls share one function."""
     t = Tensors(0)

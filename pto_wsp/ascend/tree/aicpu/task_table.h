@@ -116,7 +116,9 @@ class TaskTable {
       ++d;
     }
     access_[operands_] = access;
-    weight_ += plan::kWindowUnit == plan::kEntries ? 1 : 0;
+    if (plan::kWindowUnit == plan::kEntries && !region.Empty()) {
+      ++weight_;
+    }
     if (plan::kWindowUnit == plan::kBytes && access != kIn) {
       weight_ += uint64_t{tile.rows} * tile.cols * base.elemBytes;
     }
