@@ -197,7 +197,7 @@ class TimingPolicy(_Policy):
 
     @staticmethod
     def batched(n: int) -> TimingPolicy:
-        """Start tasks in groups of n."""
+        """Tasks can start in groups: each n that have become ready, whichever they are, or the rest at the end."""
         return TimingPolicy("batched", n)
 
     @staticmethod
@@ -330,7 +330,11 @@ class ReadyPolicy(_Policy):
 
     @staticmethod
     def work_steal() -> ReadyPolicy:
-        """A worker takes the newest of its own, else the oldest of the longest queue."""
+        """A worker takes the newest of its own, else the oldest of the longest queue.
+
+        A task enters the queue of the worker that completed the last of its predecessors; one that has none, or whose
+        predecessors had all completed when it was generated, that of the next worker in turn.
+        """
         return ReadyPolicy("work_steal")
 
     @staticmethod
@@ -478,8 +482,8 @@ class Schedule(_Policy):
     """How a workload is run. Change one with `schedule.with_(dispatch=...)`.
 
     dispatch     None: one worker, or one per stream
-    streams      number of in-order queues, 1 or more; `Schedule(policy, window)` is short for a task graph that
-                 has this window
+    streams      number of in-order queues; 1, the default, means none, unless there is a `stream_by`; `Schedule(policy,
+                 window)` is short for a task graph that has this window
     stream_by    key of the stream that a task belongs to
     timing       None: immediate
     task_graph   None: no window
