@@ -3,7 +3,10 @@
 The user's function is compiled anew, with bounds checks and for just these types: a wrong index is an error, In tiles
 are read-only, nothing of it needs the GIL. An exception leaves the body as numba leaves it, without Python: what was
 raised, and for which row of arguments, is noted in the RECORD words before the scratch memory, and the stop word there
-is set; the thread that waits for the tasks turns that into an error (`raised`). Start reading at `load`.
+is set; the thread that waits for the tasks turns that into an error (`raised`).
+
+Not checked: whether a body ends. One that loops for ever holds up Ctrl-C, which waits for the running tasks; try
+such a body with target="numpy" first. Start reading at `load`.
 """
 
 from __future__ import annotations
