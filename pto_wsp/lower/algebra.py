@@ -169,9 +169,9 @@ class Algebra:
         address.type = pointers
         vector = self.ir_type(dtype)
         name = f"llvm.masked.gather.{_suffix(vector)}.v{self.lanes}p0"
-        function = self.declare(name, vector, [pointers, self.ir_type(None), vector])
-        passthrough = _Text(vector, "zeroinitializer")
-        return Lanes(self.builder.call(function, [address, self.mask(True).ir, passthrough]), dtype)
+        function = self.declare(name, vector, [pointers, I32, self.ir_type(None), vector])     # later LLVMs read it too
+        given = [address, I32(dtype.itemsize), self.mask(True).ir, _Text(vector, "zeroinitializer")]
+        return Lanes(self.builder.call(function, given), dtype)
 
     # ---- arithmetic ---------------------------------------------------------------------------------------------
 

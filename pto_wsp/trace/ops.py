@@ -554,7 +554,8 @@ def _to_odd32(x: Any) -> Any:
     near = x.astype(np.float32)
     bits = np.asarray(near).view(np.int32)
     toward_zero = np.where(np.abs(near.astype(np.float64)) > np.abs(x), bits - 1, bits)
-    return np.where((near.astype(np.float64) == x) | np.isnan(x), bits, toward_zero | 1).view(np.float32)
+    odd = np.where((near.astype(np.float64) == x) | np.isnan(x), bits, toward_zero | 1)
+    return odd.astype(np.int32).view(np.float32)    # NumPy 1 widens an i32 without dimensions
 
 
 def _truncated(x: Any, dtype: DType) -> Any:
