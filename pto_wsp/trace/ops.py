@@ -545,7 +545,8 @@ def ref_cast(x: Any, dtype: DType, by: str = "user") -> Any:
     # NumPy and ml_dtypes reach 16 bits through F32 or F64: make that step round to odd.
     if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
         big = (x >= 2 ** 53) | (x < -(2 ** 53)) if x.dtype.kind == "i" else x >= 2 ** 53
-        x = np.where(big, (x >> 11 | ((x & 0x7FF) != 0).astype(x.dtype)) << 11, x)
+        low, below = x.dtype.type(11), x.dtype.type(0x7FF)          # NumPy 1 makes floats of u64 and a Python int
+        x = np.where(big, (x >> low | ((x & below) != 0).astype(x.dtype)) << low, x)
     return _to_odd32(x.astype(np.float64)).astype(dtype.numpy)
 
 
