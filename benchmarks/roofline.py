@@ -7,19 +7,30 @@ from pathlib import Path
 from typing import Any
 
 KINDS = {"vector": ("o", "tab:blue"), "matmul": ("s", "tab:orange"), "attention": ("D", "tab:green")}
-
-
 CUBE = re.compile(r"matmul (f32|i8) +(\d+)x\2x\2")
 
+# Where the text of a point may stand: points to the right and up, which end touches it.
+PLACES = [(5, 2, "left"), (5, -8, "left"), (-5, 2, "right"), (-5, -8, "right"), (0, 6, "center"), (0, -12, "center")]
 
-def label(claim: str, name: str, at: tuple[float, float], number: int) -> tuple[str, Any, tuple[int, int]]:
-    """(text, point, offset of the text)"""
+
+def label(claim: str, name: str) -> str:
+    """What stands beside the point."""
     if claim == "matmul":
-        dtype, size = CUBE.fullmatch(name).groups()  # type: ignore[union-attr]
-        return f"{dtype} {size}", at, (-8, 6 if dtype == "i8" else -11)
-    if claim == "attention":
-        return name.split()[1], at, (5, -9 - 9 * number)
-    return name.removesuffix(" f32"), at, (5, 2 if number % 2 else -8)
+        return " ".join(CUBE.fullmatch(name).groups())  # type: ignore[union-attr]
+    return name.split()[1] if claim == "attention" else name.removesuffix(" f32")
+
+
+def annotate(axes: Any, text: str, at: tuple[float, float], color: str, taken: list[Any]) -> None:
+    """Write the text where it hides no other, or else to the right."""
+    for x, y, side in PLACES:
+        note = axes.annotate(text, at, (x, y), textcoords="offset points", fontsize=6.5, color=color, ha=side)
+        box = note.get_window_extent()
+        if not any(box.overlaps(other) for other in taken):
+            break
+        note.remove()
+    else:
+        note = axes.annotate(text, at, PLACES[0][:2], textcoords="offset points", fontsize=6.5, color=color)
+    taken.append(note.get_window_extent())
 
 
 def draw(claims: dict[str, list[dict[str, Any]]], file: Path) -> None:
@@ -29,7 +40,7 @@ def draw(claims: dict[str, list[dict[str, Any]]], file: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(10.5, 6.5))
-    span = 0.1, 90.0
+    span = 0.1, 130.0
     facts = claims["machine"]
     peak = next(row["median"] for row in facts if row["unit"] == "GFLOP/s")
     for row, style in zip([r for r in facts if r["unit"] == "GB/s"], ("-", "--", ":")):
@@ -39,6 +50,9 @@ def draw(claims: dict[str, list[dict[str, Any]]], file: Path) -> None:
                       fontsize=8, color="gray", rotation=37, rotation_mode="anchor")
     axes.annotate(f"multiply-add in registers: {peak:.0f} GFLOP/s", (span[0] * 1.1, peak * 1.08), fontsize=8,
                   color="gray")
+    axes.set(xscale="log", yscale="log", xlim=span, ylim=(4, peak * 3),
+             xlabel="operations per byte of inputs and outputs", ylabel="GFLOP/s on one core")
+    taken: list[Any] = []
     for claim, (marker, color) in KINDS.items():
         rows = [r for r in claims.get(claim, []) if r["flops"] and r["bytes"]]
         if claim == "matmul":
@@ -46,9 +60,7 @@ def draw(claims: dict[str, list[dict[str, Any]]], file: Path) -> None:
         for number, row in enumerate(rows):
             at = row["flops"] / row["bytes"], row["flops"] / row["median"] / 1e9
             axes.plot(*at, marker, color=color, markersize=5, label=claim if number == 0 else None)
-            axes.annotate(*label(claim, row["name"], at, number), textcoords="offset points", fontsize=6.5, color=color)
-    axes.set(xscale="log", yscale="log", xlim=span, ylim=(4, peak * 3),
-             xlabel="operations per byte of inputs and outputs", ylabel="GFLOP/s on one core")
+            annotate(axes, label(claim, row["name"]), at, color, taken)
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
     figure.tight_layout()
