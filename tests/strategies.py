@@ -6,18 +6,21 @@
     arguments(graph, ...)       arrays (odd strides, NaN, inf, -0, subnormals, partial tiles) and scalars for a graph
     expected(graph, ...)        what the arrays have to hold after a run, and how far each element may be off
     assert_matches(...)         compares, and says which element of which parameter is wrong
+    loop(tree, loops, body)     the loop over any kind of axis that a random workload tree names
 
 Structure is drawn by hypothesis, so that it shrinks; elements come from a seeded generator, so that it is quick.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from pto_wsp import DenseDyn, Ragged, Sparse, for_each, parallel_for, select
 from pto_wsp.errors import OperandError
 from pto_wsp.trace.extents import extents_of
 from pto_wsp.trace.graph import KernelGraph, Node, Param, build, check
@@ -457,3 +460,34 @@ def differs(have: np.ndarray, need: np.ndarray, ulps: np.ndarray, absolute: np.n
         off = ~(np.abs(h - n) <= absolute) & ~((h == n) & np.isinf(n))
         wrong = np.where(absolute >= 0, off & ~np.isinf(absolute), far)
         return wrong & ~(np.isnan(h) & np.isnan(n))
+
+
+# ---- loops of random workloads
+
+
+def loop(tree: tuple[Any, ...], loops: tuple[Any, ...], body: Callable[[Any], Any]) -> Any:
+    """The loop that `tree` names: its kind, the data of its axis, and what stands inside, which `body` makes.
+
+    ("list", values), ("sparse", rows), ("sparse row", rows), ("ragged", kind, lengths), ("ragged row", kind, lengths),
+    (kind, size) or (kind, size, is its size given at run time), where kind is "parallel" or another word; `loops` are
+    the variables of the loops around it, the innermost first.
+    """
+    kind, *given = tree
+    if kind == "list":
+        return select(given[0], body)
+    if kind.startswith("sparse"):
+        ends = np.cumsum([0, *(len(row) for row in given[0])]) + 1  # the first entry of indices belongs to no row
+        axis = Sparse(len(given[0]), ends.tolist(), [99, *(e for row in given[0] for e in row)])
+        return select(_row(axis, len(given[0]), loops) if kind == "sparse row" else axis, body)
+    size = given[0]
+    if kind.startswith("ragged"):
+        size = Ragged(len(given[1]), given[1])
+        size = _row(size, len(given[1]), loops) if kind == "ragged row" else size
+        kind = given[0]
+    elif given[1] is True:
+        size = DenseDyn(size)
+    return (parallel_for if kind == "parallel" else for_each)(size, body)
+
+
+def _row(axis: Any, rows: int, loops: tuple[Any, ...]) -> Any:
+    return axis[loops[0] % rows] if loops else axis[0]

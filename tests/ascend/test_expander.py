@@ -24,7 +24,6 @@ from pto_wsp import (
     Ragged,
     ReadyPolicy,
     Scalar,
-    Sparse,
     StartPolicy,
     Symbol,
     TaskWindow,
@@ -35,11 +34,9 @@ from pto_wsp import (
     WindowMode,
     combine,
     cond,
-    for_each,
     kernel,
     parallel_for,
     pto,
-    select,
     sequential,
     slot_load_u64,
     slot_set_u64,
@@ -53,6 +50,7 @@ from pto_wsp.scalar_expr import slot_bool, slot_i64, slot_u64, symbol_u64
 from pto_wsp.sim.machine import A2A3
 from tests.ascend.device import Expanders, Inputs, Refused, expected
 from tests.ascend.golden_workload import decode
+from tests.strategies import loop
 
 I32, F32 = DType.I32, DType.F32
 SYMBOLS = {"n": 5, "m": 2**64 - 3}
@@ -163,11 +161,6 @@ def call(kind, a, b, c, t, loops):
     return task(move, [*loops, c], {"x": x[at[0] : at[0] + 4, 0:6], "out": y[at[0] : at[0] + 4, b % 7 : b % 7 + 6]})
 
 
-def pattern(rows):
-    ends = np.cumsum([0, *(len(row) for row in rows)]) + 1  # the first entry of indices belongs to no row
-    return Sparse(len(rows), ends.tolist(), [99, *(e for row in rows for e in row)])
-
-
 def built(tree, t, loops=()):
     kind, *given = tree
     if kind in ("update", "move", "line"):
@@ -186,25 +179,7 @@ def built(tree, t, loops=()):
         pred, then, other = given
         return cond(predicate(pred, loops), built(then, t, loops), None if other is None else built(other, t, loops))
 
-    def body(i):
-        return built(given[-1], t, (i, *loops))
-
-    if kind == "list":
-        return select(given[0], body)
-    if kind == "sparse":
-        return select(pattern(given[0]), body)
-    if kind == "sparse row":
-        axis = pattern(given[0])
-        return select(axis[loops[0] % len(given[0])] if loops else axis[0], body)
-    size = given[0]
-    if kind.startswith("ragged"):
-        kind, lengths = given[0], given[1]
-        size = Ragged(len(lengths), lengths)
-        if tree[0] == "ragged row":
-            size = size[loops[0] % len(lengths)] if loops else size[0]
-    elif given[1]:
-        size = DenseDyn(size)
-    return (parallel_for if kind == "parallel" else for_each)(size, body)
+    return loop(tree, loops, lambda i: built(given[-1], t, (i, *loops)))
 
 
 def scheduled(work, schedule):

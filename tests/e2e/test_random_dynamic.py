@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 
 from pto_wsp import (
     DType,
-    Ragged,
-    Sparse,
     Tensor,
     combine,
     cond,
-    for_each,
-    parallel_for,
-    select,
     sequential,
     slot_load_u64,
     slot_set_u64,
@@ -27,6 +22,7 @@ from pto_wsp import (
 from pto_wsp.scalar_expr import slot_bool, slot_i64, slot_u64, symbol_u64
 from pto_wsp.sim import decisions
 from tests.e2e.test_random_workloads import CYCLES, KERNELS, STATES, WIDTHS, Machine, scheduled, schedules
+from tests.strategies import loop
 
 SLOTS = (0, 7, 255)
 SYMBOL = 5
@@ -67,11 +63,6 @@ programs = st.tuples(st.sampled_from(["combine", "sequential"]), st.lists(trees,
 # ---- the program under test ----------------------------------------------------------------------------------------
 
 
-def pattern(rows):
-    ends = np.cumsum([0, *(len(row) for row in rows)]) + 1  # the first entry of indices belongs to no row
-    return Sparse(len(rows), ends.tolist(), [99, *(e for row in rows for e in row)])
-
-
 def predicate(pred, loops):
     kind, *given = pred
     if kind == "remainder":
@@ -104,23 +95,7 @@ def built(tree, tensors, loops=()):
         other = None if other is None else built(other, tensors, loops)
         return cond(predicate(pred, loops), built(then, tensors, loops), other)
 
-    def body(i):
-        return built(given[-1], tensors, (i, *loops))
-
-    if kind == "list":
-        return select(given[0], body)
-    if kind == "sparse":
-        return select(pattern(given[0]), body)
-    if kind == "sparse row":
-        axis = pattern(given[0])
-        return select(axis[loops[0] % len(given[0])] if loops else axis[0], body)
-    size = given[0]
-    if kind.startswith("ragged"):
-        kind, lengths = given[0], given[1]
-        size = Ragged(len(lengths), lengths)
-        if tree[0] == "ragged row":
-            size = size[loops[0] % len(lengths)] if loops else size[0]
-    return (parallel_for if kind == "parallel" else for_each)(size, body)
+    return loop(tree, loops, lambda i: built(given[-1], tensors, (i, *loops)))
 
 
 # ---- the model -----------------------------------------------------------------------------------------------------
