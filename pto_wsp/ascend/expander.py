@@ -178,10 +178,20 @@ class _Writer:
             return []
         found = write(node.pred, scope)
         holds = found.text if found.type == "bool" else f"({found.text}) != 0"
-        out = [*_source(node, indent), f"{indent}if ({holds}) {{", *self.node(node.then, scope, indent + "  ")]
+        inside = indent + "  "
+        then = [*self.absent(node.orelse, inside), *self.node(node.then, scope, inside)]
+        orelse = self.absent(node.then, inside)
         if _does_something(node.orelse):
-            out += [f"{indent}}} else {{", *self.node(node.orelse, scope, indent + "  ")]
+            orelse += self.node(node.orelse, scope, inside)
+        out = [*_source(node, indent), f"{indent}if ({holds}) {{", *then]
+        if orelse:
+            out += [f"{indent}}} else {{", *orelse]
         return _wrap([*out, f"{indent}}}"])
+
+    def absent(self, branch: tree.TreeNode, indent: str) -> list[str]:
+        """Nothing waits for the calls of the branch that is not taken."""
+        calls = [self.e.number_of.get(id(node)) for node in tree.walk(branch) if isinstance(node, tree.TaskCall)]
+        return [f"{indent}after_{number}_ = 0;" for number in calls if number in self.waited]
 
     def loop(self, node: tree.Loop, scope: Scope, indent: str) -> list[str]:
         if not _does_something(node):

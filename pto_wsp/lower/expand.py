@@ -342,6 +342,7 @@ def expand(
     raises  CompileError, at the user's line, for what cannot be expanded
     """
     loads = any(isinstance(node, tree.SlotLoad) for node in tree.walk(workload.root))
+    named = {id(h) for node in tree.walk(workload.root) if isinstance(node, tree.TaskCall) for h in node.after}
     pipeline: processes.Pipeline | None = None
     receives: tuple[tree.Receive, ...] = ()
     emitter: Emitter
@@ -352,7 +353,7 @@ def expand(
         ir, receives = several.text(), tuple(several.receives)
     else:
         emitter = Emitter(keys, loads)
-        emitter.cycles = cycles
+        emitter.cycles, emitter.handles = cycles, named
         ir = emitter.module(emitter.root(workload.root))
     known = [what[1] for what in emitter.inputs if what[0] == "symbol"] + [LATENCY] * (pipeline is not None)
     return Expansion(

@@ -8,7 +8,7 @@ of an unrolled Python loop, share that text: a native loop runs over a table of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse, bind,
 from pto_wsp.lower.bounds import start_in
 from pto_wsp.lower.expressions import Scope, Variable, signed
 from pto_wsp.lower.lines import Lines, Piece, finish
-from pto_wsp.lower.tasks import ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT
+from pto_wsp.lower.tasks import ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, FORGET
 from pto_wsp.scalar_expr import Expr, LoopVar, constant_of, fnv1a_64
 from pto_wsp.trace import tree
 from pto_wsp.trace.c_expr import added_cycles
@@ -56,6 +56,7 @@ class Emitter:
     def __init__(self, keys: Sequence[Expr], loads: bool) -> None:
         self.keys = tuple(keys)
         self.cycles: Mapping[int, Expr] = {}  # by id of a call: in place of what its kernel takes
+        self.handles: Collection[int] = ()  # by id: calls that some `after` names
         self.notes_writes = loads  # some slot is loaded: which tasks write where has to be known
         self.kernels: dict[int, KernelUse] = {}  # by id(graph)
         self.calls: list[Call] = []
@@ -173,12 +174,22 @@ class Emitter:
         found = expressions.emit(out, node.pred, replace(scope, line=node.line))
         holds = found.name if found.type == "bool" else out.value(f"icmp ne i64 {found.name}, 0")
         out.branch(holds, then, orelse)
-        for label, branch in ((then, node.then), (orelse, node.orelse)):
+        taken, named_in_then = self._branch(node.then, scope, sequential)
+        other, named_in_other = self._branch(node.orelse, scope, sequential)
+        for label, branch, absent in ((then, taken, named_in_other), (orelse, other, named_in_then)):
             out.start(label)
-            out.add(self.node(branch, scope, sequential))
+            for call in absent:
+                self._event(out, FORGET, out.datum(call))
+            out.add(branch)
             out.jump(after)
         out.start(after)
         return out.piece()
+
+    def _branch(self, node: tree.TreeNode, scope: Scope, sequential: bool) -> tuple[Piece, list[int]]:
+        """A branch, and the calls in it that some `after` names."""
+        first = len(self.calls)
+        piece = self.node(node, scope, sequential)
+        return piece, [n for n in range(first, len(self.calls)) if id(self.calls[n].task) in self.handles]
 
     def loop(self, node: tree.Loop, scope: Scope, sequential: bool) -> Piece:
         if _is_empty(node):
@@ -350,12 +361,12 @@ class Emitter:
     def made(self, out: Lines, cycles: str) -> None:
         """Something else to do for each task; `cycles`: its duration."""
 
-    def _event(self, out: Lines, event: int) -> None:
+    def _event(self, out: Lines, event: int, call: str = "-1") -> None:
         self.has_events = True
         row = out.value("load i64, ptr %row")
         for column, kind, value in (
             ("kernel", "i32", str(event)),
-            ("leaf", "i32", "-1"),
+            ("leaf", "i32", call if call == "-1" else out.value(f"trunc i64 {call} to i32")),
             ("tail", "i8", "0"),
             ("cycles", "i64", "0"),
         ):

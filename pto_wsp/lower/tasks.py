@@ -6,6 +6,9 @@ where a parallel or a sequential block opens or closes.
 
 Events appear only where nesting really alternates. Outside every block, rows are parallel: they share one ready time.
     ENTER_SEQUENTIAL a ENTER_PARALLEL b c EXIT d EXIT        a, then b and c side by side, then d
+
+FORGET, with the number of a kernel call in `leaf`, says that the call stands in the branch that was not taken: tasks
+whose `after` names it do not wait for a task that it was in an earlier iteration.
 """
 
 from __future__ import annotations
@@ -15,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ENTER_PARALLEL", "ENTER_SEQUENTIAL", "EXIT", "TILE_WORDS", "TaskTable"]
+__all__ = ["ENTER_PARALLEL", "ENTER_SEQUENTIAL", "EXIT", "FORGET", "TILE_WORDS", "TaskTable"]
 
-ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT = -1, -2, -3
+ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, FORGET = -1, -2, -3, -4
 
 TILE_WORDS = 5
 """Words of args per tile parameter: address, row stride, column stride (bytes), valid rows, valid columns."""

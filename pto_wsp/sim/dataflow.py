@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pto_wsp.errors import Deadlock, ExecutionError, ScheduleError, WindowOverflow
 from pto_wsp.lower.bindings import Call
-from pto_wsp.lower.tasks import EXIT, TILE_WORDS, TaskTable
+from pto_wsp.lower.tasks import EXIT, FORGET, TILE_WORDS, TaskTable
 from pto_wsp.schedule import DepsMode, WindowMode
 from pto_wsp.sim.edges import (
     BEFORE,
@@ -341,6 +341,8 @@ def generate_all(
         what = kernel[row]
         if what == EXIT:
             leave(nodes, edges, frames, state)
+        elif what == FORGET:
+            forget(last, leaf[row] * STREAM_SIZE)
         elif what < 0:
             if state[DEPTH] + 2 * FRAME_SIZE > len(frames):
                 return MORE_FRAMES
@@ -433,6 +435,12 @@ def remember(nodes: Any, kept: Any, at: int, node: int) -> int:
     """This is the last task of a stream, or of a call."""
     kept[at + S_NODE], kept[at + S_SERIAL], kept[at + S_FROM] = node, nodes[node + SERIAL], nodes[node + NUMBER]
     kept[at + S_PATH], kept[at + S_TASKS] = nodes[node + PATH] + nodes[node + CYCLES], nodes[node + PATH_TASKS] + 1
+    return 0
+
+
+def forget(kept: Any, at: int) -> int:
+    """There is no last task, as at the beginning."""
+    kept[at + S_NODE], kept[at + S_SERIAL], kept[at + S_FROM], kept[at + S_PATH], kept[at + S_TASKS] = -1, -1, -1, 0, 0
     return 0
 
 

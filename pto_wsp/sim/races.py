@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pto_wsp.errors import ExecutionError, RaceError, ScheduleError
 from pto_wsp.lower.bindings import Call
 from pto_wsp.lower.expand import Expansion
-from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT, TILE_WORDS, TaskTable
+from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT, FORGET, TILE_WORDS, TaskTable
 from pto_wsp.sim import cells, regions
 from pto_wsp.sim.decisions import Replaying
 from pto_wsp.sim.hazards import IS_WRITTEN, ITEMSIZE, SPACE, USE_SIZE, TileUses
@@ -64,6 +64,10 @@ def gather(
         what = kernel[row]
         if state[EVENTS] + 2 > len(events):
             return row
+        if what == FORGET:
+            last[leaf[row]] = -1
+            row += 1
+            continue
         if what < 0:
             events[state[EVENTS]], events[state[EVENTS] + 1] = what, state[TASKS]
             state[EVENTS] += 2

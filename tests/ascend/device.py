@@ -19,7 +19,7 @@ from pto_wsp.ascend import expander, host, plan, worker
 from pto_wsp.ascend.build import build
 from pto_wsp.ascend.emission import Emission
 from pto_wsp.lower.expand import expand
-from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT, TILE_WORDS
+from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT, FORGET, TILE_WORDS
 from pto_wsp.types import Sparse
 
 Change = tuple[str, str, str]
@@ -222,7 +222,7 @@ def expected(e: Emission, given: Inputs | None = None) -> list[Task]:
         for r in range(table.count):
             what = int(table.kernel[r])
             if what < 0:
-                rows.append(what)
+                rows.append((what, int(table.leaf[r])))
             else:
                 known = [int(key[r]) for key in table.keys]
                 rows.append((int(table.leaf[r]), known, table.axes[r].tolist(), table.args[r].tolist()))
@@ -232,8 +232,10 @@ def expected(e: Emission, given: Inputs | None = None) -> list[Task]:
     oracle = Levels(e)
     tasks: list[Task] = []
     for row in rows:
-        if isinstance(row, int):
-            oracle.event(row)
+        if len(row) == 2:
+            what, leaf = row
+            call = e.number_of[id(expansion.calls[leaf].task)] if what == FORGET else None
+            oracle.event(what, call)
             continue
         leaf, known, axes, args = row
         key = known[0] if e.orders.key is not None else 0
@@ -282,7 +284,10 @@ class Levels:
         self.streams: dict[int, int] = {}
         self.last: dict[int, int] = {}
 
-    def event(self, what: int) -> None:
+    def event(self, what: int, call: int | None = None) -> None:
+        if call is not None:
+            self.last.pop(call, None)
+            return
         if what == EXIT:
             self.sequential, self.ready, done = self.frames.pop()
             self.done = max(self.done, done)

@@ -409,6 +409,21 @@ def test_explicit_edges():
         made(chained())
 
 
+def test_edges_from_the_branch_that_was_not_taken():
+    t = Tensors(0)
+
+    @workload
+    def some():
+        for i in P(4):
+            with P.when(i % 2 == 0):
+                first = move[i](x=t.X[i * 4 : i * 4 + 4, 0:6], out=t.Y[i * 4 : i * 4 + 4, 0:6])
+            update[i](x=t.X[4 * i : 4 * i + 2, 8:12], c=2, after=[first])
+
+    (found,) = Expanders([e := made(some().task_graph(deps=Deps.explicit()))]).run(0)
+    assert found == expected(e)
+    assert [task.level for task in found if task.call == 1] == [1, 0, 1, 0]
+
+
 def test_a_window_of_entries_counts_tiles_that_have_elements():
     t = Tensors(0)
 

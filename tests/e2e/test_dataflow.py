@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from pto_wsp import (
     StartPolicy,
     TaskGraphConfig,
     TaskWindow,
+    Tensor,
     Tile,
     TimingPolicy,
     TracePolicy,
@@ -31,7 +33,7 @@ from pto_wsp import (
     pto,
     workload,
 )
-from pto_wsp.errors import Deadlock, ExecutionError, WindowOverflow
+from pto_wsp.errors import Deadlock, ExecutionError, RaceError, WindowOverflow
 from pto_wsp.sim.inorder import Wait
 from pto_wsp.sim.settings import settle
 from tests.e2e.programs import run, task_of, tensor
@@ -99,6 +101,34 @@ def test_explicit_edges() -> None:
     for refused in (lambda: program.simulate(Schedule(DispatchPolicy.round_robin(9))), chain().compile):
         with pytest.raises(ScheduleError, match=r"in-order(.|\n)*Deps.explicit"):
             refused()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_call_of_the_branch_that_was_not_taken_is_waited_for_by_nobody(nested: bool) -> None:
+    x = np.zeros((20, 10), np.float32)
+    X = Tensor(x, x.shape, DType.F32)
+
+    @kernel
+    def add(x: InOut[Tile[1, 10, DType.F32]]):
+        pto.store(x, x + 1.0)
+
+    @workload
+    def some() -> None:
+        for i in P(4):
+            with P.when(i % 2 == 0):
+                with P.when(i >= 0) if nested else nullcontext():
+                    made = add[i](x=X[i])
+            with P.otherwise():
+                other = add[i](x=X[i])
+            add[i](x=X[10 + i], after=[made])
+            add[i](x=X[i], after=[other])
+
+    program = some().dispatch(DispatchPolicy.work_steal(16)).task_graph(deps=Deps.explicit()).compile()
+    edges = [[edge.task for edge in program.task(n).predecessors] for n in range(12)]
+    assert edges == [[], [0], [], [], [], [3], [], [6], [], [], [], [9]]
+    with pytest.raises(RaceError, match=r"some|add") as caught:  # in even rounds nothing orders the last task
+        program.check_races()
+    assert caught.value.tasks == (0, 2)
 
 
 def test_an_edge_from_a_loop_that_has_ended_is_refused() -> None:
