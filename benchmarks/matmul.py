@@ -1,4 +1,4 @@
-"""Matrix products of one tile on one core, against BLAS called once per tile through NumPy.
+"""Matrix products of one tile on one core, against BLAS called for each tile in NumPy's loop over a stack.
 
 Claims: f32 from 16 to 256 cubed at 85 % of BLAS or more; f16 and bf16 summed in f32 at 70 % of f32 BLAS; i8 summed in
 i32 at f32's rate.
@@ -141,19 +141,22 @@ def operand(rows: int, columns: int, dtype: Any, layout: str) -> Any:
     return values.T if layout == "columns" else values[:, :columns]
 
 
-def blas(case: Product) -> Callable[[int], None]:
-    """np.matmul of f32 (for f64: f64) operands in the same layouts, into an existing array."""
+def blas(case: Product) -> Callable[[int], Any]:
+    """np.matmul of f32 (for f64: f64) operands in the same layouts, into an existing array.
+
+    One call for a stack of tiles that are all the same one: NumPy calls BLAS for each, without a detour by Python.
+    """
     import numpy as np
+    from numpy.lib.stride_tricks import as_strided
 
     dtype = np.float64 if case.dtype == "f64" else np.float32
     a, b = operand(case.m, case.k, dtype, case.a), operand(case.k, case.n, dtype, case.b)
     c = np.zeros((case.m, case.n), dtype)
 
-    def run(times: int) -> None:
-        for _ in range(times):
-            np.matmul(a, b, out=c)
+    def stack(x: Any, times: int) -> Any:
+        return as_strided(x, (times, *x.shape), (0, *x.strides))
 
-    return run
+    return lambda times: np.matmul(stack(a, times), stack(b, times), out=stack(c, times))
 
 
 if __name__ == "__main__":

@@ -29,3 +29,12 @@ def test_every_claim_is_listed():
 
 def test_what_became_slower_is_found():
     run("-c", COMPARE)
+
+
+def test_peers_run_without_handicaps(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    code = "import os, benchmarks; print(benchmarks.LEFT_OUT, *os.environ)"
+    left_out, *kept = run("-c", code).rpartition("]")[0::2]
+    assert "OPENBLAS_CORETYPE=Haswell" in left_out and "OPENBLAS_CORETYPE" not in kept[0]
+    assert "OPENBLAS_NUM_THREADS" in kept[0] and "OPENBLAS_NUM_THREADS" not in left_out
