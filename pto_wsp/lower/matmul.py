@@ -20,10 +20,10 @@ in `spec.result`: f32 for f16, bf16 and f32; f64 for f64; i32 for i8 and u8; oth
 f16, bf16 and small integers are widened exactly first. (Which NaN comes out of several is not defined.)
 
 How: `_micro_kernel` keeps a few rows by a few vectors of sums in registers while it walks one K block. The function of
-a spec cuts m x n into such blocks. Operands that the micro-kernel cannot read in place (another dtype, columns apart,
-run-time extents) or reads slowly there (crowded rows) are first copied to scratch by `_packer`. Micro-kernels and
-packers are shared by a module's specs. A product of few columns is computed as its transpose. The IR is explicit: it
-needs instruction combining, no loop optimiser.
+a spec cuts m x n into such blocks. Operands that the micro-kernel cannot read in place (columns apart, another dtype
+that many rows would widen again, ends without masks) or reads slowly there (crowded rows) are first copied to scratch
+by `_packer`. Micro-kernels and packers are shared by a module's specs. A product of few columns is computed as its
+transpose. The IR is explicit: it needs instruction combining, no loop optimiser.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Target:
     vector_bits: int = 128
     registers: int = 16             # vector registers
     masks: bool = False             # masked loads and stores of 32- and 64-bit lanes cost about as much as plain ones
+    any_masks: bool = False         # of narrow lanes too, and masks do not take vector registers
     pair_dot: bool = False          # x86's pmaddwd: two 16-bit products summed into each 32-bit lane
     features: frozenset[str] = frozenset()      # for the algebra: "fma", "f16c"
 
@@ -69,7 +70,7 @@ class Target:
             return Target(128, 32, features=frozenset({"fma", "f16c"}))
         known = frozenset(has & {"fma", "f16c", "avx512f"})
         if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= has:
-            return Target(512, 32, masks=True, pair_dot=True, features=known)
+            return Target(512, 32, masks=True, any_masks=True, pair_dot=True, features=known)
         if {"avx2", "fma"} <= has:
             return Target(256, 16, masks=True, pair_dot=True, features=known)
         return Target(pair_dot=triple.startswith("x86_64"), features=known)
@@ -184,20 +185,23 @@ class _Plan:
     k_lanes: int            # lanes that one K block takes
     pack_a: bool            # always; else a is read in place
     pack_b: bool            # always; else b is read in place unless its columns are apart or its rows crowded
+    panel: DType            # of b as micro-kernels read it: of the sums, or b's own where it is read twice at most
 
     @staticmethod
     def of(spec: MatmulSpec, target: Target) -> _Plan:
         group = 2 if target.pair_dot and spec.a.bits == 8 else 1
         lane = _Lane(spec.result, group, target.vector_bits // spec.result.bits)
-        ragged = spec.n % lane.count != 0
-        masked = target.masks and spec.result.bits >= 32
-        mask_registers = int(ragged and masked and target.vector_bits < 512)    # AVX-512 has masks of their own kind
+        ragged = spec.tail or spec.n % lane.count != 0
+        masked = target.any_masks or (target.masks and spec.result.bits >= 32 and not spec.tail)
+        mask_registers = int(ragged and masked and not target.any_masks)
         registers = target.registers - mask_registers - (group - 1)             # a pair dot product needs a place
         rows, vectors = _blocking(spec.m, -(-spec.n // lane.count), registers, spec.tail)
         k_lanes = -(-min(max(spec.k, 1), K_BLOCK) // group)
-        return _Plan(lane, rows, vectors, k_lanes,
-                     pack_a=spec.tail or spec.a is not spec.result,
-                     pack_b=spec.tail or spec.b is not spec.result or (ragged and not masked))
+        few = sum(count for count, _ in rows) <= 2 and (target.any_masks or not ragged)
+        whole = group == 1 or (spec.k % group == 0 and not spec.tail)
+        panel = spec.b if few and whole else spec.result
+        return _Plan(lane, rows, vectors, k_lanes, pack_a=spec.a is not spec.result,
+                     pack_b=spec.b is not panel or (ragged and not masked), panel=panel)
 
     @property
     def padded_rows(self) -> int:
@@ -210,7 +214,11 @@ class _Plan:
     @property
     def b_bytes(self) -> int:
         """Of the largest panel."""
-        return max(size for _, size in self.vectors) * self.k_lanes * self.lane.count * self.lane.size
+        return max(size for _, size in self.vectors) * self.panel_rows * self.lane.count * self.panel.itemsize
+
+    @property
+    def panel_rows(self) -> int:
+        return self.k_lanes * (1 if self.panel is self.lane.dtype else self.lane.group)
 
 
 def _blocking(m: int, vectors: int, registers: int, tail: bool) -> tuple[Any, Any]:
@@ -311,7 +319,8 @@ class _Product:
                 arguments += [build.sub(at["m"], row), build.sub(at["n"], column)]
             elif self.spec.n % lane.count:
                 arguments += [build.sub(at["n"], column)]
-            kernel = _micro_kernel(self.function.module, lane, height, width, self.target, rows_vary=self.spec.tail,
+            kernel = _micro_kernel(self.function.module, lane, self.plan.panel, height, width, self.target,
+                                   rows_vary=self.spec.tail,
                                    columns_vary=self.spec.tail or self.spec.n % lane.count != 0,
                                    mask_b=not self.plan.pack_b)
             build.call(kernel, arguments)
@@ -352,41 +361,43 @@ class _Product:
         return (at["scratch"], build.select(turned, I64(size), along_rows),
                 build.select(turned, along_columns, I64(size)))
 
-    def packer(self, source: DType, k_inner: bool) -> ir.Function:
+    def packer(self, source: DType, k_inner: bool, to: DType | None = None) -> ir.Function:
         """With vectors no longer than the rows they are for, unless those are too short for any."""
         k, n = self.plan.k_lanes, self.spec.n
-        if self.lane.group > 1:
+        lane = self.lane if to is None or to is self.lane.dtype else _Lane(to, 1, self.lane.count)
+        if lane.group > 1:
             longest = k if k_inner else n
         else:                       # both operands share one
             longest = min(k, n) if min(k, n) >= 4 else max(k, n)
         width = min(self.lane.count, 1 << (longest.bit_length() - 1))
-        return _packer(self.function.module, source, self.lane, k_inner, width, self.target)
+        return _packer(self.function.module, source, lane, k_inner, width, self.target)
 
     def prepare_b(self, start: Any, k: Any) -> Callable[[Any, int], tuple[Any, Any]]:
         """(first column, vectors) -> address and row stride of that panel of b's K block.
 
         A panel that has to be packed is packed when it is asked for, and stays until the next one is.
         """
-        at, build, lane = self.at, self.build, self.lane
+        at, build, count, size = self.at, self.build, self.lane.count, self.plan.panel.itemsize
         block = self.move(at["b"], build.mul(start, at["b_rs"]))
         packed = self.move(at["scratch"], self.plan.a_bytes)
 
         def pack(column: Any, width: int) -> tuple[Any, Any]:
-            row = I64(width * lane.count * lane.size)
-            columns = _minimum(build, build.sub(at["n"], column), I64(width * lane.count))
+            row = I64(width * count * size)
+            columns = _minimum(build, build.sub(at["n"], column), I64(width * count))
             here = self.move(block, build.mul(column, at["b_cs"]))
-            build.call(self.packer(self.spec.b, False), [here, at["b_rs"], at["b_cs"], packed, row, k, columns])
+            build.call(self.packer(self.spec.b, False, self.plan.panel),
+                       [here, at["b_rs"], at["b_cs"], packed, row, k, columns])
             return packed, row
 
         def either(column: Any, width: int) -> tuple[Any, Any]:
-            here = self.move(block, build.mul(column, I64(lane.size)))
+            here = self.move(block, build.mul(column, I64(size)))
             with build.if_then(apart):
                 there, row = pack(column, width)
             return build.select(apart, there, here), build.select(apart, row, at["b_rs"])
 
         if self.plan.pack_b:
             return pack
-        apart = build.icmp_signed("!=", at["b_cs"], I64(lane.size))
+        apart = build.icmp_signed("!=", at["b_cs"], I64(size))
         if self.spec.m >= 4 * MOST_ROWS:
             crowded = build.icmp_signed("==", build.and_(at["b_rs"], I64(CROWDED - 1)), I64(0))
             apart = build.or_(apart, crowded)
@@ -427,56 +438,80 @@ def emit_transpose(function: ir.Function, dtype: DType, width: int, target: Targ
 # ---- micro-kernel -------------------------------------------------------------------------------------------------
 
 
-def _micro_kernel(module: ir.Module, lane: _Lane, height: int, width: int, target: Target, *,
+def _micro_kernel(module: ir.Module, lane: _Lane, panel: DType, height: int, width: int, target: Target, *,
                   rows_vary: bool, columns_vary: bool, mask_b: bool) -> ir.Function:
     """A function that adds one K block to a block of `height` rows and `width` vectors: c = [src +] a @ b.
 
-    Strides of a and b are bytes between lanes; `k` counts lanes; src may be `_nothing`, with row stride 0. `rows` and
-    `columns` (more than the block has means all) limit what is stored, and with mask_b also what is read of b.
+    Strides of a and b are bytes: between lanes of a, between rows of b, which holds lanes or elements of another dtype.
+    `k` counts lanes; src may be `_nothing`, with row stride 0. `rows` and `columns` (more than the block has means all)
+    limit what is read of a and stored, and with mask_b also what is read of b.
     """
     names = ["*a", "a_rs", "a_cs", "*b", "b_rs", "k", "*src", "src_rs", "*c", "c_rs"]
     names += ["rows"] * rows_vary + ["columns"] * columns_vary
+    kind = lane.dtype.value + "_pairs" * (lane.group > 1) + f"_{panel.value}" * (panel is not lane.dtype)
     suffix = "_rows" * rows_vary + "_columns" * columns_vary + "_masked" * (columns_vary and mask_b)
-    name = f"matmul_{height}x{width}_{lane.dtype.value}{'_pairs' * (lane.group > 1)}{suffix}"
-    return _shared(module, name, names, lambda f: _emit_micro_kernel(f, lane, height, width, target, mask_b))
+    name = f"matmul_{height}x{width}_{kind}{suffix}"
+    return _shared(module, name, names, lambda f: _emit_micro_kernel(f, lane, panel, height, width, target, mask_b))
 
 
-def _emit_micro_kernel(f: ir.Function, lane: _Lane, height: int, width: int, target: Target, mask_b: bool) -> None:
+def _emit_micro_kernel(f: ir.Function, lane: _Lane, panel: DType, height: int, width: int, target: Target,
+                       mask_b: bool) -> None:
     at: dict[str, Any] = {argument.name: argument for argument in f.args}
     build = ir.IRBuilder(f.append_basic_block("entry"))
     k = Algebra(build, lane.count, target.features)
-    vector = lane.count * lane.size         # bytes
     edge = _Edge(build, k, lane, target)
     left = [build.sub(at["columns"], I64(v * lane.count)) if "columns" in at else None for v in range(width)]
     if "rows" not in at:        # blocks of a static shape are short of columns in their last vector only
         left[:-1] = [None] * (width - 1)
+    limits = [edge.limit(some) for some in left]
     below = [I64(0)]
-    for _ in range(1, height):
-        below.append(build.add(below[-1], at["a_rs"]))
+    for i in range(1, height):  # rows that do not exist are read as the last one that does
+        step_down = at["a_rs"]
+        if "rows" in at:
+            step_down = build.select(build.icmp_signed("<", I64(i), at["rows"]), step_down, I64(0))
+        below.append(build.add(below[-1], step_down))
+    rows_of_b = lane.group if panel is not lane.dtype else 1
+    b_step = build.mul(at["b_rs"], I64(rows_of_b))
+
+    def read(b: Any, v: int) -> Lanes:
+        if panel is lane.dtype:
+            return edge.load(_move(build, b, v * lane.count * lane.size), limits[v] if mask_b else None)
+        mask = limits[v] if mask_b else None
+        pointers = [_move(build, x, v * lane.count * panel.itemsize)
+                    for x in (b, build.gep(b, [at["b_rs"]], source_etype=I8))[:rows_of_b]]
+        return _widened(k, lane, [k.load(x, panel, align=1, mask=mask) for x in pointers])
 
     def step(_: Any, values: list[Any]) -> list[Any]:
         a, b, *sums = values
-        ys = [edge.load(_move(build, b, v * vector), left[v] if mask_b else None) for v in range(width)]
+        ys = [read(b, v) for v in range(width)]
         for i in range(height):
             element = build.load(_move(build, a, below[i]), typ=k.ir_type(lane.dtype).element, align=1)
             x = k.splat(element, lane.dtype)
             for v in range(width):
                 sums[i * width + v] = _multiply_add(k, lane, x, ys[v], Lanes(sums[i * width + v], lane.dtype)).ir
-        return [_move(build, a, at["a_cs"]), _move(build, b, at["b_rs"]), *sums]
+        return [_move(build, a, at["a_cs"]), _move(build, b, b_step), *sums]
 
     zero = k.const(0, lane.dtype).ir
     _, _, *sums = _count(build, 0, at["k"], 1, step, [at["a"], at["b"], *[zero] * (height * width)])
-    src, c = at["src"], at["c"]
+    src, c, vector = at["src"], at["c"], lane.count * lane.size
     for i in range(height):
         if i and "rows" in at:
             with build.if_then(build.icmp_signed("==", at["rows"], I64(i))):
                 build.ret_void()
         for v in range(width):
-            before = edge.load(_move(build, src, v * vector), left[v])
+            before = edge.load(_move(build, src, v * vector), limits[v])
             total = k.add(before, Lanes(sums[i * width + v], lane.dtype))
-            edge.store(total, _move(build, c, v * vector), left[v])
+            edge.store(total, _move(build, c, v * vector), limits[v])
         src, c = _move(build, src, at["src_rs"]), _move(build, c, at["c_rs"])
     build.ret_void()
+
+
+def _widened(k: Algebra, lane: _Lane, rows: list[Lanes]) -> Lanes:
+    """One row of narrow elements as lanes, or two neighbours along k as lanes of pairs."""
+    if lane.group == 1:
+        return k.convert(rows[0], lane.dtype)
+    low, high = (k.convert(k.convert(x, DType.I16), DType.I32) for x in rows)
+    return k.or_(k.and_(low, 0xFFFF), k.shl(high, 16))
 
 
 def _nothing(module: ir.Module, lane: _Lane) -> Any:
@@ -506,25 +541,29 @@ class _Edge:
 
     def __init__(self, build: ir.IRBuilder, k: Algebra, lane: _Lane, target: Target):
         self.build, self.k, self.lane = build, k, lane
-        self.masks = target.masks and lane.dtype.bits >= 32
+        self.masks = target.any_masks or (target.masks and lane.dtype.bits >= 32)
         self.spill = None if self.masks else build.alloca(k.ir_type(lane.dtype))
         if self.spill is not None:
             self.spill.type = POINTER       # llvmlite gives it a typed one
 
-    def load(self, pointer: Any, left: Any) -> Lanes:
-        """The vector at pointer; `left` elements may be read, or all when it is None."""
-        if left is None or self.masks:
-            return self.k.load(pointer, self.lane.dtype, align=1, mask=None if left is None else self.mask(left))
-        self.copy(pointer, self.spill, left)
+    def limit(self, left: Any) -> Any:
+        """What load and store want to know where `left` elements exist from a vector's first on; None: all do."""
+        return self.mask(left) if self.masks and left is not None else left
+
+    def load(self, pointer: Any, limit: Any) -> Lanes:
+        """The vector at pointer as far as it exists."""
+        if limit is None or self.masks:
+            return self.k.load(pointer, self.lane.dtype, align=1, mask=limit)
+        self.copy(pointer, self.spill, limit)
         return self.k.load(self.spill, self.lane.dtype)
 
-    def store(self, x: Lanes, pointer: Any, left: Any) -> None:
-        """At most `left` lanes of x to pointer, all when it is None."""
-        if left is None or self.masks:
-            self.k.store(x, pointer, align=1, mask=None if left is None else self.mask(left))
+    def store(self, x: Lanes, pointer: Any, limit: Any) -> None:
+        """The lanes of x that exist to pointer."""
+        if limit is None or self.masks:
+            self.k.store(x, pointer, align=1, mask=limit)
         else:
             self.k.store(x, self.spill)
-            self.copy(self.spill, pointer, left)
+            self.copy(self.spill, pointer, limit)
 
     def mask(self, left: Any) -> Lanes:
         """First `left` lanes; computed in 32 bits, which hold any extent."""
@@ -654,7 +693,8 @@ class _Packer:
         offset = build.select(exists, self.along_k, I64(0))
         second = k.load(build.gep(first, [offset], source_etype=I8), self.source, align=1)
         second = k.select(Lanes(exists, None), second, 0)
-        k.store(self.pair(k, k.load(first, self.source, align=1), second), self.lane_at(o, i), align=1)
+        pair = _widened(k, self.lane, [k.load(first, self.source, align=1), second])
+        k.store(pair, self.lane_at(o, i), align=1)
 
     def read(self, k: Algebra, pointer: Any, along_k: bool) -> Lanes:
         """Lanes from contiguous elements; along_k says that a pair's two values are neighbours there."""
@@ -665,11 +705,7 @@ class _Packer:
             halves = twice.convert(twice.load(pointer, self.source, align=1), DType.I16)
             return Lanes(self.build.bitcast(halves.ir, k.ir_type(self.lane.dtype)), self.lane.dtype)
         second = self.build.gep(pointer, [self.along_k], source_etype=I8)
-        return self.pair(k, *(k.load(p, self.source, align=1) for p in (pointer, second)))
-
-    def pair(self, k: Algebra, first: Lanes, second: Lanes) -> Lanes:
-        low, high = (k.convert(k.convert(x, DType.I16), DType.I32) for x in (first, second))
-        return k.or_(k.and_(low, 0xFFFF), k.shl(high, 16))
+        return _widened(k, self.lane, [k.load(p, self.source, align=1) for p in (pointer, second)])
 
 
 def _transposed(k: Algebra, rows: list[Lanes]) -> list[Lanes]:
