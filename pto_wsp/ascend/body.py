@@ -1,6 +1,6 @@
 """What an emitted kernel is made of before it is text: buffers on chip, and steps that read and write them in order.
 
-Rules append steps (`vector.py`, `cube.py`); placement gives every buffer an address (`placement.py`); sync says which
+Rules append steps (`writer.py`, `cube.py`); placement gives every buffer an address (`placement.py`); sync says which
 barriers and events the order of steps needs (`sync.py`); `vector_kernel.py` writes it all down.
 """
 
@@ -10,23 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from pto_wsp.ascend.dtypes import C_TYPES
 from pto_wsp.trace.graph import Node
 from pto_wsp.types import DType
-
-C_TYPES = {
-    DType.F16: "half",
-    DType.BF16: "bfloat16_t",
-    DType.F32: "float",
-    DType.F64: "double",
-    DType.I8: "int8_t",
-    DType.I16: "int16_t",
-    DType.I32: "int32_t",
-    DType.I64: "int64_t",
-    DType.U8: "uint8_t",
-    DType.U16: "uint16_t",
-    DType.U32: "uint32_t",
-    DType.U64: "uint64_t",
-}
 
 BLOCK = 32  # bytes: every address in UB, every row of a tile
 REPEAT = 256  # bytes that one repeat of a vector instruction covers
@@ -34,6 +20,11 @@ REPEAT = 256  # bytes that one repeat of a vector instruction covers
 
 def ceil_to(n: int, unit: int) -> int:
     return -(-n // unit) * unit
+
+
+def ceil_div(extent: str, by: int) -> str:
+    """How many pieces of `by` elements cover an extent, both C++ expressions."""
+    return str(-(-int(extent) // by)) if extent.isdigit() else f"({extent} + {by - 1}) / {by}"
 
 
 @dataclass(eq=False)
@@ -52,6 +43,7 @@ class Buffer:
     bytes_for: Callable[[int], int]  # size for a strip of so many rows
     shape: str  # for the table: "16x128 f32"
     inherits: Buffer | None = None  # the last reader of that buffer makes this one, in place
+    small: bool = False  # elements of 4 bytes known to be from 0 up to 2**31: the same number signed and unsigned
     # set by placement
     bytes: int = 0
     offset: int = 0
@@ -110,6 +102,20 @@ class Shape:
     @property
     def packed(self) -> bool:
         return self.pitch == 1
+
+    @property
+    def single(self) -> bool:
+        """One element, whatever the valid extents."""
+        return self.most_rows == self.most_cols == 1
+
+    @property
+    def column(self) -> Shape:
+        """One packed column of as many rows."""
+        return Shape(self.rows, "1", self.most_rows, 1, 1)
+
+    def covers(self, other: Shape) -> bool:
+        """Are the largest extents the same?"""
+        return (self.most_rows, self.most_cols) == (other.most_rows, other.most_cols)
 
     def text(self, dtype: DType) -> str:
         return f"{'strip' if self.most_rows is None else self.most_rows}x{self.most_cols} {dtype}"

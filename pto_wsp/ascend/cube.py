@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pto_wsp.ascend.body import C_TYPES, ceil_to
+from pto_wsp.ascend.body import ceil_to
+from pto_wsp.ascend.dtypes import C_TYPES
 from pto_wsp.ascend.placement import Row
 from pto_wsp.types import DType
 

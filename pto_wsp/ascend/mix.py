@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 
 from pto_wsp.ascend import cube
 from pto_wsp.ascend.body import ceil_to
+from pto_wsp.ascend.dtypes import refuse
 from pto_wsp.ascend.names import assigned_name
 from pto_wsp.ascend.rules import RULES, Cube
-from pto_wsp.ascend.vector import refuse
 from pto_wsp.trace.graph import KernelGraph, Node, Param, build
 from pto_wsp.trace.ops import OPS
 from pto_wsp.types import DType, TileType

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 
 from pto_wsp.ascend import cube, mix
-from pto_wsp.ascend.body import C_TYPES, ceil_to
+from pto_wsp.ascend.body import ceil_to
+from pto_wsp.ascend.dtypes import C_TYPES, refuse
 from pto_wsp.ascend.lines import comment_on, signature, wrapped
 from pto_wsp.ascend.names import Names
 from pto_wsp.ascend.placement import Row
 from pto_wsp.ascend.source import Extent, Parts, SourceParam
-from pto_wsp.ascend.vector import refuse
 from pto_wsp.ascend.vector_kernel import VectorKernel
 from pto_wsp.errors import CompileError
 from pto_wsp.trace.graph import KernelGraph, Node

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pto_wsp.ascend.aicore import emit_kernel
-from pto_wsp.ascend.body import C_TYPES, Scalar, Shape, ceil_to
+from pto_wsp.ascend.body import Scalar, ceil_to
+from pto_wsp.ascend.dtypes import C_TYPES, CASTS, literal, refuse
 from pto_wsp.ascend.lines import signature, wrapped
 from pto_wsp.ascend.names import Names, comment, place_of, source_of
 from pto_wsp.ascend.placement import UB_BYTES
+from pto_wsp.ascend.scalars import SCALAR_COMPARE, ScalarWriter
 from pto_wsp.ascend.source import GM_TILE, HELPERS, KERNEL_TYPES, Extent, KernelSource, SourceParam, entry_of, params_of
-from pto_wsp.ascend.vector import CASTS, SCALAR_COMPARE, Writer, literal, refuse
 from pto_wsp.errors import CompileError
 from pto_wsp.trace.graph import KernelGraph, Node, check
 from pto_wsp.trace.ptoisa import IsaKernel
@@ -148,7 +149,7 @@ class _Emitter:
         for p in params.values():
             self.names.keep(*((p.identifier + "_gm", p.identifier + "_at") if p.is_tile else (p.identifier,)))
         scalars = {key: Scalar(p.identifier, p.dtype) for key, p in params.items() if not p.is_tile}
-        self.scalars = Writer(graph, _no_shape, lambda node: True, 8, self.names, scalars)
+        self.scalars = ScalarWriter(graph, self.names, scalars)
         self.tiles: list[_Tile] = []
         self.value: dict[int, _Tile] = {}  # by id of a node
         self.code: list[_Instruction] = []
@@ -362,10 +363,6 @@ _LOOPS = {
     **{name: f"static_cast<{{t}}>({{0}} {sign} {{1}})" for name, sign in SCALAR_COMPARE.items()},
 }
 """Element c of a row, from those of the operands: what the scalar unit does."""
-
-
-def _no_shape(node: Node) -> Shape:
-    raise AssertionError("the writer is asked for scalars only")
 
 
 # ---- order -----------------------------------------------------------------------------------------------------------

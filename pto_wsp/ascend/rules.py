@@ -1,8 +1,8 @@
 """How the device spells each op: one rule per row of the op table.
 
 A rule is data where it can be: the AscendC call, the dtypes that 2201 implements it for, the temporary it needs. Ops
-the hardware lacks are composed from others over the algebra `k` (`vector.Writer`), or refused with a reason. Element
-types that a call does not take are converted on the way in and back on the way out (`vector.compute_dtype`).
+the hardware lacks are composed from others over the algebra `k` (`writer.Writer`), or refused with a reason. Element
+types that a call does not take are converted on the way in and back on the way out (`dtypes.compute_dtype`).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Compose:
 
 @dataclass(frozen=True)
 class Convert:
-    """Cast, by the paths in vector.PATHS."""
+    """Cast, by the ways of `conversions.py`."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class ColReduce:
 
 @dataclass(frozen=True)
 class Shaping:
-    """Moves elements without computing: `vector` has a method of the op's name."""
+    """Moves elements without computing: `shaping.SHAPING` has a function for the op."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pto_wsp.ascend import cube, placement
-from pto_wsp.ascend.body import C_TYPES
+from pto_wsp.ascend.dtypes import C_TYPES, REFUSED
 from pto_wsp.ascend.lines import signature
 from pto_wsp.ascend.names import RESERVED, RESERVED_OUTSIDE, Names, comment, identifier, place_of
 from pto_wsp.ascend.placement import Row
-from pto_wsp.ascend.vector import REFUSED
 from pto_wsp.errors import CompileError
 from pto_wsp.trace.extents import Extents, extents_of
 from pto_wsp.trace.graph import KernelGraph, Node

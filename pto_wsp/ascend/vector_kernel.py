@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable, Sequence
 
 from pto_wsp.ascend import placement, sync
-from pto_wsp.ascend.body import BLOCK, C_TYPES, Buffer, Scalar, Shape, Step, ceil_to, named
+from pto_wsp.ascend.body import BLOCK, Buffer, Scalar, Shape, Step, ceil_to, named
+from pto_wsp.ascend.dtypes import C_TYPES
 from pto_wsp.ascend.lines import comment_on, counted, wrapped
 from pto_wsp.ascend.names import Names
 from pto_wsp.ascend.placement import UB_BYTES, Layout, Row
 from pto_wsp.ascend.source import HELPERS, Extent, Parts, SourceParam, params_of
-from pto_wsp.ascend.vector import ROWS_AT_ONCE, Writer
+from pto_wsp.ascend.strided import ROWS_AT_ONCE
+from pto_wsp.ascend.vector import emit
+from pto_wsp.ascend.writer import Writer
 from pto_wsp.errors import CompileError, OperandError
 from pto_wsp.trace.graph import KernelGraph, Node, Param
 from pto_wsp.types import TileType
@@ -160,7 +163,7 @@ class VectorKernel:
                 w.values[id(node)] = w.packed(w.value(node), self.shape_of(node))
         for node in self.graph.nodes:
             if node.op.name not in ("param", "scalar_param", "load", "store"):
-                w.emit(node)
+                emit(w, node)
         self.stores = [(s, self._outgoing(s)) for s in self.graph.stores]
         self._drop_unread()
         self._limit_queues()
