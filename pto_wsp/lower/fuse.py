@@ -8,7 +8,18 @@ nests may overlap them (`_find_hazards`). The answers are data; `llvm.py` only w
 from __future__ import annotations
 
 from pto_wsp.lower.algebra import compute_dtype
-from pto_wsp.lower.loops import APART, LANES, Buffer, Hazard, LoopProgram, RowNest, Snapshot, Stage, WholeNest
+from pto_wsp.lower.loops import (
+    APART,
+    LANES,
+    Buffer,
+    Hazard,
+    LoopProgram,
+    RowNest,
+    Snapshot,
+    Stage,
+    WholeNest,
+    reduce_cost,
+)
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce, Rule, Whole
 from pto_wsp.trace.extents import MADE_WHOLE, Extent, extents_of
 from pto_wsp.trace.graph import KernelGraph, Node
@@ -17,6 +28,7 @@ CHEAP = 1  # a Map of at most this cost is computed again rather than kept in me
 CHEAP_DEPTH = 2  # … together with at most this many levels of operands
 CHEAP_PASS = 16  # vector instructions of a step, roughly, up to which a pass waits for memory
 ALIGN = 64
+CHEAP_SCALARS = 4  # of a row, in vector instructions, roughly: not worth doing for several rows side by side
 BLOCK_ELEMENTS = 4096  # of the widest tile that go through a pass together: they should still be in L1 for the next one
 
 
@@ -233,25 +245,34 @@ class _Planner:
 
     def _block(self, nest: RowNest) -> int:
         """Rows whose row scalars are worth computing together: the largest power of two that fits."""
-        scalars = any(self._is_row_result(n) or self.in_scalars(n, nest) and n.op.name != "store" for n in nest.nodes)
+        reductions, scalars = self._row_work(nest)
+        if len(nest.stages) == 1 and max(reductions, default=0) == 1 and sum(scalars) <= CHEAP_SCALARS:
+            return 1  # rows do not wait for one another, and each is done before its scalars would be in a vector
         alone = any(isinstance(rule_of(n), (Halve, Interleave)) for n in nest.nodes)
         widest = max([stage.cols.static for stage in nest.stages], default=1)
         block = 1
-        while scalars and not alone and 2 * block <= min(LANES, nest.rows.static, BLOCK_ELEMENTS // max(widest, 1)):
+        most = min(LANES, nest.rows.static, BLOCK_ELEMENTS // max(widest, 1)) if reductions or scalars else 1
+        while not alone and 2 * block <= most:
             block *= 2
         return block
 
     def _is_cheap(self, nest: RowNest) -> bool:
         """Do rows wait for memory and for one another, rather than for arithmetic? There are several passes then, none
         of which costs much, nor do their scalars."""
-        reductions = [rule for rule in map(rule_of, nest.nodes) if isinstance(rule, Reduce)]
-        scalars = [rule_of(n) for stage in nest.stages for n in stage.scalars]
+        reductions, scalars = self._row_work(nest)
         return (
             2 <= len(nest.stages) <= nest.rows.static // 2
             and all(stage.cost <= CHEAP_PASS for stage in nest.stages)
-            and all(rule.cost == 1 for rule in reductions)
-            and sum(rule.cost for rule in scalars if isinstance(rule, Map)) <= CHEAP_PASS
+            and max(reductions, default=1) == 1
+            and sum(scalars) <= CHEAP_PASS
         )
+
+    def _row_work(self, nest: RowNest) -> tuple[list[int], list[int]]:
+        """Costs of the reductions in passes, and of the row scalars."""
+        scalars = [n for n in nest.nodes if self.in_scalars(n, nest) and n.op.name != "store"]
+        return [reduce_cost(n) for n in nest.nodes if isinstance(rule_of(n), Reduce) and n not in scalars], [
+            rule.cost for rule in map(rule_of, scalars) if isinstance(rule, (Map, Reduce))
+        ]
 
     def in_scalars(self, node: Node, nest: RowNest) -> bool:
         """Is it one value per row, computed between the passes?"""

@@ -7,7 +7,7 @@ instructions. Start reading at `write`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,18 @@ from llvmlite import ir
 from pto_wsp.lower import copies, matmul
 from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes, compute_dtype
 from pto_wsp.lower.fuse import CHEAP_PASS
-from pto_wsp.lower.loops import ACCUMULATORS, APART, LANES, Buffer, LoopProgram, RowNest, Snapshot, Stage, WholeNest
+from pto_wsp.lower.loops import (
+    ACCUMULATORS,
+    APART,
+    LANES,
+    Buffer,
+    LoopProgram,
+    RowNest,
+    Snapshot,
+    Stage,
+    WholeNest,
+    reduce_cost,
+)
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce
 from pto_wsp.trace.extents import Extent
 from pto_wsp.trace.graph import Node
@@ -28,6 +39,7 @@ POINTER = ir.PointerType()
 WORDS_PER_TILE = 5  # address, row stride, column stride, valid rows, valid columns
 UNROLLED_COST = 64  # vector instructions, roughly, up to which steps are written out in one turn of a loop
 MOST_UNROLLED = 8
+INT_ACCUMULATORS = 2  # for a row reduction of integers; ACCUMULATORS says how many floats have
 
 
 def write(
@@ -98,13 +110,14 @@ class _Writer:
         self.scratch.add_attribute("noalias")
         self.one = Algebra(self.build, 1, features)
         self.wide = Algebra(self.build, LANES, features)
+        self.algebras = {LANES: self.wide}
         self.scratch_bytes = program.scratch_bytes
         self.views: dict[int, View] = {}  # id(param node) -> its view
         self.reads: dict[int, View] = {}  # id(load) -> its view, or a copy of it
         self.writes: dict[int, View] = {}  # id(store) -> its view, or the staging buffer
         self.scalars: dict[int, Lanes] = {}  # id(scalar node) -> value
         self.row_values: dict[int, Lanes] = {}  # id([rows, 1] node) -> value in this row
-        self.accumulators: dict[int, list[Any]] = {}  # id(row reduction) -> allocas
+        self.accumulators: dict[tuple[int, int], list[Any]] = {}  # id(row reduction), lanes -> allocas
         self.in_pass = False  # inside the loop of a stage, where row scalars are not kept
         self.in_block: Any = None  # index of the row in its block
         self.late: int | None = None  # the pass being written, when passes are rows apart
@@ -212,9 +225,10 @@ class _Writer:
                 clash = self.build.and_(clash, self.build.not_(same))
             needed = self.build.or_(needed, clash)
         copy = self.buffer_view(snapshot.buffer)
-        with self.build.if_then(needed, likely=False):
-            self.copy(copy, view, node.tile.dtype, *self.extents_of(node))
-        self.reads[load] = self.choose(needed, copy, view)
+        extents = self.extents_of(node)
+        self.reads[load] = self.choose(
+            needed, copy, view, lambda: self.copy(copy, view, node.tile.dtype, *extents)
+        )
 
     def write_staging(self, index: int, nest: RowNest | WholeNest) -> list[tuple[Node, Any]]:
         """Where the stores of a nest write: to their views, or to scratch when a view is strided or they overlap."""
@@ -245,12 +259,25 @@ class _Writer:
                 *self.extents_of(dst),
             )
 
-    def choose(self, condition: Any, x: View, y: View) -> View:
-        if isinstance(condition, ir.Constant) and not condition.constant:
-            return y
-        return View(
-            *(self.build.select(condition, getattr(x, f), getattr(y, f)) for f in ("address", "rows", "cols"))
-        )
+    def choose(self, needed: Any, rare: View, usual: View, prepare: Callable[[], None] = lambda: None) -> View:
+        """`rare` if it is needed, prepared then, else `usual`. By a branch that LLVM shall keep: what it predicts does
+        not wait for the test."""
+        if isinstance(needed, ir.Constant) and not needed.constant:
+            return usual
+        before, after = self.build.block, self.build.append_basic_block("chosen")
+        with self.build.goto_block(self.build.append_basic_block("rare")):
+            first = self.build.block
+            prepare()
+            self.build.branch(after)
+            last = self.build.block
+        self.build.cbranch(needed, first, after).set_weights([1, 1 << 20])
+        self.build.position_at_end(after)
+        chosen = []
+        for part in ("address", "rows", "cols"):
+            chosen.append(self.build.phi(getattr(usual, part).type))
+            chosen[-1].add_incoming(getattr(rare, part), last)
+            chosen[-1].add_incoming(getattr(usual, part), before)
+        return View(*chosen)
 
     def strided(self, param: Node, view: View, along_rows: bool) -> Any:
         """Are elements that lie side by side in the lanes apart in memory?"""
@@ -447,7 +474,7 @@ class _Writer:
             return []
         steps = -(-stage.cols.static // LANES)
         costly = stage.cost > CHEAP_PASS or steps * stage.cost <= CHEAP_PASS
-        return [n for n in _reductions(stage.nodes, 1) if costly or _reduce_rule(n).cost > 1]
+        return [n for n in _reductions(stage.nodes, 1) if costly or reduce_cost(n) > 1]
 
     def reduce_rows(self, index: int, at: int, first: Any, count: int, node: Node) -> None:
         """A row reduction whose 16 lanes each row of a block has left in memory."""
@@ -591,14 +618,15 @@ class _Writer:
             self.row_values[id(node)] = value
         return value
 
-    def write_stage(self, index: int, at: int, stage: Stage, row: Any, together: Sequence[Node] = ()) -> None:
-        """One pass over the columns: full steps of 16 lanes, then the lanes that are left.
+    def write_stage(self, index: int, at_stage: int, stage: Stage, row: Any, together: Sequence[Node] = ()) -> None:
+        """One pass over the columns: full steps of 16 lanes or more, then the lanes that are left.
 
         together: reductions that `reduce_rows` will finish
         """
         reductions = _reductions(stage.nodes, 1)
+        lanes = self.lanes_taken(stage)
         for node in reductions:
-            self.start_reduction(node)
+            self.start_reduction(node, lanes)
         for node in stage.nodes:  # row scalars once, before the loop
             for operand in node.operands:
                 if (
@@ -606,44 +634,65 @@ class _Writer:
                     and (operand.tile.rows if row is None else operand.tile.cols) == 1
                     and node.op.name != "store"
                 ):
-                    self.row_value(Lane(self.one, index, at, row), operand)
+                    self.row_value(Lane(self.one, index, at_stage, row), operand)
         self.in_pass = True
         count = self.extent(stage.cols)
         full: Any
         if isinstance(count, ir.Constant):
-            steps, rest = divmod(count.constant, LANES)
-            turns, single = divmod(steps, unrolled(stage))
-            whole = steps * LANES
-            turn = unrolled(stage) * LANES
-            if turns:
-                k = self.algebra(min(lanes_of(stage), turn))
+            at = 0
+            for k, turns, steps in self.steps(stage):
+                turn = steps * k.lanes
                 with self.turns(turns, turn) as start:
-                    for ahead in range(0, turn, k.lanes):
-                        self.write_step(stage, Lane(k, index, at, row, self.build.add(start, I64(ahead))))
-            for step in range(steps - single, steps):
-                self.write_step(stage, Lane(self.wide, index, at, row, I64(step * LANES)))
+                    for ahead in range(at, at + turn, k.lanes):
+                        col = I64(ahead) if turns == 1 else self.build.add(start, I64(ahead))
+                        self.write_step(stage, Lane(k, index, at_stage, row, col))
+                at += turns * turn
+            rest = count.constant - at
             if rest:
                 mask = Lanes(ir.Constant(ir.VectorType(I1, LANES), [int(i < rest) for i in range(LANES)]), None)
-                self.write_step(stage, Lane(self.wide, index, at, row, I64(whole), mask, I64(rest)))
+                self.write_step(stage, Lane(self.wide, index, at_stage, row, I64(at), mask, I64(rest)))
         else:
             full = self.build.and_(count, I64(-LANES))
             with self.loop(I64(0), full, LANES) as col:
-                self.write_step(stage, Lane(self.wide, index, at, row, col))
+                self.write_step(stage, Lane(self.wide, index, at_stage, row, col))
             rest = self.build.sub(count, full)
             with self.build.if_then(self.build.icmp_signed("!=", rest, I64(0))):
-                self.write_step(stage, Lane(self.wide, index, at, row, full, self.first_lanes(rest), rest))
+                self.write_step(stage, Lane(self.wide, index, at_stage, row, full, self.first_lanes(rest), rest))
         self.in_pass = False
         for node in reductions:
             if node in together:
                 kind = self.wide.ir_type(node.tile.dtype)
                 here = self.build.gep(self.partial(node), [self.in_block], source_etype=kind)
-                self.wide.store(self.folded(node), here)
+                self.wide.store(self.folded(node, lanes), here)
             else:
-                lane, total = Lane(self.one, index, at, row), self.across(node, self.folded(node))
+                lane, total = Lane(self.one, index, at_stage, row), self.across(node, self.folded(node, lanes))
                 self.keep_row_value(lane, node, self.finished(self.one, RULES[node.op.name], node, total))
 
+    def steps(self, stage: Stage) -> Iterator[tuple[Algebra, int, int]]:
+        """Whole steps of a pass: their lanes, turns of a loop, steps in each. Less than 16 lanes are left."""
+        left = stage.cols.static
+        for lanes in dict.fromkeys((lanes_of(stage), LANES)):
+            steps, left = divmod(left, lanes)
+            for several in dict.fromkeys((unrolled(stage), 1)):
+                turns, steps = divmod(steps, several)
+                if turns and several > 1:
+                    yield self.algebra(lanes), turns, several
+                elif turns:
+                    yield self.algebra(lanes), 1, turns
+
+    def lanes_taken(self, stage: Stage) -> dict[int, int]:
+        """How many steps of how many lanes a pass takes; as many as there may be where extents are dynamic."""
+        if not isinstance(self.extent(stage.cols), ir.Constant):
+            return {LANES: -(-stage.cols.static // LANES)}
+        found: dict[int, int] = {}
+        for k, turns, steps in self.steps(stage):
+            found[k.lanes] = found.get(k.lanes, 0) + turns * steps
+        if stage.cols.static % LANES:
+            found[LANES] = found.get(LANES, 0) + 1
+        return found
+
     def algebra(self, lanes: int) -> Algebra:
-        return self.wide if lanes == LANES else Algebra(self.build, lanes, self.features)
+        return self.algebras.setdefault(lanes, Algebra(self.build, lanes, self.features))
 
     @contextmanager
     def turns(self, count: int, step: int) -> Iterator[Any]:
@@ -834,18 +883,21 @@ class _Writer:
 
     # ---- reductions ------------------------------------------------------------------------------------------------
 
-    def start_reduction(self, node: Node) -> None:
-        """ACCUMULATORS of 16 lanes, or as many as will get a turn: the others would add nothing, to the bit."""
+    def start_reduction(self, node: Node, steps: dict[int, int]) -> None:
+        """Accumulators for steps of so many lanes. Floats: ACCUMULATORS of 16 lanes, or as many as will get a turn: the
+        others would add nothing, to the bit. Integers may be added in any order, and an addition takes one cycle."""
         rule, dtype = _reduce_rule(node), node.tile.dtype
-        if id(node) not in self.accumulators:
-            steps = -(-node.operands[0].tile.cols // LANES)
-            count = ACCUMULATORS if steps > 2 or self.tail else max(steps, 1)
+        for lanes, count in steps.items():
+            k, most = self.algebra(lanes), INT_ACCUMULATORS if dtype.is_int else ACCUMULATORS
+            if dtype.is_float and (count > 2 or self.tail):
+                count = most
+            queue = self.accumulators.setdefault((id(node), lanes), [])
             with self.build.goto_block(self.entry):
                 self.build.position_at_start(self.entry)
-                kind = self.wide.ir_type(dtype)
-                self.accumulators[id(node)] = [self.build.alloca(kind, name=node.op.name) for _ in range(count)]
-        for pointer in self.accumulators[id(node)]:
-            self.wide.store(self.wide.const(rule.start(dtype), dtype), pointer)
+                while len(queue) < min(count, most):
+                    queue.append(self.build.alloca(k.ir_type(dtype), name=node.op.name))
+            for pointer in queue:
+                k.store(k.const(rule.start(dtype), dtype), pointer)
 
     def reduce(self, lane: Lane, node: Node, rule: Reduce) -> None:
         """Fold the lanes of this step into the accumulators; lanes that do not exist leave theirs alone.
@@ -854,7 +906,7 @@ class _Writer:
         """
         k, x = lane.k, self.value(lane, node.operands[0])
         if rule.axis == 1:
-            queue, dtype = self.accumulators[id(node)], node.tile.dtype
+            queue, dtype = self.accumulators[id(node), k.lanes], node.tile.dtype
             values = [k.load(pointer, dtype) for pointer in queue]
             after = rule.body(k, values[0], k.convert(x, dtype))
             after = after if lane.mask is None else k.select(lane.mask, after, values[0])
@@ -866,15 +918,31 @@ class _Writer:
         before = self.load_lanes(lane, pointer, buffer.dtype)
         self.store_lanes(lane, rule.body(k, before, k.convert(x, buffer.dtype)), pointer, buffer.dtype)
 
-    def folded(self, node: Node) -> Lanes:
-        """The accumulators in one: 0 with 2 and 1 with 3, then the two. Where a sum of accumulators started in the
-        queue does not matter to it."""
+    def folded(self, node: Node, steps: dict[int, int]) -> Lanes:
+        """The accumulators in one of 16 lanes: 0 with 2 and 1 with 3, then the two. Where a sum of accumulators started
+        in the queue does not matter to it. Wider ones, of integers, are halved first."""
         rule, dtype = _reduce_rule(node), node.tile.dtype
-        parts = [self.wide.load(pointer, dtype) for pointer in self.accumulators[id(node)]]
-        while len(parts) > 1:
-            half = len(parts) // 2
-            parts = [rule.body(self.wide, x, y) for x, y in zip(parts[:half], parts[half:], strict=True)]
-        return parts[0]
+        found = []
+        for lanes in steps:
+            k = self.algebra(lanes)
+            parts = [k.load(pointer, dtype) for pointer in self.accumulators[id(node), lanes]]
+            while len(parts) > 1:
+                half = len(parts) // 2
+                parts = [rule.body(k, x, y) for x, y in zip(parts[:half], parts[half:], strict=True)]
+            found.append(self.halved(rule, parts[0], lanes))
+        return found[0] if len(found) == 1 else rule.body(self.wide, *found)
+
+    def halved(self, rule: Reduce, value: Lanes, lanes: int) -> Lanes:
+        """The first half of the lanes with the second, until there are 16."""
+        while lanes > LANES:
+            lanes //= 2
+            value = rule.body(self.algebra(lanes), *(Lanes(x, value.dtype) for x in self.halves(value.ir, lanes)))
+        return value
+
+    def halves(self, vector: Any, width: int) -> tuple[Any, Any]:
+        """Lanes 0 to width - 1, and as many after them."""
+        low, high = (ir.Constant(ir.VectorType(I32, width), list(range(at, at + width))) for at in (0, width))
+        return self.build.shuffle_vector(vector, vector, low), self.build.shuffle_vector(vector, vector, high)
 
     def across(self, node: Node, lanes: Lanes) -> Lanes:
         """The fixed tree: lanes 0-7 with 8-15, 0-3 with 4-7, 0-1 with 2-3, 0 with 1."""
@@ -883,12 +951,7 @@ class _Writer:
         width = LANES
         while width > 1:
             width //= 2
-            low, high = (
-                self.build.shuffle_vector(
-                    value, value, ir.Constant(ir.VectorType(I32, width), list(range(at, at + width)))
-                )
-                for at in (0, width)
-            )
+            low, high = self.halves(value, width)
             value = (
                 rule.body(
                     Algebra(self.build, width if width > 1 else 2, self.features),
@@ -1069,11 +1132,17 @@ def _reduce_rule(node: Node) -> Reduce:
 
 def lanes_of(stage: Stage) -> int:
     """Lanes of a step: more than LANES where every value is a narrow integer, or the vectors would be short."""
-    nodes = [n for n in stage.nodes if n.op.name != "store"]
-    if not all(isinstance(RULES[n.op.name], Map) for n in nodes):
+    if not all(_in_any_lanes(n) for n in stage.nodes):
         return LANES
     types = [o.type for n in stage.nodes for o in (n, *n.operands)]
-    return LANES * max(1, 32 // max(compute_dtype(t.dtype).bits for t in types if t is not None))
+    widest = max(compute_dtype(t.dtype).bits for t in types if t is not None)
+    return LANES * max(1, 32 // widest)
+
+
+def _in_any_lanes(node: Node) -> bool:
+    """Does the result not depend on how many lanes a step has? Row sums of floats are defined by 16."""
+    rule = RULES[node.op.name]
+    return isinstance(rule, Map) or isinstance(rule, Reduce) and (rule.axis == 0 or node.tile.dtype.is_int)
 
 
 def unrolled(stage: Stage) -> int:

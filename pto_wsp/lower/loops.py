@@ -94,6 +94,13 @@ class WholeNest:
 Nest = RowNest | WholeNest
 
 
+def reduce_cost(node: Node) -> int:
+    """Vector instructions for one element of a reduction: integers have no NaN to look after."""
+    rule = RULES[node.op.name]
+    assert isinstance(rule, Reduce)
+    return rule.cost if node.tile.dtype.is_float else 1
+
+
 @dataclass(frozen=True)
 class Hazard:
     """Memory that a load must not see changed: `store` writes while values of the load are still to be read.

@@ -69,72 +69,76 @@ entry:
   %".61" = and i1 %".54", %".60"
   %".62" = or i1 %".19", %".61"
   %".63" = getelementptr i8, ptr %"scratch", i64 0
-  br i1 %".62", label %"entry.if", label %"entry.endif", !prof !0
-entry.if:
-  call void @"pto_wsp_copy_2"(ptr %".63", i64 40, i64 2, ptr %"x.address", i64 %".7", i64 %".9", i64 2, i64 20)
-  br label %"entry.endif"
-entry.endif:
-  %".67" = select  i1 %".62", ptr %".63", ptr %"x.address"
-  %".68" = select  i1 %".62", i64 40, i64 %".7"
-  %".69" = select  i1 %".62", i64 2, i64 %".9"
+  br i1 %".62", label %"rare", label %"chosen", !prof !0
+chosen:
+  %".67" = phi  ptr [%".63", %"rare"], [%"x.address", %"entry"]
+  %".68" = phi  i64 [40, %"rare"], [%".7", %"entry"]
+  %".69" = phi  i64 [2, %"rare"], [%".9", %"entry"]
   %".70" = icmp ne i64 %".15", 2
   %".71" = getelementptr i8, ptr %"scratch", i64 192
-  %".72" = select  i1 %".70", ptr %".71", ptr %"out.address"
-  %".73" = select  i1 %".70", i64 40, i64 %".13"
-  %".74" = select  i1 %".70", i64 2, i64 %".15"
+  br i1 %".70", label %"rare.1", label %"chosen.1", !prof !0
+rare:
+  call void @"pto_wsp_copy_2"(ptr %".63", i64 40, i64 2, ptr %"x.address", i64 %".7", i64 %".9", i64 2, i64 20)
+  br label %"chosen"
+chosen.1:
+  %".74" = phi  ptr [%".71", %"rare.1"], [%"out.address", %"chosen"]
+  %".75" = phi  i64 [40, %"rare.1"], [%".13", %"chosen"]
+  %".76" = phi  i64 [2, %"rare.1"], [%".15", %"chosen"]
   br label %"loop"
+rare.1:
+  br label %"chosen.1"
 loop:
-  %".76" = phi  i64 [0, %"entry.endif"], [%".101", %"body"]
-  %".77" = icmp slt i64 %".76", 2
-  br i1 %".77", label %"body", label %"done"
+  %".78" = phi  i64 [0, %"chosen.1"], [%".103", %"body"]
+  %".79" = icmp slt i64 %".78", 2
+  br i1 %".79", label %"body", label %"done"
 body:
-  %".79" = mul i64 %".76", %".68"
-  %".80" = getelementptr i8, ptr %".67", i64 %".79"
-  %".81" = getelementptr i16, ptr %".80", i64 0
-  %".82" = load <16 x i16>, ptr %".81", align 2
-  %k3 = bitcast <16 x i16> %".82" to <16 x half>
+  %".81" = mul i64 %".78", %".68"
+  %".82" = getelementptr i8, ptr %".67", i64 %".81"
+  %".83" = getelementptr i16, ptr %".82", i64 0
+  %".84" = load <16 x i16>, ptr %".83", align 2
+  %k3 = bitcast <16 x i16> %".84" to <16 x half>
   %k4 = fpext <16 x half> %k3 to <16 x float>
-  %".83" = insertelement <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %k2, i32 0
-  %".84" = shufflevector <16 x float> %".83", <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <16 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %k5 = fmul <16 x float> %k4, %".84"
+  %".85" = insertelement <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %k2, i32 0
+  %".86" = shufflevector <16 x float> %".85", <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <16 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
+  %k5 = fmul <16 x float> %k4, %".86"
   %k6 = fptrunc <16 x float> %k5 to <16 x half>
   %k7 = bitcast <16 x half> %k6 to <16 x i16>
   %k8 = bitcast <16 x i16> %k7 to <16 x half>
   %k9 = fpext <16 x half> %k8 to <16 x float>
-  %".85" = mul i64 %".76", %".73"
-  %".86" = getelementptr i8, ptr %".72", i64 %".85"
-  %".87" = getelementptr i16, ptr %".86", i64 0
+  %".87" = mul i64 %".78", %".75"
+  %".88" = getelementptr i8, ptr %".74", i64 %".87"
+  %".89" = getelementptr i16, ptr %".88", i64 0
   %k10 = fptrunc <16 x float> %k9 to <16 x half>
   %k11 = bitcast <16 x half> %k10 to <16 x i16>
-  store <16 x i16> %k11, ptr %".87", align 2
-  %".89" = mul i64 %".76", %".68"
-  %".90" = getelementptr i8, ptr %".67", i64 %".89"
-  %".91" = getelementptr i16, ptr %".90", i64 16
-  %".92" = call <16 x i16> @"llvm.masked.load.v16i16.p0"(ptr %".91", i32 2, <16 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0>, <16 x i16> zeroinitializer)
-  %k12 = bitcast <16 x i16> %".92" to <16 x half>
+  store <16 x i16> %k11, ptr %".89", align 2
+  %".91" = mul i64 %".78", %".68"
+  %".92" = getelementptr i8, ptr %".67", i64 %".91"
+  %".93" = getelementptr i16, ptr %".92", i64 16
+  %".94" = call <16 x i16> @"llvm.masked.load.v16i16.p0"(ptr %".93", i32 2, <16 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0>, <16 x i16> zeroinitializer)
+  %k12 = bitcast <16 x i16> %".94" to <16 x half>
   %k13 = fpext <16 x half> %k12 to <16 x float>
-  %".93" = insertelement <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %k2, i32 0
-  %".94" = shufflevector <16 x float> %".93", <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <16 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
-  %k14 = fmul <16 x float> %k13, %".94"
+  %".95" = insertelement <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, float %k2, i32 0
+  %".96" = shufflevector <16 x float> %".95", <16 x float> <float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef, float undef>, <16 x i32> <i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0, i32 0>
+  %k14 = fmul <16 x float> %k13, %".96"
   %k15 = fptrunc <16 x float> %k14 to <16 x half>
   %k16 = bitcast <16 x half> %k15 to <16 x i16>
   %k17 = bitcast <16 x i16> %k16 to <16 x half>
   %k18 = fpext <16 x half> %k17 to <16 x float>
-  %".95" = mul i64 %".76", %".73"
-  %".96" = getelementptr i8, ptr %".72", i64 %".95"
-  %".97" = getelementptr i16, ptr %".96", i64 16
+  %".97" = mul i64 %".78", %".75"
+  %".98" = getelementptr i8, ptr %".74", i64 %".97"
+  %".99" = getelementptr i16, ptr %".98", i64 16
   %k19 = fptrunc <16 x float> %k18 to <16 x half>
   %k20 = bitcast <16 x half> %k19 to <16 x i16>
-  %".98" = getelementptr i16, ptr %".97", i64 0
-  %".99" = shufflevector <16 x i16> %k20, <16 x i16> %k20, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  store <4 x i16> %".99", ptr %".98", align 2
-  %".101" = add nsw nuw i64 %".76", 1
+  %".100" = getelementptr i16, ptr %".99", i64 0
+  %".101" = shufflevector <16 x i16> %k20, <16 x i16> %k20, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  store <4 x i16> %".101", ptr %".100", align 2
+  %".103" = add nsw nuw i64 %".78", 1
   br label %"loop"
 done:
-  br i1 %".70", label %"done.if", label %"done.endif", !prof !0
+  br i1 %".70", label %"done.if", label %"done.endif", !prof !1
 done.if:
-  %".104" = getelementptr i8, ptr %"scratch", i64 192
-  call void @"pto_wsp_copy_2"(ptr %"out.address", i64 %".13", i64 %".15", ptr %".104", i64 40, i64 2, i64 2, i64 20)
+  %".106" = getelementptr i8, ptr %"scratch", i64 192
+  call void @"pto_wsp_copy_2"(ptr %"out.address", i64 %".13", i64 %".15", ptr %".106", i64 40, i64 2, i64 2, i64 20)
   br label %"done.endif"
 done.endif:
   ret void
@@ -144,7 +148,8 @@ declare void @"pto_wsp_copy_2"(ptr %".1", i64 %".2", i64 %".3", ptr %".4", i64 %
 
 declare <16 x i16> @"llvm.masked.load.v16i16.p0"(ptr %".1", i32 %".2", <16 x i1> %".3", <16 x i16> %".4")
 
-!0 = !{ !"branch_weights", i32 1, i32 99 }
+!0 = !{ !"branch_weights", i32 1, i32 1048576 }
+!1 = !{ !"branch_weights", i32 1, i32 99 }
 define i64 @"kernel.scratch"() {
   ret i64 384
 }
