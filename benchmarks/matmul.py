@@ -106,15 +106,13 @@ def prepare(case: Product, cpu: str) -> Callable[[int], Any]:
 
 def repeated(spec: Any, machine: Any) -> str:
     """A module with `repeat(ptr words, i64 times)`."""
-    from llvmlite import ir
-
-    from pto_wsp.lower import matmul
+    from pto_wsp.lower import ir, matmul
 
     module, i64, pointer = ir.Module(), ir.IntType(64), ir.PointerType()
     function = matmul.emit(module, spec, machine)
     repeat = ir.Function(module, ir.FunctionType(ir.VoidType(), [pointer, i64]), "repeat")
     entry, again, done = (repeat.append_basic_block(name) for name in ("entry", "again", "done"))
-    build = ir.IRBuilder(entry)
+    build = ir.Builder(entry)
     arguments = []
     for i, argument in enumerate(function.args):
         word = build.load(build.gep(repeat.args[0], [i64(i)], source_etype=i64), typ=i64)

@@ -39,20 +39,18 @@ exact everywhere, as IEEE 754 defines them. The sign and payload of a NaN are th
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from math import copysign, isnan
 from operator import index
-from typing import Any
+from typing import Any, NamedTuple
 
-from llvmlite import ir
-
+from pto_wsp.lower import ir
 from pto_wsp.types import DType
 
 Number = int | float | bool
 Operand = Any  # Lanes, or a Number, which adopts the dtype of the other operands
 
-I1, I32 = ir.IntType(1), ir.IntType(32)
+I1, I32, HALF = ir.IntType(1), ir.IntType(32), ir.Type("half", "f16")
 IR_TYPES: dict[DType, ir.Type] = {
     DType.F16: ir.IntType(16),
     DType.BF16: ir.IntType(16),
@@ -65,11 +63,10 @@ SIGNIFICAND_BITS = {DType.F32: 24, DType.F64: 53}
 INT_OF_WIDTH = {8: DType.I8, 16: DType.I16, 32: DType.I32, 64: DType.I64}
 
 
-@dataclass(frozen=True, slots=True)
-class Lanes:
+class Lanes(NamedTuple):
     """One value a lane. dtype None: a mask."""
 
-    ir: Any  # ir.Value; llvmlite has no annotations
+    ir: ir.Value
     dtype: Any  # DType, or None
     number: Any = None  # what all lanes are known to be
 
@@ -85,7 +82,7 @@ def compute_dtype(dtype: DType) -> DType:
 class Algebra:
     """Appends instructions for `lanes` elements to `builder`. See the module's table."""
 
-    def __init__(self, builder: ir.IRBuilder, lanes: int = 1, features: Collection[str] = ()):
+    def __init__(self, builder: ir.Builder, lanes: int = 1, features: Collection[str] = ()):
         self.builder = builder
         self.lanes = lanes
         self.features = frozenset(features)
@@ -109,27 +106,23 @@ class Algebra:
         """The number in every lane, converted to dtype as convert() does."""
         key = (dtype, value if dtype.is_int else struct.pack("d", value))
         if key not in self._constants:
-            number = None if dtype in STORAGE_ONLY else _round_f32(float(value)) if dtype == DType.F32 else value
-            self._constants[key] = Lanes(self._splat_text(_constant_text(value, dtype), dtype), dtype, number)
+            bits = _representable(value, dtype)
+            number = None if dtype in STORAGE_ONLY else bits
+            self._constants[key] = Lanes(ir.Constant(self.ir_type(dtype), bits), dtype, number)
         return self._constants[key]
 
     def mask(self, value: bool) -> Lanes:
         """True or False in every lane."""
-        return Lanes(self._splat_text("true" if value else "false", None), None)
-
-    def _splat_text(self, text: str, dtype: DType | None) -> Any:
-        if self.lanes > 1:
-            text = f"splat ({self.element(dtype)} {text})"
-        return _Text(self.ir_type(dtype), text)
+        return Lanes(ir.Constant(self.ir_type(None), value), None)
 
     def splat(self, scalar: Any, dtype: DType) -> Lanes:
         """A scalar LLVM value of type `dtype` in every lane."""
         if self.lanes == 1:
             return Lanes(scalar, dtype)
         vector = self.ir_type(dtype)
-        undefined = ir.Constant(vector, ir.Undefined)
-        first = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        undefined = ir.undefined(vector)
+        first = self.builder.insert_element(undefined, scalar, I32(0))
+        zeros = ir.Constant(ir.VectorType(I32, self.lanes), None)
         return Lanes(self.builder.shuffle_vector(first, undefined, zeros), dtype)
 
     def wrap(self, value: Any, dtype: DType | None) -> Lanes:
@@ -143,9 +136,8 @@ class Algebra:
         if mask is None:
             return Lanes(self.builder.load(pointer, align=align, typ=vector), dtype)
         kinds = [ir.PointerType(), I32, self.ir_type(None), vector]
-        function = self.declare(f"llvm.masked.load.{_suffix(vector)}.p0", vector, kinds)
-        zeros = _Text(vector, "zeroinitializer")
-        return Lanes(self.builder.call(function, [pointer, I32(align), mask.ir, zeros]), dtype)
+        function = self.declare(f"llvm.masked.load.{vector.suffix}.p0", vector, kinds)
+        return Lanes(self.builder.call(function, [pointer, I32(align), mask.ir, ir.Constant(vector, None)]), dtype)
 
     def store(self, x: Lanes, pointer: Any, align: int | None = None, mask: Lanes | None = None) -> None:
         """Contiguous lanes to `pointer`; align in bytes, the element's own by default. Only the mask's lanes are
@@ -156,7 +148,7 @@ class Algebra:
             self.builder.store(x.ir, pointer, align=align)
             return
         kinds = [vector, ir.PointerType(), I32, self.ir_type(None)]
-        function = self.declare(f"llvm.masked.store.{_suffix(vector)}.p0", ir.VoidType(), kinds)
+        function = self.declare(f"llvm.masked.store.{vector.suffix}.p0", ir.VoidType(), kinds)
         self.builder.call(function, [x.ir, pointer, I32(align), mask.ir])
 
     def gather(self, pointer: Any, at: Lanes, dtype: DType) -> Lanes:
@@ -165,12 +157,11 @@ class Algebra:
         address = self.builder.gep(pointer, [at.ir], source_etype=element)
         if self.lanes == 1:
             return Lanes(self.builder.load(address, align=dtype.itemsize, typ=element), dtype)
-        pointers = ir.VectorType(ir.PointerType(), self.lanes)
-        address.type = pointers
         vector = self.ir_type(dtype)
-        name = f"llvm.masked.gather.{_suffix(vector)}.v{self.lanes}p0"
-        function = self.declare(name, vector, [pointers, I32, self.ir_type(None), vector])     # later LLVMs read it too
-        given = [address, I32(dtype.itemsize), self.mask(True).ir, _Text(vector, "zeroinitializer")]
+        name = f"llvm.masked.gather.{vector.suffix}.v{self.lanes}p0"
+        kinds = [address.type, I32, self.ir_type(None), vector]     # later LLVMs read it too
+        function = self.declare(name, vector, kinds)
+        given = [address, I32(dtype.itemsize), self.mask(True).ir, ir.Constant(vector, None)]
         return Lanes(self.builder.call(function, given), dtype)
 
     # ---- arithmetic ---------------------------------------------------------------------------------------------
@@ -337,8 +328,8 @@ class Algebra:
             raise TypeError(f"select needs a mask first, got {mask.dtype.value}; compare it with 0")
         x, y = self._same("select", x, y)
         kind = self.ir_type(x.dtype)
-        masks, m, a, b = self.ir_type(None), *(operand.ir.get_reference() for operand in (mask, x, y))
-        return Lanes(self.append(kind, f"select {masks} {m}, {kind} {a}, {kind} {b}"), x.dtype)
+        text = f"select {mask.ir.type.text} {mask.ir.text}, {kind.text} {x.ir.text}, {kind.text} {y.ir.text}"
+        return Lanes(self.builder.append(kind, text), x.dtype)
 
     def any_(self, mask: Lanes) -> Any:
         """A scalar LLVM i1: true in some lane."""
@@ -350,7 +341,7 @@ class Algebra:
 
     def _reduce_mask(self, name: str, mask: Lanes) -> Any:
         vector = self.ir_type(None)
-        return self.builder.call(self.declare(f"{name}.{_suffix(vector)}", I1, [vector]), [mask.ir])
+        return self.builder.call(self.declare(f"{name}.{vector.suffix}", I1, [vector]), [mask.ir])
 
     def shl(self, x: Lanes, count: Operand) -> Lanes:
         return self._shift("shl", x, count)
@@ -364,7 +355,7 @@ class Algebra:
     def _shift(self, opcode: str, x: Lanes, count: Operand) -> Lanes:
         """LLVM leaves counts of the width and above undefined; here they shift everything out."""
         x, count = self._bits("shift", x, count)
-        if isinstance(count.ir, _Text):
+        if isinstance(count.ir, ir.Constant):
             return self._do(opcode, x, count)
         inside = self._do("icmp ult", count, self.const(x.dtype.bits, x.dtype), result=None)
         if opcode == "ashr":
@@ -496,10 +487,10 @@ class Algebra:
 
     def _through_half(self, first: str, x: Lanes, second: str, dtype: DType) -> Lanes:
         """Two casts by way of LLVM's own half, which no Lanes hold."""
-        half = "half" if self.lanes == 1 else f"<{self.lanes} x half>"
-        between = self.append(None, f"{first} {self.ir_type(x.dtype)} {x.ir.get_reference()} to {half}")
+        half = HALF if self.lanes == 1 else ir.VectorType(HALF, self.lanes)
+        between = self.builder.append(half, f"{first} {x.ir} to {half}")
         kind = self.ir_type(dtype)
-        return Lanes(self.append(kind, f"{second} {half} {between.get_reference()} to {kind}"), dtype)
+        return Lanes(self.builder.append(kind, f"{second} {between} to {kind}"), dtype)
 
     def _narrow_f16(self, x: Lanes) -> Lanes:
         if "f16c" in self.features:
@@ -574,62 +565,26 @@ class Algebra:
     def _intrinsic(self, name: str, dtype: DType, *operands: Lanes) -> Lanes:
         """Call an LLVM intrinsic whose operands and result all have `dtype`."""
         kind = self.ir_type(dtype)
-        return self.call(f"{name}.{_suffix(kind)}", dtype, [(kind, x.ir) for x in operands])
-
-    def call(self, name: str, dtype: DType | None, operands: Sequence[tuple[ir.Type, Any]]) -> Lanes:
-        """Call the function `name`, declared on the way if need be, on (type, LLVM value) operands."""
-        kind = self.ir_type(dtype)
-        self.declare(name, kind, [operand_kind for operand_kind, _ in operands])
-        arguments = ", ".join(f"{operand_kind} {value.get_reference()}" for operand_kind, value in operands)
-        return Lanes(self.append(kind, f"call {kind} @{name}({arguments})"), dtype)
+        function = self.declare(f"{name}.{kind.suffix}", kind, [kind] * len(operands))
+        return Lanes(self.builder.call(function, [x.ir for x in operands]), dtype)
 
     def _do(self, opcode: str, *operands: Lanes, result: Any = "the same") -> Lanes:
         """An instruction on operands of one dtype, which is also the result's unless told otherwise."""
         dtype = operands[0].dtype
         result = dtype if result == "the same" else result
-        values = ", ".join([x.ir.get_reference() for x in operands])
-        return Lanes(self.append(self.ir_type(result), f"{opcode} {self.ir_type(dtype)} {values}"), result)
+        values = ", ".join([x.ir.text for x in operands])
+        return Lanes(self.builder.append(self.ir_type(result), f"{opcode} {self.ir_type(dtype)} {values}"), result)
 
     def _cast(self, opcode: str, x: Lanes, dtype: DType) -> Lanes:
         kind = self.ir_type(dtype)
-        return Lanes(self.append(kind, f"{opcode} {self.ir_type(x.dtype)} {x.ir.get_reference()} to {kind}"), dtype)
+        return Lanes(self.builder.append(kind, f"{opcode} {x.ir} to {kind}"), dtype)
 
-    def append(self, kind: Any, text: str) -> _Line:
-        """Append an instruction, written as LLVM text without its result; `kind` is the LLVM type of that."""
-        function = self.builder.block.parent
-        function.lane_values = getattr(function, "lane_values", 0) + 1
-        line = _Line(kind, f"%k{function.lane_values}", text)
-        self.builder._insert(line)
-        return line
-
-    def declare(self, name: str, result: ir.Type, operands: list[ir.Type]) -> Any:
+    def declare(self, name: str, result: ir.Type, operands: list[ir.Type]) -> ir.Function:
         """The intrinsic of that name, declared in the module once."""
         module = self.builder.module
-        if name not in module.globals:
+        if name not in module.functions:
             ir.Function(module, ir.FunctionType(result, operands), name)
-        return module.globals[name]
-
-
-class _Line:
-    """An instruction that is text already: what llvmlite needs of an instruction, for a fifth of its time."""
-
-    __slots__ = ("type", "reference", "text")
-
-    def __init__(self, kind: Any, reference: str, text: str):
-        self.type, self.reference, self.text = kind, reference, text
-
-    def get_reference(self) -> str:
-        return self.reference
-
-    def __str__(self) -> str:
-        return f"{self.reference} = {self.text}"
-
-
-class _Text(ir.FormattedConstant):  # type: ignore[misc]
-    """A constant as LLVM text; llvmlite's own would spell out every lane of a splat."""
-
-    def __init__(self, kind: ir.Type, text: str):
-        self.type, self.constant = kind, text
+        return module.functions[name]
 
 
 def _is_ordered(number: Any) -> bool:
@@ -637,23 +592,13 @@ def _is_ordered(number: Any) -> bool:
     return number is not None and not isnan(number)
 
 
-def _suffix(kind: ir.Type) -> str:
-    """The type's name inside an overloaded intrinsic's name."""
-    if isinstance(kind, ir.VectorType):
-        return f"v{kind.count}{_suffix(kind.element)}"
-    if isinstance(kind, ir.IntType):
-        return f"i{kind.width}"
-    return "f32" if isinstance(kind, ir.FloatType) else "f64"
-
-
-def _constant_text(value: Number, dtype: DType) -> str:
+def _representable(value: Number, dtype: DType) -> Number:
+    """The number as dtype has it; of f16 and bf16 its bits."""
     if dtype.is_int:
-        return str(_int_constant(value, dtype))
+        return _int_constant(value, dtype)
     if dtype in STORAGE_ONLY:
-        return str(storage_bits(value, dtype))
-    if dtype == DType.F32:
-        value = _round_f32(float(value))
-    return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+        return storage_bits(value, dtype)
+    return _round_f32(float(value)) if dtype == DType.F32 else float(value)
 
 
 def _int_constant(value: Any, dtype: DType) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from pto_wsp.lower import ir
 from pto_wsp.types import DType
 
 __all__ = ["NAMES", "address", "declared"]
@@ -24,16 +25,14 @@ VECTOR_BYTES = 32
 NAMES = tuple(f"pto_wsp_{kind}_{size}" for kind in ("copy", "transpose") for size in ELEMENTS)
 
 
-def declared(module: Any, kind: str, size: int) -> Any:
-    """The function `kind` for elements of so many bytes, for calls from an llvmlite module."""
-    from llvmlite import ir
-
+def declared(module: ir.Module, kind: str, size: int) -> ir.Function:
+    """The function `kind` for elements of so many bytes, for calls from a module."""
     name = f"pto_wsp_{kind}_{size}"
-    if name not in module.globals:
+    if name not in module.functions:
         pointer, word = ir.PointerType(), ir.IntType(64)
         kinds = [pointer, word, word] * 2 + [word, word]
         ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    return module.globals[name]
+    return module.functions[name]
 
 
 def address(symbol: str) -> int:
@@ -50,14 +49,12 @@ def _code(symbol: str) -> Any:
 
 def _ir(symbol: str) -> str:
     """The LLVM IR of one of them, for this machine."""
-    from llvmlite import ir
-
     from pto_wsp.lower import jit, matmul
 
     kind, size = symbol.split("_")[-2], int(symbol.split("_")[-1])
     if kind == "copy":
         return _COPY.replace("SYMBOL", symbol).replace("SIZE", str(size)).replace("ELEMENT", f"i{8 * size}")
-    module, target = ir.Module(name=symbol), matmul.Target.of(*jit.cpu_features(jit.HOST))
+    module, target = ir.Module(), matmul.Target.of(*jit.cpu_features(jit.HOST))
     function = declared(module, kind, size)
     matmul.emit_transpose(function, ELEMENTS[size], VECTOR_BYTES // size, target)
     return str(module)

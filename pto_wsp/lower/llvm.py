@@ -12,9 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from llvmlite import ir
-
-from pto_wsp.lower import copies, matmul
+from pto_wsp.lower import copies, ir, matmul
 from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes, compute_dtype
 from pto_wsp.lower.fuse import CHEAP_PASS
 from pto_wsp.lower.loops import (
@@ -46,7 +44,7 @@ def write(
     program: LoopProgram, symbol: str, tail: bool, features: Collection[str], target: matmul.Target
 ) -> tuple[str, int]:
     """The module's text and the bytes of scratch that its function needs."""
-    module = ir.Module(name=symbol)
+    module = ir.Module()
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, POINTER]), symbol)
     writer = _Writer(program, module, function, tail, features, target)
     writer.write()
@@ -103,7 +101,7 @@ class _Writer:
         self.features, self.target = features, target
         self.graph = program.graph
         self.entry = function.append_basic_block("entry")
-        self.build = ir.IRBuilder(self.entry)
+        self.build = ir.Builder(self.entry)
         self.args, self.scratch = function.args
         self.args.name, self.scratch.name = "args", "scratch"
         self.args.add_attribute("noalias")
@@ -260,8 +258,8 @@ class _Writer:
             )
 
     def choose(self, needed: Any, rare: View, usual: View, prepare: Callable[[], None] = lambda: None) -> View:
-        """`rare` if it is needed, prepared then, else `usual`. By a branch that LLVM shall keep: what it predicts does
-        not wait for the test."""
+        """`rare` if it is needed, prepared then, else `usual`. By a branch, kept by LLVM since it is unlikely: what
+        it predicts does not wait for the test."""
         if isinstance(needed, ir.Constant) and not needed.constant:
             return usual
         before, after = self.build.block, self.build.append_basic_block("chosen")
@@ -270,7 +268,7 @@ class _Writer:
             prepare()
             self.build.branch(after)
             last = self.build.block
-        self.build.cbranch(needed, first, after).set_weights([1, 1 << 20])
+        self.build.cbranch(needed, first, after, likely=False)
         self.build.position_at_end(after)
         chosen = []
         for part in ("address", "rows", "cols"):
@@ -398,12 +396,8 @@ class _Writer:
         is as long as it has to be when the value is put in."""
         assert self.late is not None
         queue, place = self.queues.setdefault(id(node), (dtype, []))[1], APART * (self.late - self.born[id(node)])
-        with self.build.goto_block(self.entry):
-            self.build.position_at_start(self.entry)
-            while len(queue) <= place:
-                memory = self.build.alloca(IR_TYPES[dtype], name="late")
-                memory.type = POINTER
-                queue.append(memory)
+        while len(queue) <= place:
+            queue.append(self.build.alloca(IR_TYPES[dtype], name="late"))
         return self.one.load(queue[place], dtype)
 
     # A block of rows: each pass runs over all of them before the next. Row scalars live in slots, one lane a row.
@@ -485,11 +479,8 @@ class _Writer:
     def partial(self, node: Node) -> Any:
         """Memory for 16 lanes of each row of a block."""
         if id(node) not in self.partials:
-            with self.build.goto_block(self.entry):
-                self.build.position_at_start(self.entry)
-                memory = self.build.alloca(ir.ArrayType(self.wide.ir_type(node.tile.dtype), LANES), name="partial")
-                memory.type = POINTER
-            self.partials[id(node)] = memory
+            kind = ir.ArrayType(self.wide.ir_type(node.tile.dtype), LANES)
+            self.partials[id(node)] = self.build.alloca(kind, name="partial")
         return self.partials[id(node)]
 
     def tree_of_rows(self, node: Node, count: int) -> ir.Function:
@@ -499,12 +490,12 @@ class _Writer:
         """
         rule, dtype = _reduce_rule(node), node.tile.dtype
         kind, name = self.wide.ir_type(dtype), f"tree_{node.op.name}_{dtype.value}_{count}"
-        if name in self.module.globals:
-            return self.module.globals[name]
+        if name in self.module.functions:
+            return self.module.functions[name]
         function = ir.Function(self.module, ir.FunctionType(kind, [POINTER]), name)
         function.linkage = "internal"
-        function.attributes.add("noinline")
-        build = ir.IRBuilder(function.append_basic_block("entry"))
+        function.attributes.append("noinline")
+        build = ir.Builder(function.append_basic_block("entry"))
         k = Algebra(build, LANES, self.features)
 
         def picked(x: Any, y: Any, lanes: list[int]) -> Lanes:
@@ -524,13 +515,9 @@ class _Writer:
     def slot(self, node: Node, dtype: DType) -> Slot:
         """Where a row scalar is kept for the rows of a block."""
         if id(node) not in self.known_slots:
-            with self.build.goto_block(self.entry):
-                self.build.position_at_start(self.entry)
-                kind = self.wide.ir_type(dtype)
-                slot = Slot(dtype, *(self.build.alloca(kind, name=name) for name in ("lanes", "rows")))
-                for memory in (slot.lanes, slot.memory):
-                    memory.type = POINTER
-            self.known_slots[id(node)] = slot
+            kind = self.wide.ir_type(dtype)
+            lanes, memory = (self.build.alloca(kind, name=name) for name in ("lanes", "rows"))
+            self.known_slots[id(node)] = Slot(dtype, lanes, memory)
         return self.slots.setdefault(id(node), self.known_slots[id(node)])
 
     def keep_in_slot(self, node: Node, value: Lanes) -> None:
@@ -869,7 +856,8 @@ class _Writer:
                 ir.VectorType(I32, LANES), [(half * LANES + i) // 2 + (i % 2) * LANES for i in range(LANES)]
             )
             value = Lanes(self.build.shuffle_vector(x.ir, y.ir, picks), x.dtype)
-            mask = count = None
+            mask: Lanes | None = None
+            count: ir.Value | None = None
             if isinstance(lane.count, ir.Constant):
                 count = I64(2 * lane.count.constant - half * LANES)
                 mask = lane.mask
@@ -892,10 +880,8 @@ class _Writer:
             if dtype.is_float and (count > 2 or self.tail):
                 count = most
             queue = self.accumulators.setdefault((id(node), lanes), [])
-            with self.build.goto_block(self.entry):
-                self.build.position_at_start(self.entry)
-                while len(queue) < min(count, most):
-                    queue.append(self.build.alloca(k.ir_type(dtype), name=node.op.name))
+            while len(queue) < min(count, most):
+                queue.append(self.build.alloca(k.ir_type(dtype), name=node.op.name))
             for pointer in queue:
                 k.store(k.const(rule.start(dtype), dtype), pointer)
 
@@ -1072,11 +1058,8 @@ class _Writer:
         """
         (scores, _), (idx, _) = self.memory_of(node.operands[0]), self.memory_of(node.operands[1])
         counts = [self.extents_of(o)[1] for o in node.operands]
-        with self.build.goto_block(self.entry):
-            self.build.position_at_start(self.entry)
-            keys = self.build.alloca(ir.FloatType(), 32)
-            labels = self.build.alloca(I32, 32)
-            rank = self.build.alloca(I64)
+        keys, labels = self.build.alloca(ir.FloatType(), 32), self.build.alloca(I32, 32)
+        rank = self.build.alloca(I64)
 
         def element(base: Any, kind: Any, i: Any) -> Any:
             return self.build.gep(base, [i], source_etype=kind)
@@ -1151,7 +1134,7 @@ def unrolled(stage: Stage) -> int:
 
 
 @contextmanager
-def loop(build: ir.IRBuilder, start: Any, stop: Any, step: int) -> Iterator[Any]:
+def loop(build: ir.Builder, start: Any, stop: Any, step: int) -> Iterator[Any]:
     """for index in range(start, stop, step), tested at the top."""
     before = build.block
     head, body, done = (build.append_basic_block(n) for n in ("loop", "body", "done"))
@@ -1162,7 +1145,7 @@ def loop(build: ir.IRBuilder, start: Any, stop: Any, step: int) -> Iterator[Any]
     build.cbranch(build.icmp_signed("<", index, stop), body, done)
     build.position_at_end(body)
     yield index
-    index.add_incoming(build.add(index, I64(step), flags=["nsw", "nuw"]), build.block)
+    index.add_incoming(build.append(I64, f"add nuw nsw {index}, {step}"), build.block)
     build.branch(head)
     build.position_at_end(done)
 

@@ -22,8 +22,7 @@ from functools import cache
 from math import ldexp
 from typing import Any
 
-from llvmlite import ir
-
+from pto_wsp.lower import ir
 from pto_wsp.lower.algebra import Algebra, Lanes
 from pto_wsp.types import DType
 
@@ -363,9 +362,7 @@ def _reduce_by_pi(k: Algebra, c: Format, size: Lanes, offset: float) -> tuple[La
 
 def _reduce_each_by_pi(k: Algebra, size: Lanes, offset: float) -> tuple[Lanes, Lanes]:
     """The same for sizes of any magnitude, as (f64, i64): lane by lane, in memory, in a function of the module."""
-    with k.builder.goto_entry_block():
-        arrays = (k.builder.alloca(ir.ArrayType(kind, k.lanes)) for kind in (DOUBLE, WORD))
-        values, parities = (_untyped(array) for array in arrays)
+    values, parities = (k.builder.alloca(ir.ArrayType(kind, k.lanes)) for kind in (DOUBLE, WORD))
     k.store(k.convert(size, DType.F64), values)
     function = _reducer(k, entries=6 if size.dtype == DType.F32 else 61)
     k.builder.call(function, [values, parities, ir.Constant(DOUBLE, offset), ir.Constant(WORD, k.lanes)])
@@ -375,17 +372,16 @@ def _reduce_each_by_pi(k: Algebra, size: Lanes, offset: float) -> tuple[Lanes, L
 def _reducer(k: Algebra, entries: int) -> Any:
     """void f(double values[count], i64 parities[count], double offset, i64 count): values become their remainders."""
     module, name = k.builder.module, f"pto.reduce_by_pi.{entries}"
-    if name in module.globals:
-        return module.globals[name]
+    if name in module.functions:
+        return module.functions[name]
     pointer = ir.PointerType()
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [pointer, pointer, DOUBLE, WORD]), name)
     function.linkage = "internal"
-    function.attributes.add("noinline")
-    function.attributes.add("cold")
+    function.attributes += ["noinline", "cold"]
     values, parities, offset, count = function.args
     entry, loop, done = (function.append_basic_block(part) for part in ("entry", "lane", "done"))
-    ir.IRBuilder(entry).branch(loop)
-    builder = ir.IRBuilder(loop)
+    ir.Builder(entry).branch(loop)
+    builder = ir.Builder(loop)
     lane = builder.phi(WORD)
     lane.add_incoming(ir.Constant(WORD, 0), entry)
     one = Algebra(builder, 1, k.features)
@@ -396,7 +392,7 @@ def _reducer(k: Algebra, entries: int) -> Any:
     following = builder.add(lane, ir.Constant(WORD, 1))
     lane.add_incoming(following, loop)
     builder.cbranch(builder.icmp_unsigned("<", following, count), loop, done)
-    ir.IRBuilder(done).ret_void()
+    ir.Builder(done).ret_void()
     return function
 
 
@@ -450,19 +446,10 @@ def _modulo_2(k: Algebra, x: Lanes) -> Lanes:
 def _table_global(k: Algebra, entries: int) -> Any:
     """Pointer to the table of 2**(16 j) / pi modulo 2, a constant of the module."""
     module, name = k.builder.module, f"pto.powers_over_pi.{entries}"
-    if name not in module.globals:
+    if name not in module.constants:
         kind = ir.ArrayType(DOUBLE, 4 * entries)
-        table = ir.GlobalVariable(module, kind, name)
-        table.linkage, table.global_constant = "internal", True
-        table.initializer = ir.Constant(kind, list(powers_over_pi()[: 4 * entries]))
-        _untyped(table)
-    return module.globals[name]
-
-
-def _untyped(pointer: Any) -> Any:
-    """llvmlite remembers what a pointer was made for; LLVM's own have no element type."""
-    pointer.type = ir.PointerType()
-    return pointer
+        ir.GlobalConstant(module, name, kind(list(powers_over_pi()[: 4 * entries])), align=8)
+    return module.constants[name]
 
 
 @cache
@@ -524,7 +511,7 @@ def _scalef(k: Algebra, x: Lanes, n: Lanes) -> Lanes:
     vector = ir.VectorType(k.element(x.dtype), width)
     mask, mode = ir.IntType(width), ir.IntType(32)
     function = k.declare(f"llvm.x86.avx512.mask.scalef.{element}.512", vector, [vector, vector, vector, mask, mode])
-    constants = [ir.Constant(vector, ir.Undefined), ir.Constant(mask, -1), ir.Constant(mode, 4)]
+    constants = [ir.undefined(vector), mask(-1), mode(4)]
 
     def call(a: Any, b: Any) -> Any:
         return k.builder.call(function, [a, b, *constants])
@@ -532,11 +519,11 @@ def _scalef(k: Algebra, x: Lanes, n: Lanes) -> Lanes:
     if k.lanes == width:
         return k.wrap(call(x.ir, n.ir), x.dtype)
     halves = [call(_half(k, x.ir, i * width, width), _half(k, n.ir, i * width, width)) for i in (0, 1)]
-    order = ir.Constant(ir.VectorType(mode, 2 * width), [ir.Constant(mode, i) for i in range(2 * width)])
-    return k.wrap(k.builder.shuffle_vector(*halves, order), x.dtype)
+    order = ir.Constant(ir.VectorType(mode, 2 * width), list(range(2 * width)))
+    return k.wrap(k.builder.shuffle_vector(halves[0], halves[1], order), x.dtype)
 
 
 def _half(k: Algebra, vector: Any, first: int, width: int) -> Any:
     index = ir.IntType(32)
-    order = ir.Constant(ir.VectorType(index, width), [ir.Constant(index, first + i) for i in range(width)])
+    order = ir.Constant(ir.VectorType(index, width), list(range(first, first + width)))
     return k.builder.shuffle_vector(vector, vector, order)

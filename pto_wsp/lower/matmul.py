@@ -32,9 +32,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llvmlite import ir
-
-from pto_wsp.lower import copies
+from pto_wsp.lower import copies, ir
 from pto_wsp.lower.algebra import Algebra, Lanes
 from pto_wsp.types import DType
 
@@ -147,7 +145,7 @@ def _result_bytes(spec: MatmulSpec) -> int:
 
 def _emit_turned(f: ir.Function, spec: MatmulSpec, target: Target) -> None:
     at: dict[str, Any] = {argument.name: argument for argument in f.args}
-    build, size = ir.IRBuilder(f.append_basic_block("entry")), spec.result.itemsize
+    build, size = ir.Builder(f.append_basic_block("entry")), spec.result.itemsize
     pitch, rest = I64(spec.m * size), _move(build, at["scratch"], _result_bytes(spec))
     arguments = [at[name] for name in ("b", "b_cs", "b_rs", "a", "a_cs", "a_rs")]
     arguments += [at[name] for name in ("acc", "acc_cs", "acc_rs")] if spec.accumulate else []
@@ -274,8 +272,8 @@ class _Product:
         self.function = function
         self.at: dict[str, Any] = {"m": I64(spec.m), "n": I64(spec.n), "k": I64(spec.k)}
         self.at |= {argument.name: argument for argument in function.args}
-        self.build = ir.IRBuilder(function.append_basic_block("entry"))
-        self.nothing = None if spec.accumulate else self.build.bitcast(_nothing(function.module, self.lane), POINTER)
+        self.build = ir.Builder(function.append_basic_block("entry"))
+        self.nothing = None if spec.accumulate else _nothing(function.module, self.lane)
 
     def emit(self) -> None:
         at, build = self.at, self.build
@@ -306,7 +304,8 @@ class _Product:
         a, a_rs, a_cs = self.prepare_a(start, k)
         panel = self.prepare_b(start, k)
         first = build.icmp_signed("==", start, I64(0))
-        fresh, fresh_rs = at.get("acc", self.nothing), at.get("acc_rs", I64(0))
+        fresh: Any = at.get("acc", self.nothing)
+        fresh_rs = at.get("acc_rs", I64(0))
         src, src_rs = build.select(first, fresh, at["c"]), build.select(first, fresh_rs, at["c_rs"])
         src_vector = I64(lane.size) if self.spec.accumulate else build.select(first, I64(0), I64(lane.size))
 
@@ -416,7 +415,7 @@ def emit_transpose(function: ir.Function, dtype: DType, width: int, target: Targ
     names = ("to", "to_rows", "to_cols", "from", "from_rows", "from_cols", "rows", "cols")
     at: dict[str, Any] = dict(zip(names, function.args))
     packer = _packer(function.module, dtype, _Lane(dtype, 1, width), False, width, target)
-    build = ir.IRBuilder(function.append_basic_block("entry"))
+    build = ir.Builder(function.append_basic_block("entry"))
     for inner, outer in (("cols", "rows"), ("rows", "cols")):
         with build.if_then(build.icmp_signed("==", at[f"to_{inner}"], I64(dtype.itemsize))):
             build.call(packer, [at["from"], at[f"from_{outer}"], at[f"from_{inner}"], at["to"], at[f"to_{outer}"],
@@ -457,14 +456,14 @@ def _micro_kernel(module: ir.Module, lane: _Lane, panel: DType, height: int, wid
 def _emit_micro_kernel(f: ir.Function, lane: _Lane, panel: DType, height: int, width: int, target: Target,
                        mask_b: bool) -> None:
     at: dict[str, Any] = {argument.name: argument for argument in f.args}
-    build = ir.IRBuilder(f.append_basic_block("entry"))
+    build = ir.Builder(f.append_basic_block("entry"))
     k = Algebra(build, lane.count, target.features)
     edge = _Edge(build, k, lane, target)
     left = [build.sub(at["columns"], I64(v * lane.count)) if "columns" in at else None for v in range(width)]
     if "rows" not in at:        # blocks of a static shape are short of columns in their last vector only
         left[:-1] = [None] * (width - 1)
     limits = [edge.limit(some) for some in left]
-    below = [I64(0)]
+    below: list[ir.Value] = [I64(0)]
     for i in range(1, height):  # rows that do not exist are read as the last one that does
         step_down = at["a_rs"]
         if "rows" in at:
@@ -518,12 +517,10 @@ def _nothing(module: ir.Module, lane: _Lane) -> Any:
     """Address of a row of what adds nothing: -0.0, since +0.0 would turn a sum of -0.0 into +0.0."""
     row = ir.ArrayType(I8, MOST_VECTORS * lane.count * lane.size)
     name = f"matmul_nothing_{lane.dtype.value}"
-    if name not in module.globals:
-        value = ir.GlobalVariable(module, row, name)
-        value.linkage, value.global_constant, value.align = "internal", True, 64
+    if name not in module.constants:
         sign = [0] * (lane.size - 1) + [0x80 if lane.dtype.is_float else 0]
-        value.initializer = ir.Constant(row, bytearray(sign * (row.count // lane.size)))
-    return module.globals[name]
+        ir.GlobalConstant(module, name, row(bytes(sign * (row.count // lane.size))), align=64)
+    return module.constants[name]
 
 
 def _multiply_add(k: Algebra, lane: _Lane, x: Lanes, y: Lanes, z: Lanes) -> Lanes:
@@ -539,12 +536,10 @@ def _multiply_add(k: Algebra, lane: _Lane, x: Lanes, y: Lanes, z: Lanes) -> Lane
 class _Edge:
     """Vectors of which only the first lanes exist in memory."""
 
-    def __init__(self, build: ir.IRBuilder, k: Algebra, lane: _Lane, target: Target):
+    def __init__(self, build: ir.Builder, k: Algebra, lane: _Lane, target: Target):
         self.build, self.k, self.lane = build, k, lane
         self.masks = target.any_masks or (target.masks and lane.dtype.bits >= 32)
         self.spill = None if self.masks else build.alloca(k.ir_type(lane.dtype))
-        if self.spill is not None:
-            self.spill.type = POINTER       # llvmlite gives it a typed one
 
     def limit(self, left: Any) -> Any:
         """What load and store want to know where `left` elements exist from a vector's first on; None: all do."""
@@ -602,7 +597,7 @@ def _packer(module: ir.Module, source: DType, lane: _Lane, k_inner: bool, width:
 class _Packer:
     def __init__(self, f: ir.Function, source: DType, lane: _Lane, k_inner: bool, width: int, target: Target):
         self.at: dict[str, Any] = {argument.name: argument for argument in f.args}
-        self.build = ir.IRBuilder(f.append_basic_block("entry"))
+        self.build = ir.Builder(f.append_basic_block("entry"))
         self.source, self.lane, self.k_inner, self.width, self.target = source, lane, k_inner, width, target
 
     def emit(self) -> None:
@@ -744,20 +739,19 @@ def _transposed(k: Algebra, rows: list[Lanes]) -> list[Lanes]:
 def _shared(module: ir.Module, name: str, arguments: list[str],
             emit_body: Callable[[ir.Function], None]) -> ir.Function:
     """The module's internal function of that name, made now if there is none. *x is a pointer, the others are i64."""
-    if name in module.globals:
-        return module.globals[name]
+    if name in module.functions:
+        return module.functions[name]
     kinds = [POINTER if argument.startswith("*") else I64 for argument in arguments]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     function.linkage = "internal"
-    function.attributes.add("nounwind")
-    function.attributes.add("noinline")
+    function.attributes += ["nounwind", "noinline"]
     for value, argument in zip(function.args, arguments):
         value.name = argument.lstrip("*")
     emit_body(function)
     return function
 
 
-def _count(build: ir.IRBuilder, start: Any, stop: Any, step: int, body: Callable[..., Any],
+def _count(build: ir.Builder, start: Any, stop: Any, step: int, body: Callable[..., Any],
            carried: Sequence[Any] = ()) -> list[Any]:
     """for i in range(start, stop, step): carried = body(i, carried); without carried values just body(i)."""
     start = start if isinstance(start, ir.Value) else I64(start)
@@ -775,7 +769,7 @@ def _count(build: ir.IRBuilder, start: Any, stop: Any, step: int, body: Callable
     for phi, value in zip(phis, after):
         phi.add_incoming(value, build.block)
     end = build.block
-    build.cbranch(build.icmp_signed("<", following, stop), inside, done).set_metadata("llvm.loop", _as_written(build))
+    build.cbranch(build.icmp_signed("<", following, stop), inside, done)
     build.position_at_end(done)
     results = [build.phi(value.type) for value in carried]
     for result, value, last in zip(results, carried, after):
@@ -784,16 +778,7 @@ def _count(build: ir.IRBuilder, start: Any, stop: Any, step: int, body: Callable
     return results
 
 
-def _as_written(build: ir.IRBuilder) -> Any:
-    """Loop metadata: do not unroll. These loops have enough in them, and unrolling costs more than it gives."""
-    module = build.module
-    switch = module.add_metadata(["llvm.loop.unroll.disable"])
-    loop = module.add_metadata([switch, switch])
-    loop.operands = (loop, switch)      # the form LLVM asks for: a loop's first operand is itself
-    return loop
-
-
-def _move(build: ir.IRBuilder, pointer: Any, offset: Any) -> Any:
+def _move(build: ir.Builder, pointer: Any, offset: Any) -> Any:
     """The address `offset` bytes further."""
     if isinstance(offset, int):
         offset = I64(offset)
@@ -801,9 +786,9 @@ def _move(build: ir.IRBuilder, pointer: Any, offset: Any) -> Any:
     return pointer if still else build.gep(pointer, [offset], source_etype=I8)
 
 
-def _minimum(build: ir.IRBuilder, x: Any, y: Any) -> Any:
+def _minimum(build: ir.Builder, x: Any, y: Any) -> Any:
     return build.select(build.icmp_signed("<", x, y), x, y)
 
 
-def _maximum(build: ir.IRBuilder, x: Any, y: Any) -> Any:
+def _maximum(build: ir.Builder, x: Any, y: Any) -> Any:
     return build.select(build.icmp_signed(">", x, y), x, y)

@@ -8,9 +8,8 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import ir
 
-from pto_wsp.lower import jit
+from pto_wsp.lower import ir, jit
 from pto_wsp.lower.algebra import Algebra, Lanes
 from pto_wsp.types import DType
 
@@ -47,8 +46,8 @@ def loop(
         module, ir.FunctionType(ir.VoidType(), [POINTER] * (1 + len(inputs)) + [I64]), f"test.{name}"
     )
     entry, head, end = (function.append_basic_block(block) for block in ("entry", "loop", "end"))
-    ir.IRBuilder(entry).branch(head)
-    builder = ir.IRBuilder(head)
+    ir.Builder(entry).branch(head)
+    builder = ir.Builder(head)
     k = Algebra(builder, lanes, features)
     i = builder.phi(I64)
     i.add_incoming(ir.Constant(I64, 0), entry)
@@ -58,14 +57,14 @@ def loop(
     following = builder.add(i, ir.Constant(I64, lanes))
     i.add_incoming(following, builder.block)
     builder.cbranch(builder.icmp_unsigned("<", following, count), head, end)
-    ir.IRBuilder(end).ret_void()
+    ir.Builder(end).ret_void()
 
 
 def loops_ir(
     bodies: Mapping[str, Body], inputs: Sequence[DType], output: DType, lanes: int, features: frozenset[str]
 ) -> str:
     """LLVM text of a loop for each body."""
-    module = ir.Module("elementwise")
+    module = ir.Module()
     for name, body in bodies.items():
         loop(module, name, body, inputs, output, lanes, features)
     return str(module)

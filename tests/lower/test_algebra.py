@@ -7,8 +7,8 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
-from llvmlite import ir
 
+from pto_wsp.lower import ir
 from pto_wsp.lower.algebra import Algebra, Lanes
 from pto_wsp.trace.ops import ref_cast, ref_div, ref_fma, ref_maximum, ref_minimum
 from pto_wsp.types import DType
@@ -220,9 +220,8 @@ def test_round_to_keeps_the_compute_dtype():
 @each_place
 def test_gather_and_splat(cpu, lanes):
     def body(k: Algebra, index: Lanes) -> Lanes:
-        table = ir.GlobalVariable(k.builder.module, ir.ArrayType(ir.FloatType(), 4), "table")
-        table.linkage, table.global_constant = "internal", True
-        table.initializer = ir.Constant(table.value_type, [10.0, 20.0, 30.0, 40.0])
+        numbers = ir.Constant(ir.ArrayType(ir.FloatType(), 4), [10.0, 20.0, 30.0, 40.0])
+        table = ir.GlobalConstant(k.builder.module, "table", numbers)
         first = k.splat(ir.Constant(ir.FloatType(), 0.5), DType.F32)
         return k.add(k.gather(table, index, DType.F32), first)
 
@@ -281,7 +280,7 @@ def algebra(lanes: int = 4) -> tuple[Algebra, Lanes, Lanes, Lanes]:
     module = ir.Module()
     vectors = [ir.VectorType(kind, lanes) for kind in (ir.FloatType(), ir.IntType(32), ir.IntType(16))]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), vectors), "f")
-    k = Algebra(ir.IRBuilder(function.append_basic_block()), lanes)
+    k = Algebra(ir.Builder(function.append_basic_block()), lanes)
     x, i, h = function.args
     return k, Lanes(x, DType.F32), Lanes(i, DType.I32), Lanes(h, DType.BF16)
 

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from llvmlite import ir
 
-from pto_wsp.lower import jit, matmul
+from pto_wsp.lower import ir, jit, matmul
 from pto_wsp.lower.matmul import K_BLOCK, MatmulSpec
 from pto_wsp.types import DType
 
@@ -84,16 +83,16 @@ def compiled(spec: MatmulSpec, cpu: str) -> tuple[jit.Code, int, int]:
     target = jit.Target(cpu=cpu) if cpu else jit.HOST
     machine = matmul.Target.of(*jit.cpu_features(target))
     module = module_of(spec, machine)
-    arguments = len(module.globals[spec.name].args)
+    arguments = len(module.functions[spec.name].args)
     return jit.load(str(module), target=target), arguments, matmul.scratch_bytes(spec, machine)
 
 
 def module_of(spec: MatmulSpec, machine: matmul.Target) -> ir.Module:
-    module = ir.Module("test")
+    module = ir.Module()
     function = matmul.emit(module, spec, machine)
     i64, pointer = ir.IntType(64), ir.PointerType()
     entry = ir.Function(module, ir.FunctionType(ir.VoidType(), [pointer]), "entry")
-    build = ir.IRBuilder(entry.append_basic_block())
+    build = ir.Builder(entry.append_basic_block())
     arguments = []
     for i, argument in enumerate(function.args):
         word = build.load(build.gep(entry.args[0], [i64(i)], source_etype=i64), typ=i64)
