@@ -82,12 +82,7 @@ def cases() -> Iterator[Case | Fact]:
 
 def compile_with(ir: str, optimise: Callable[[Any, Any], None], code_level: int) -> tuple[list[float], bytes]:
     """Milliseconds from text to object code, and the code."""
-    import llvmlite.binding as llvm
-
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=code_level, reloc="pic",
-        codemodel="small",
-    )  # fmt: skip
+    machine = jit._machine(jit.HOST, code_level)
     times, code = [], b""
     for _ in range(3):
         begun = time.process_time()

@@ -3,22 +3,22 @@
 Claim: vector code, several times the speed of a numba fastmath loop, compiled in milliseconds. 16384 elements, in the
 cache.
 
-    python -m benchmarks.functions --only exp [--cpu avx2]
+    python -m benchmarks.functions --only exp
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from benchmarks import CPU
 from benchmarks.harness import Case, again, main, numba_loop
 from pto_wsp.lower import math
 from pto_wsp.trace.ops import OPS
 from pto_wsp.types import DType
-from tests.lower.elementwise import compile_loop, cpus_here
+from tests.lower.elementwise import CPUS, compile_loop, cpus_here
 
 COUNT = 1 << 14  # elements: in and out fit L2, and calling from Python does not count
 
@@ -60,12 +60,10 @@ def case(name: str, dtype: DType, cpu: str) -> Case:
 
 
 def cases() -> Iterator[Case]:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--cpu", choices=cpus_here(), default=cpus_here()[-1])
-    options, _ = parser.parse_known_args()
+    names = {"": cpus_here()[-1], "x86-64-v2": "generic", **{level: name for name, level in CPUS.items()}}
     for dtype in (DType.F32, DType.F64):
         for name in math.__all__:
-            yield case(name, dtype, options.cpu)
+            yield case(name, dtype, names[CPU])
 
 
 if __name__ == "__main__":

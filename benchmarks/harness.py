@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from benchmarks import LEFT_OUT
+from benchmarks import CONDITIONS
 
 TURNS = 15
 
@@ -256,8 +256,8 @@ def main(cases: Callable[..., Iterable[Case | Fact]], *arguments: Any) -> None:
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     options, _ = parser.parse_known_args()
-    if LEFT_OUT:
-        print("left out, so that peers run at their best:", *LEFT_OUT, flush=True)
+    if not options.json:                # else `python -m benchmarks` has said so
+        print(*CONDITIONS, sep="\n", end="\n" * bool(CONDITIONS), flush=True)
     rows = []
     for found in cases(*arguments):
         if options.only in found.name:

@@ -3,12 +3,11 @@
 Claims: f32 from 16 to 256 cubed at 85 % of BLAS or more; f16 and bf16 summed in f32 at 70 % of f32 BLAS; i8 summed in
 i32 at f32's rate.
 
-    python -m benchmarks.matmul [--cpu x86-64-v3] [--only f32]
+    python -m benchmarks.matmul [--only f32]
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -60,29 +59,25 @@ PRODUCTS = [
 
 
 def cases() -> Iterator[Case]:
-    options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--cpu", default="", help="an LLVM name of a CPU; the host's own if not given")
-    chosen, _ = options.parse_known_args()
     for product in PRODUCTS:
-        sides = {"pto_wsp": prepare(product, chosen.cpu), "blas": blas(product)}
+        sides = {"pto_wsp": prepare(product), "blas": blas(product)}
         goals = {"blas": 0.7 if product.dtype in ("f16", "bf16") else 0.85} if product.is_claimed else {}
         if product.dtype == "i8":
-            sides["own f32"], goals = prepare(replace(product, dtype="f32"), chosen.cpu), {"own f32": 1.0}
+            sides["own f32"], goals = prepare(replace(product, dtype="f32")), {"own f32": 1.0}
         yield Case(f"matmul {product}", sides, goals, flops=2 * product.m * product.n * product.k, bytes=product.bytes)
 
 
-def prepare(case: Product, cpu: str) -> Callable[[int], Any]:
+def prepare(case: Product) -> Callable[[int], Any]:
     """A call that runs the product so many times in native code."""
     import numpy as np
 
     from pto_wsp.lower import jit, matmul
     from pto_wsp.types import DType
 
-    target = jit.Target(cpu=cpu) if cpu else jit.HOST
-    machine = matmul.Target.of(*jit.cpu_features(target))
+    machine = matmul.Target.of(*jit.cpu_features())
     dtype = DType(case.dtype)
     spec = matmul.MatmulSpec(case.m, case.n, case.k, dtype, dtype, case.acc, case.tail)
-    code = jit.load(repeated(spec, machine), target=target)
+    code = jit.load(repeated(spec, machine))
     a, b = operand(case.m, case.k, dtype.numpy, case.a), operand(case.k, case.n, dtype.numpy, case.b)
     c, acc = np.zeros((case.m, case.n), spec.result.numpy), np.zeros((case.m, case.n), spec.result.numpy)
     scratch = np.zeros(matmul.scratch_bytes(spec, machine) + 64, np.uint8)

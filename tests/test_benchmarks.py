@@ -38,3 +38,15 @@ def test_peers_run_without_handicaps(monkeypatch):
     left_out, *kept = run("-c", code).rpartition("]")[0::2]
     assert "OPENBLAS_CORETYPE=Haswell" in left_out and "OPENBLAS_CORETYPE" not in kept[0]
     assert "OPENBLAS_NUM_THREADS" in kept[0] and "OPENBLAS_NUM_THREADS" not in left_out
+
+
+def test_peers_are_held_to_the_same_cpu(monkeypatch):
+    """Also in the processes that `python -m benchmarks --cpu` starts, which inherit its settings."""
+    code = "import os, benchmarks as b; print(b.CONDITIONS, *map(os.environ.get, sorted(b._wanted)))"
+    monkeypatch.setenv("PTO_WSP_CPU", "x86-64-v3")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    again = f"import subprocess, sys, benchmarks; subprocess.run([sys.executable, '-c', {code!r}])"
+    for started in (code, again):
+        found = run("-c", started)
+        assert "made for x86-64-v3" in found and "OPENBLAS_CORETYPE=" not in found
+        assert "X86_V4" in found and "Haswell" in found

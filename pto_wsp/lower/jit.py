@@ -5,6 +5,7 @@ In: LLVM IR as text.  Out: Code: addresses of its functions, freed when the Code
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from collections.abc import Callable
@@ -33,7 +34,15 @@ class Target:
     features: str = ""
 
 
-HOST = Target()
+VARIABLE = "PTO_WSP_CPU"  # x86-64-v3 makes the code of a machine without AVX-512: slower perhaps, the same bits
+HOST = Target(cpu=os.environ.get(VARIABLE, ""))
+
+LEVELS = {  # CPUs that can be named without their features: the levels of the x86-64 psABI, and what we use of them
+    "x86-64": "",
+    "x86-64-v2": "+ssse3,+sse4.1",
+    "x86-64-v3": "+sse4.1,+avx,+avx2,+fma,+f16c",
+    "x86-64-v4": "+sse4.1,+avx,+avx2,+fma,+f16c,+avx512f,+avx512bw,+avx512vl,+avx512dq,+avx512cd",
+}
 
 # Generated code is vectorised and unrolled already. Measured on five kernels: LLVM's -O1 takes 30 times as long to run
 # as this list and makes code that is as fast to within 3 % (f16 and i32 matmul: 5 %); code generation at level 2 takes
@@ -112,6 +121,7 @@ def optimised(ir: str, target: Target = HOST) -> str:
 
 
 def _compile(make_ir: Callable[[], str], target: Target, phases: dict[str, float], level: int) -> bytes:
+    _check_host(target)
     ir = _timed(phases, "emit IR", make_ir)
     machine = _timed(phases, "start LLVM", lambda: _machine(target))
     module = _timed(phases, "parse", lambda: _parse(ir, machine))
@@ -140,7 +150,7 @@ def _llvm(every_architecture: bool) -> Any:
 
 
 @cache
-def _machine(target: Target) -> Any:
+def _machine(target: Target, level: int = CODE_LEVEL) -> Any:
     llvm = _llvm(bool(target.triple))
     host = not target.triple and not target.cpu
     cpu = llvm.get_host_cpu_name() if host else target.cpu
@@ -149,7 +159,7 @@ def _machine(target: Target) -> Any:
         found = llvm.Target.from_triple(target.triple or llvm.get_default_triple())
     except RuntimeError as error:
         raise CompileError(f"LLVM knows no target {target.triple}: {error}") from None
-    return found.create_target_machine(cpu=cpu, features=features, opt=CODE_LEVEL, reloc="pic", codemodel="small")
+    return found.create_target_machine(cpu=cpu, features=features, opt=level, reloc="pic", codemodel="small")
 
 
 def _parse(ir: str, machine: Any) -> Any:
@@ -174,17 +184,24 @@ def _optimise(module: Any, machine: Any, level: int = 0) -> Any:
     return module
 
 
-_FEATURES = {
-    "x86-64-v3": "+sse4.1,+avx,+avx2,+fma,+f16c",
-    "x86-64-v4": "+sse4.1,+avx,+avx2,+fma,+f16c,+avx512f,+avx512bw,+avx512vl,+avx512dq,+avx512cd",
-}
-
-
 def cpu_features(target: Target = HOST) -> tuple[str, str]:
-    """(triple, features) that code generation may rely on: the host's own, or what a named CPU is known to have."""
+    """(triple, features) that code generation may rely on: the host's own, or what a named CPU is known to have.
+
+    raises CompileError for a CPU of the host's architecture that is not in LEVELS, if its features are not given
+    """
     if target.triple:
         return target.triple, target.features
     llvm = _llvm(False)
-    host = not target.cpu
-    features = target.features or (llvm.get_host_cpu_features().flatten() if host else _FEATURES.get(target.cpu, ""))
+    features = target.features or (LEVELS.get(target.cpu) if target.cpu else llvm.get_host_cpu_features().flatten())
+    if features is None:
+        raise CompileError(f"no CPU {target.cpu!r} is known, perhaps from {VARIABLE}; there are {', '.join(LEVELS)}.")
     return llvm.get_default_triple(), features
+
+
+def _check_host(target: Target) -> None:
+    """raises CompileError when this machine cannot run code for the target"""
+    _, features = cpu_features(target)
+    here = _llvm(False).get_host_cpu_features()
+    lacking = [f[1:] for f in features.split(",") if f.startswith("+") and not here.get(f[1:])]
+    if lacking:
+        raise CompileError(f"this machine cannot run code for {target.cpu}: it lacks {', '.join(lacking)}.")

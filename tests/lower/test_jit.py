@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import platform
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -233,6 +235,24 @@ def test_targets_do_not_share_code(empty_cache):
 def test_unknown_target():
     with pytest.raises(CompileError, match="knows no target"):
         jit.assembly(ADD, jit.Target("no-such-machine"))
+
+
+def test_the_cpu_can_be_named(monkeypatch):
+    """PTO_WSP_CPU is read when the package is imported."""
+    if platform.machine() != "x86_64":
+        pytest.skip("x86 names")
+    code = f"from pto_wsp.lower import jit; print(jit.HOST.cpu, jit.load({ADD!r}).target.cpu, jit.cpu_features()[1])"
+    monkeypatch.setenv("PTO_WSP_CPU", "x86-64-v2")
+    found = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout
+    assert found.split() == ["x86-64-v2", "x86-64-v2", jit.LEVELS["x86-64-v2"]]
+    monkeypatch.setenv("PTO_WSP_CPU", "x86-64-v9")
+    found = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=False).stderr
+    assert "no CPU 'x86-64-v9' is known, perhaps from PTO_WSP_CPU; there are x86-64, x86-64-v2" in found
+
+
+def test_code_that_cannot_run_here(empty_cache):
+    with pytest.raises(CompileError, match="cannot run code for future: it lacks teleport"):
+        jit.load(ADD, target=jit.Target(cpu="future", features="+teleport"))
 
 
 def test_phases_are_timed(empty_cache):
