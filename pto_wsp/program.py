@@ -43,7 +43,7 @@ from pto_wsp.errors import (
     show_user_frames,
 )
 from pto_wsp.lower import axes as axis_data
-from pto_wsp.lower.expand import Clock, Expansion, Host, Inputs, Stopped
+from pto_wsp.lower.expand import MOST_ROWS, Clock, Expansion, Host, Inputs, Stopped
 from pto_wsp.lower.places import Place
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.schedule import Schedule
@@ -51,7 +51,7 @@ from pto_wsp.sim import checks, regions
 from pto_wsp.sim.channels import settled
 from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.decisions import Log, Recording
-from pto_wsp.sim.execute import Executor
+from pto_wsp.sim.execute import Executor, Job
 from pto_wsp.sim.interpreted import Interpreter
 from pto_wsp.sim.progress import Progress, someone_watches
 from pto_wsp.sim.settings import Settings, check_explicit_edges
@@ -98,6 +98,9 @@ NPU_OPTIONS = {
     "ptoisa": "how @ptoisa_kernel kernels are emitted: 'ascendc' or 'pto'",
 }
 
+_BRIEF = 200e-6  # seconds that a run may keep the thread that starts it
+_FEW = 2000  # tasks that may be expanded meanwhile
+
 
 class Program:
     """A workload compiled for a target; made by `workload.compile(target, **options)`.
@@ -137,11 +140,15 @@ class Program:
         self._axis_data: dict[Ragged | Sparse, dict[str, Any]] = {}  # what replaces the data an axis was made with
         self._last: tuple[Inputs, Log] | None = None  # what the last run was given, and read from its own results
         self._foreseen: _Foreseen | None = None
+        self._bound: tuple[Any, Inputs] | None = None  # what the last inputs were made of
+        self._places: list[Place] = []  # of the arrays of the last run, which lie in these spaces
+        self._spaces: list[int] = []
+        self._table: TaskTable | None = None  # memory for tasks
         begin = time.perf_counter_ns()
         with _compile_errors(self.name, target):
             self._compile()
         self._compiled = TraceEvent(f"compile {self.name}", "compile", begin, time.perf_counter_ns())
-        self._stats = ProgramStats(compile_time_ms=self._compiled.duration_ms)
+        self._stats = self._no_stats = ProgramStats(compile_time_ms=self._compiled.duration_ms)
 
     def _compile(self) -> None:
         if self.target not in TARGETS:
@@ -183,8 +190,9 @@ class Program:
     def execute(self) -> None:
         """Start a run in the background, on the arrays, sizes and symbols of this moment.
 
-        With target="numpy" the run is over when this returns: kernels run in the caller's thread, where a debugger
-        can be talked to. What goes wrong in a run is raised by synchronize() all the same.
+        A run that will take less than a fifth of a millisecond, by the last one, is over when this returns. So it is
+        with target="numpy": kernels run in the caller's thread, where a debugger can be talked to. What goes wrong in
+        a run is raised by synchronize() all the same.
 
         raises  UsageError while another run is going on, and for sources that only an NPU can execute; ExecutionError
                 when an array does not fit
@@ -197,13 +205,15 @@ class Program:
         if self._run is not None and not self._run.finished.is_set():
             raise UsageError(f"program {self.name} is still running; synchronize() waits for it")
         self.synchronize()  # an error of the last run that nobody has asked for
-        self._stats = ProgramStats(compile_time_ms=self._compiled.duration_ms)
+        self._stats = self._no_stats
         arrays, inputs = self._bind(self._expansion)
-        self._executor.bind(arrays)
+        self._executor.bind(arrays, self._places)
         self._last = None
         self._run = _Run(self, arrays, inputs, self._to_check(arrays, inputs))
         if TARGETS[self.target] == "numpy":
             self._run.here(Progress(self.name) if self._watched() else None)
+        elif self._run.most <= _FEW and self._seconds(self._run.most) <= _BRIEF:
+            self._run.here(None)
         else:
             self._run.start()
 
@@ -564,11 +574,16 @@ class Program:
     def _bind(self, expansion: Expansion) -> tuple[list[NDArray[Any]], Inputs]:
         """The arrays of this moment, and the run-time inputs made of them, of sizes and of symbols."""
         arrays = [tensor.array() for tensor in expansion.tensors]
+        places = [Place.of(array) for array in arrays]
+        if places != self._places:
+            self._places, self._spaces = places, regions.spaces_of(places)[0].tolist()
         sizes = {loop: self._size_of(loop) for loop in expansion.loops}
-        spaces, _ = regions.spaces_of(arrays)
-        data = {axis: dict(given) for axis, given in self._axis_data.items()}
-        volatile = _written_axes(expansion, arrays, data)
-        return arrays, expansion.inputs(arrays, sizes, self._symbols, data, spaces.tolist(), volatile)
+        made_of = places, sizes, dict(self._symbols)
+        if self._bound is None or expansion.axes or made_of != self._bound[0]:
+            data = {axis: dict(given) for axis, given in self._axis_data.items()}
+            volatile = _written_axes(expansion, arrays, data)
+            self._bound = made_of, expansion.inputs(places, sizes, self._symbols, data, self._spaces, volatile)
+        return arrays, self._bound[1]
 
     def _size_of(self, loop: Loop) -> int:
         return self._sizes.get(loop, getattr(loop.axis, "size", 0))
@@ -627,6 +642,16 @@ class Program:
         if self._level >= level and event not in self.trace.events:
             self.trace.add_event(event)
 
+    def _seconds(self, tasks: float) -> float:
+        """How long so many tasks may take, by those of the last run; math.inf where there is nothing to go by."""
+        return self._executor.seconds(tasks) if isinstance(self._executor, Executor) else math.inf
+
+    def _table_of(self, rows: float) -> TaskTable:
+        """Memory for the tasks of a run, with room for so many if that can be: that of the last run, if it will do."""
+        if self._table is None or self._table.capacity < min(rows, MOST_ROWS):
+            self._table = self._expansion.table(rows)
+        return self._table
+
     def register_kernel(self, name: str, impl: Any, *, pass_task: bool = False) -> None:
         """Not a way to give a kernel; write it with @kernel."""
         raise UsageError("register_kernel: a program runs the kernels it was compiled with; write them with @kernel")
@@ -657,24 +682,28 @@ class _Run:
     ) -> None:
         self.program, self.inputs, self.check = program, inputs, check
         self.arrays = arrays  # alive until the run is over, whatever their tensors are bound to meanwhile
+        self.known = program._foreseen if program._foreseen and program._foreseen.inputs.same(inputs) else None
+        self.most: float = self.known.tasks if self.known else program._expansion.most_rows(inputs)  # tasks
         self.finished = threading.Event()
         self.error: BaseException | None = None
         self.done = self.total = 0
         self.progress: Progress | None = None
         self._stop = np.zeros(1, np.int64)
         self._natively = np.zeros(1, np.int64)  # tasks that native code has run while it made others
-        self._thread = threading.Thread(target=self._main, name=f"pto_wsp {program.name}", daemon=True)
 
     def start(self) -> None:
         """Run in the background."""
         _RUNNING.add(self)
-        self._thread.start()
+        self.finished = Job(self._main).done
 
     def here(self, progress: Progress | None) -> None:
         """Run in this thread."""
         self.progress = progress
-        with progress or nullcontext():
-            self._main()
+        try:
+            with progress or nullcontext():
+                self._main()
+        finally:
+            self.finished.set()
 
     def stop(self) -> None:
         """End the run soon, and wait for that: nothing touches the arrays afterwards."""
@@ -694,7 +723,6 @@ class _Run:
             self.error.__cause__ = error
         finally:
             self.arrays.clear()
-            self.finished.set()
 
     def _work(self) -> None:
         program, begin = self.program, time.perf_counter_ns()
@@ -707,21 +735,22 @@ class _Run:
             if first.table is not None:
                 self._execute(first.table)
             elif first.tasks:
-                self._expand(program._expansion.table(), self._execute)
+                self._expand(program._table_of(self.most), self._execute)
         end = time.perf_counter_ns()
-        program._note(TraceLevel.SUMMARY, TraceEvent(f"simulate {program.name}", "simulate", begin, middle))
-        program._note(TraceLevel.SUMMARY, TraceEvent(f"execute {program.name}", "execute", middle, end))
+        if program._level >= TraceLevel.SUMMARY:
+            program._note(TraceLevel.SUMMARY, TraceEvent(f"simulate {program.name}", "simulate", begin, middle))
+            program._note(TraceLevel.SUMMARY, TraceEvent(f"execute {program.name}", "execute", middle, end))
         spent = (end - begin) / 1e6
         program._stats = replace(stats, compile_time_ms=program._compiled.duration_ms, execute_time_ms=spent)
 
     def _foresee(self) -> _Foreseen:
         """The first pass, or what it has found in the last run; nothing is written when it fails."""
         program = self.program
-        if program._foreseen is not None and program._foreseen.inputs.same(self.inputs):
-            return program._foreseen
+        if self.known is not None:
+            return self.known
         program._foreseen = None
         self.check(None)
-        table, chunks = program._expansion.table(), 0
+        table, chunks = program._table_of(self.most), 0
         engine = self._engine()
 
         def tick(table: TaskTable) -> None:
@@ -752,7 +781,8 @@ class _Run:
 
     def _unfold(self) -> ProgramStats:
         """One pass: the tasks run while the next ones are made."""
-        executor, table, engine = self.program._executor, self.program._expansion.table(), self._engine()
+        self.program._foreseen = None  # its table is filled with others
+        executor, table, engine = self.program._executor, self.program._table_of(self.most), self._engine()
         native = isinstance(executor, Executor) and self.program._level < TraceLevel.TIMING
 
         def tick(table: TaskTable) -> None:

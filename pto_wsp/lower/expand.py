@@ -9,7 +9,8 @@ is made in rows.py. Start reading at `expand`.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence, Set
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -23,17 +24,20 @@ from pto_wsp.lower import axes, control, diagnose, expressions, jit, processes
 from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse
 from pto_wsp.lower.expressions import signed
 from pto_wsp.lower.places import Placed, address_of
-from pto_wsp.lower.rows import COLUMNS, LOAD_OUTSIDE, LONGEST_AXIS, NO_CYCLES, NO_ROW, NO_TOKEN, STOPPED, Emitter, Input
+from pto_wsp.lower.rows import LOAD_OUTSIDE, LONGEST_AXIS, NO_CYCLES, NO_ROW, NO_TOKEN, STOPPED, Emitter, Input
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.scalar_expr import Expr
 from pto_wsp.trace import tree
 from pto_wsp.trace.channels import LATENCY
-from pto_wsp.types import Ragged, Sparse, Tensor
+from pto_wsp.types import Dense, Ragged, RaggedRow, Sparse, SparseRow, Tensor
 
-__all__ = ["LONGEST_AXIS", "Binding", "Call", "Clock", "Expansion", "Host", "Inputs", "KernelUse", "Stopped", "expand"]
+__all__ = [
+    "LONGEST_AXIS", "MOST_ROWS", "Binding", "Call", "Clock", "Expansion", "Host", "Inputs", "KernelUse", "Stopped",
+    "expand",
+]  # fmt: skip
 
 _LITTLE_ROOM = 1 << 21  # bytes of a table chunk: it should stay in the cache
-_MOST_ROWS, _LEAST_ROWS = 1 << 16, 1 << 10
+MOST_ROWS, _LEAST_ROWS = 1 << 16, 1 << 10  # of a table
 
 
 Data = tuple[NDArray[np.int64], ...]
@@ -62,15 +66,18 @@ class Expansion:
     has_events: bool  # some rows are not tasks
     ir: str
     code: jit.Code
+    _rows: int = field(repr=False)  # at most, if every loop of `loops` and over `axes` had one iteration
+    _data_loops: tuple[Ragged | Sparse, ...] = field(repr=False)  # the axis of each loop over data
     _inputs: dict[Input, int] = field(repr=False)  # what -> position of its first word
-    _input_words: int = field(repr=False)
     _depth: int = field(repr=False)
 
-    def table(self) -> TaskTable:
-        """An empty table for this workload's rows."""
+    def table(self, rows: float = math.inf) -> TaskTable:
+        """An empty table for this workload's rows: for all of them where there are `rows` at most, and few enough."""
+        if rows <= MOST_ROWS:
+            return self.table_of(1 << (max(int(rows), _LEAST_ROWS) - 1).bit_length())
         row = self.table_of(1)
-        rows = _LITTLE_ROOM // (8 * (row.args.shape[1] + row.axes.shape[1] + len(self.keys)) + 17)
-        return self.table_of(max(_LEAST_ROWS, min(_MOST_ROWS, 1 << rows.bit_length() - 1)))
+        little = _LITTLE_ROOM // (8 * (row.args.shape[1] + row.axes.shape[1] + len(self.keys)) + 17)
+        return self.table_of(max(_LEAST_ROWS, min(MOST_ROWS, 1 << little.bit_length() - 1)))
 
     def table_of(self, rows: int) -> TaskTable:
         """An empty table of that capacity."""
@@ -96,21 +103,23 @@ class Expansion:
         volatile axes whose data is written by tasks of the workload: it is read again as the loops begin
         raises   ExecutionError for data of an axis that makes no sense
         """
-        words = np.zeros(max(self._input_words, 1), np.int64)
-        for what, place in self._inputs.items():
+        words = list[int]()
+        for what in self._inputs:  # in the order of their places
             if what[0] == "size":
-                words[place] = _checked_size(what[1], sizes[what[1]])
+                words.append(_checked_size(what[1], sizes[what[1]]))
             elif what[0] == "symbol":
-                words[place] = signed(expressions.symbol_word(symbols.get(what[1], 0), what[2]))
+                words.append(signed(expressions.symbol_word(symbols.get(what[1], 0), what[2])))
             elif what[0] == "space":
-                words[place] = spaces[what[1]] if len(spaces) else what[1]
+                words.append(spaces[what[1]] if len(spaces) else what[1])
             else:
                 array = arrays[what[1]]
-                words[place] = address_of(array)
-                words[place + 1 : place + 1 + array.ndim] = array.strides
-                words[place + 1 + array.ndim : place + 1 + 2 * array.ndim] = array.shape
+                words += (address_of(array), *array.strides, *array.shape)
         found = {axis: axis_data(axis, (data or {}).get(axis, {}), loop) for axis, loop in self.axes.items()}
-        return Inputs(words, found, dict(symbols), dict(data or {}), frozenset(volatile))
+        return Inputs(np.array(words or [0], np.int64), found, dict(symbols), dict(data or {}), frozenset(volatile))
+
+    @cached_property
+    def _native(self) -> Callable[..., int]:
+        return _EXPAND(self.code.address("expand"))
 
     @cached_property
     def written(self) -> frozenset[int]:
@@ -124,6 +133,20 @@ class Expansion:
         space = {what[1]: int(inputs.words[at]) for what, at in self._inputs.items() if what[0] == "space"}
         written = {space[tensor] for tensor in self.written}
         return any(space[load.tensor] in written for load in self.loads)
+
+    def most_rows(self, inputs: Inputs) -> float:
+        """No run makes more rows, or iterations of loops; math.inf where that is not known before."""
+        if self.pipeline is not None or inputs.volatile:
+            return math.inf
+        rows = self._rows
+        for what, at in self._inputs.items():
+            if what[0] == "size":
+                rows *= max(1, int(inputs.words[at]))
+        for axis in self._data_loops:
+            if axis in inputs.axes:  # not so for a loop that does nothing
+                lengths, *indices = inputs.axes[axis]
+                rows *= max(1, len(indices[0]) if indices else int(lengths.sum()))
+        return rows
 
     def _shapes(self, inputs: Inputs) -> list[tuple[int, ...]]:
         """Shape of each tensor's array, from the inputs."""
@@ -154,12 +177,8 @@ class Expansion:
         if host is not None:
             host.begin(going.words)
         where = np.zeros(2 + self._depth, np.int64)
-        places = [getattr(table, column).ctypes.data for column in COLUMNS]
-        columns = np.array([*places, table.capacity, table.axes.shape[1], table.args.shape[1]], np.int64)
-        callback = _TELL(going.tell)
-        run = _EXPAND(self.code.address("expand"))
-        given = (inputs.words, columns, callback, where, stop, going.words, going.axis_words)
-        outcome = run(*(g.ctypes.data if isinstance(g, np.ndarray) else g for g in given))
+        given = (inputs.words, table.words, _TELL(going.tell), where, stop, going.words, going.axis_words)
+        outcome = self._native(*(g.ctypes.data if isinstance(g, np.ndarray) else g for g in given))
         rows = int(where[1])
         if outcome == 0 and rows:
             going.tell(control.FLUSH, rows)
@@ -207,7 +226,7 @@ class Inputs:
 
     def same(self, other: Inputs) -> bool:
         """Are all of them equal? What axes hold that tasks write to may differ."""
-        return (
+        return self is other or (
             np.array_equal(self.words, other.words)
             and self.symbols == other.symbols
             and self.volatile == other.volatile
@@ -305,7 +324,7 @@ class _Pass:
     def _flush(self, rows: int) -> None:
         if self.host is not None:
             self._catch_up(self.host, rows)
-        self.table.count, self.table.first_task = rows, self.tasks
+        self.table.count, self.table.first_task, self.table.notes = rows, self.tasks, None
         self.tasks += self.table.task_count if self.expansion.has_events else rows
         self.consume(self.table)
         self.words[control.EXECUTED], self.words[control.WRITTEN :] = 0, 0
@@ -372,10 +391,38 @@ def expand(
         has_events=emitter.has_events,
         ir=ir,
         code=jit.load(ir),
+        _rows=_most_rows(workload.root),
+        _data_loops=tuple(_data_loops(workload.root)),
         _inputs=emitter.inputs,
-        _input_words=emitter.input_words,
         _depth=emitter.depth,
     )
+
+
+def _most_rows(root: tree.TreeNode) -> int:
+    """Rows, events too, and iterations that a tree makes at most, where loops of unknown size have one iteration."""
+    rows, left = 0, [(root, 1)]
+    while left:
+        node, times = left.pop()
+        if isinstance(node, tree.Loop):
+            axis = node.axis
+            size = axis if isinstance(axis, int) else len(axis) if isinstance(axis, tuple) else 1
+            left.append((node.body, times * (axis.size if isinstance(axis, Dense) else size)))
+        elif isinstance(node, tree.Block):
+            left.extend((child, times) for child in node.children)
+        elif isinstance(node, tree.Cond):
+            left.extend(((node.then, times), (node.orelse, times)))
+        rows += (2 if isinstance(node, (tree.Loop, tree.Block)) else 1) * times
+    return rows
+
+
+def _data_loops(root: tree.TreeNode) -> Iterator[Ragged | Sparse]:
+    """The axis of each loop over data that is read when a run begins."""
+    for node in tree.walk(root):
+        axis = node.axis if isinstance(node, tree.Loop) else None
+        if isinstance(axis, (RaggedRow, SparseRow)):
+            axis = axis.ragged if isinstance(axis, RaggedRow) else axis.sparse
+        if isinstance(axis, (Ragged, Sparse)):
+            yield axis
 
 
 def axis_data(axis: Ragged | Sparse, given: Mapping[str, Any], loop: tree.Loop) -> Data:

@@ -18,7 +18,7 @@ from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse, bind,
 from pto_wsp.lower.bounds import start_in
 from pto_wsp.lower.expressions import Scope, Variable, signed
 from pto_wsp.lower.lines import Lines, Piece, finish
-from pto_wsp.lower.tasks import ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, FORGET
+from pto_wsp.lower.tasks import COLUMNS, ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, FORGET
 from pto_wsp.scalar_expr import Expr, LoopVar, constant_of, fnv1a_64
 from pto_wsp.trace import tree
 from pto_wsp.trace.c_expr import added_cycles
@@ -27,7 +27,7 @@ from pto_wsp.trace.graph import KernelGraph, Param
 from pto_wsp.types import Dense, DenseDyn, DType, Ragged, RaggedRow, Sparse, SparseRow, Symbol, Tensor
 
 __all__ = [
-    "COLUMNS", "LOAD_OUTSIDE", "LONGEST_AXIS", "NO_ROW", "NO_TOKEN", "OUTSIDE", "POINTERS", "STOPPED", "Emitter",
+    "LOAD_OUTSIDE", "LONGEST_AXIS", "NO_ROW", "NO_TOKEN", "OUTSIDE", "POINTERS", "STOPPED", "Emitter",
     "Input", "axis_word",
 ]  # fmt: skip
 
@@ -40,9 +40,6 @@ stop, the element for a slot is outside its array, a ragged or sparse axis has n
 cycles that a user's expression gives are less than 0 or more than MOST_CYCLES."""
 
 MOST_CYCLES = 1 << 40
-
-COLUMNS = ("kernel", "leaf", "tail", "cycles", "keys", "axes", "args")
-"""Columns of a TaskTable, in the order in which the native function is given them."""
 
 Input = tuple[Any, ...]  # ("size", loop) | ("symbol", name, dtype) | ("tensor", index) | ("space", index)
 
@@ -72,11 +69,6 @@ class Emitter:
         self._numbers: dict[int, int] = {}
         self._tensor_numbers: dict[int, int] = {}
         self._words = 0
-
-    @property
-    def input_words(self) -> int:
-        """Length of the run-time inputs."""
-        return self._words
 
     # -- nodes
 

@@ -14,11 +14,13 @@ whose `after` names it do not wait for a task that it was in an earlier iteratio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ENTER_PARALLEL", "ENTER_SEQUENTIAL", "EXIT", "FORGET", "TILE_WORDS", "TaskTable"]
+__all__ = ["COLUMNS", "ENTER_PARALLEL", "ENTER_SEQUENTIAL", "EXIT", "FORGET", "TILE_WORDS", "TaskTable"]
 
 ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, FORGET = -1, -2, -3, -4
 
@@ -26,7 +28,10 @@ TILE_WORDS = 5
 """Words of args per tile parameter: address, row stride, column stride (bytes), valid rows, valid columns."""
 
 
-@dataclass(eq=False, slots=True)
+COLUMNS = ("kernel", "leaf", "tail", "cycles", "keys", "axes", "args")
+
+
+@dataclass(eq=False)
 class TaskTable:
     """Rows 0 .. count-1 of one chunk; what is beyond `count` has no meaning.
 
@@ -42,6 +47,7 @@ class TaskTable:
     args: NDArray[np.int64]  # [rows, words] what the kernel's machine code receives
     count: int = 0
     first_task: int = 0  # number of the first task of this chunk; tasks are the rows with kernel >= 0
+    notes: Any = None  # what somebody has found out about these rows; gone when they are filled again
 
     @classmethod
     def empty(cls, capacity: int, words: int, axes: int, keys: int = 0) -> TaskTable:
@@ -67,6 +73,12 @@ class TaskTable:
     def row(self, row: int) -> TaskTable:
         """A table of this one row."""
         return self.part(row, row + 1)
+
+    @cached_property
+    def words(self) -> NDArray[np.int64]:
+        """For native code: the address of each of COLUMNS, the number of rows, the widths of `axes` and `args`."""
+        places = [getattr(self, column).ctypes.data for column in COLUMNS]
+        return np.array([*places, self.capacity, self.axes.shape[1], self.args.shape[1]], np.int64)
 
     @property
     def capacity(self) -> int:

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from pto_wsp.errors import ExecutionError, UsageError
 from pto_wsp.lower import custom, jit, pipeline
 from pto_wsp.lower.expand import Binding, Call, Expansion
+from pto_wsp.lower.places import Place
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.sim import bodies, native, regions
 
-__all__ = ["Executor", "host_threads"]
+__all__ = ["Executor", "Job", "host_threads"]
 
 _PROBE = 100e-6  # seconds of work that are run before deciding whether more threads would help
 _WORTH = 300e-6  # seconds of work below which they would not
@@ -72,7 +73,11 @@ class Executor:
         self._functions = np.zeros(2 * max(len(expansion.kernels), 1), np.int64)
         self._scratch_bytes = 64
         self._stop = 0  # address of the word that ends the run
-        self._scratch: dict[int, NDArray[np.uint8]] = {}  # by number of the thread within a run
+        self._scratch: dict[int, _Scratch] = {}  # by number of the thread within a run
+        self.functions = int(self._functions.ctypes.data)  # two per kernel, for full and for partial tiles
+        self._where: Sequence[Place] | None = None  # see bind()
+        self._pace = 0.0  # seconds per unit of weight, see _Plan, as far as it is known
+        self._mean = 0.0  # weight of a task of the last table
         calls = expansion.calls
         shape = len(calls), max((len(c.tiles) for c in calls), default=0)
         self._tensor, self._writes = np.full(shape, -1), np.zeros(shape, bool)  # per call and tile parameter
@@ -90,23 +95,27 @@ class Executor:
         for kernel in range(len(expansion.kernels)):
             self._compile(kernel, tail=False)
 
-    def bind(self, arrays: Sequence[NDArray[Any]]) -> None:
+    def bind(self, arrays: Sequence[NDArray[Any]], where: Sequence[Place] | None = None) -> None:
         """The arrays that the next chunks work on, one per entry of expansion.tensors.
 
+        where   each of them lies: what is known of their places is kept until they lie elsewhere
         raises  ExecutionError for an array that is written but read-only, or whose elements share memory
         """
-        for thread in self._scratch:
-            self._record(thread)[:] = 0
+        for scratch in self._scratch.values():
+            scratch.record[:] = 0
+        self._skip, self._patience = 0, 1
         for call, binding in self._outputs.values():
             check_output(arrays[binding.tensor], call, binding)
-        space_of, origin = regions.spaces_of(arrays)
+        if where is not None and where == self._where:
+            return
+        self._where = where
+        space_of, origin = regions.spaces_of(arrays if where is None else where)
         space = np.append(space_of, np.int32(-1))[self._tensor]
         itemsize = np.array([*(a.itemsize for a in arrays), 1], np.int32)[self._tensor]
         self._uses = regions.Uses(space, itemsize, self._writes, origin)
         alone = np.bincount(space[space >= 0])[space[self._writes]] == 1  # nothing else uses the space of that output
         alike = self.expansion.pipeline is not None  # a token may come twice, a body run in several processes
         self.independent = bool(alone.all()) and not alike and self._outputs_are_apart
-        self._skip, self._patience = 0, 1
 
     @cached_property
     def _outputs_are_apart(self) -> bool:
@@ -131,12 +140,20 @@ class Executor:
             self._skip -= 1
             run.serial(0, table.count)
             return
-        row, seconds = run.probe()
-        run.report()
+        row = 0 if self._pace else run.probe()
+        seconds = self._pace * run.weight(row, table.count)
         saved = seconds * (1 - 1 / self.threads)
-        price = (_PER_TASK if self.independent else _PER_ORDERED_TASK) * (table.count - row)
+        price = 0.0 if run.plan.graph else (_PER_TASK if self.independent else _PER_ORDERED_TASK) * (table.count - row)
         if seconds < _WORTH or saved < price or not run.parallel(row, seconds):
             run.serial(row, table.count)
+
+    def seconds(self, tasks: float) -> float:
+        """How long so many tasks may take one thread, by the last ones; math.inf where there is nothing to go by."""
+        return self._pace * self._mean * tasks if self._pace and not self._custom else math.inf
+
+    def went(self, seconds: float, weight: float) -> None:
+        """So long one thread took for tasks of that weight."""
+        self._pace = seconds / weight
 
     def raise_failure(self, table: TaskTable) -> None:
         """Tell what the body of a custom kernel raised, if one did, in the last run of tasks of this table.
@@ -144,7 +161,7 @@ class Executor:
         raises  KernelError that names the task, its axis values and the user's line
         """
         if self._custom:
-            bodies.raise_failure(self.expansion, table, [self._record(thread) for thread in self._scratch])
+            bodies.raise_failure(self.expansion, table, [scratch.record for scratch in self._scratch.values()])
 
     def machine(self, progress: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[int, int, int, int]:
         """What native code needs to run tasks in order: see decisions.Recording. `progress`, `stop`: one word each."""
@@ -161,23 +178,13 @@ class Executor:
         assert self._uses is not None, "bind() comes before run()"
         return self._uses
 
-    @property
-    def functions(self) -> int:
-        """Address of the table of kernels: two per kernel, for full and for partial tiles."""
-        return int(self._functions.ctypes.data)
-
     def scratch(self, thread: int) -> int:
         """Address of the scratch memory of a thread, aligned to 64 bytes; before it, the words of lower/custom.py."""
-        if thread not in self._scratch or len(self._scratch[thread]) < self._scratch_bytes + 128:
-            self._scratch[thread] = np.zeros(self._scratch_bytes + 128, np.uint8)
-        self._record(thread)[custom.STOP] = self._stop
-        return int(self._record(thread).ctypes.data) + 64
-
-    def _record(self, thread: int) -> NDArray[np.int64]:
-        """The words before the scratch memory of a thread."""
-        memory = self._scratch[thread]
-        begin = -int(memory.ctypes.data) % 64
-        return memory[begin : begin + 8 * custom.RECORD].view(np.int64)
+        found = self._scratch.get(thread)
+        if found is None or found.room < self._scratch_bytes:
+            found = self._scratch[thread] = _Scratch(self._scratch_bytes)
+        found.record[custom.STOP] = self._stop
+        return found.address
 
     def _compile(self, kernel: int, tail: bool) -> None:
         graph = self.expansion.kernels[kernel].graph
@@ -202,8 +209,8 @@ class Executor:
 
     def _compile_tails(self, table: TaskTable) -> None:
         """Machine code for partial tiles, once there are some."""
-        tails = (table.tail[: table.count] != 0) & (table.kernel[: table.count] >= 0)
-        if tails.any():
+        if table.tail[: table.count].any():
+            tails = (table.tail[: table.count] != 0) & (table.kernel[: table.count] >= 0)
             for kernel in sorted(set(table.kernel[: table.count][tails].tolist())):
                 if 2 * kernel + 1 not in self._codes:
                     self._compile(kernel, tail=True)
@@ -220,6 +227,38 @@ def check_output(array: NDArray[Any], call: Call, binding: Binding) -> None:
         ).at(call.task.line)  # fmt: skip
 
 
+class _Scratch:
+    """Scratch memory of one thread.
+
+    room     bytes from `address` on, which is aligned to 64
+    record   the words before it
+    """
+
+    def __init__(self, room: int) -> None:
+        memory = np.zeros(room + 128, np.uint8)
+        begin = -int(memory.ctypes.data) % 64
+        self.room, self.record = room, memory[begin : begin + 8 * custom.RECORD].view(np.int64)
+        self.address = int(self.record.ctypes.data) + 64
+
+
+class _Plan:
+    """What is known about the tasks of a table, kept with it while it stays as it is.
+
+    weight   1 for each row, and its cycles: what times of runs are proportional to
+    graph    of all of its tasks, once it was made
+    """
+
+    def __init__(self, table: TaskTable) -> None:
+        self.weight = table.count + float(table.cycles[: table.count].sum(dtype=np.float64))
+        self.graph: _Graph | None = None
+
+    @staticmethod
+    def of(table: TaskTable) -> _Plan:
+        if not isinstance(table.notes, _Plan):
+            table.notes = _Plan(table)
+        return table.notes
+
+
 class _Run:
     """One chunk on its way through the machine."""
 
@@ -229,6 +268,17 @@ class _Run:
         self.executor, self.table, self.stop, self.done = executor, table, stop, done
         self.progress = np.zeros((executor.threads, 8), np.int64)  # tasks finished by each thread, a cache line apart
         self.reported = 0
+        self.plan = _Plan.of(table)
+        executor._mean = self.plan.weight / max(table.count, 1)
+        kernel, _, tail, _, _, _, args, _, _, width = table.words.tolist()
+        self.given = executor.functions, kernel, tail, args, width
+        self.ends = int(stop.ctypes.data), int(self.progress.ctypes.data)
+
+    def weight(self, begin: int, end: int) -> float:
+        """Of these rows."""
+        if (begin, end) == (0, self.table.count):
+            return self.plan.weight
+        return end - begin + float(self.table.cycles[begin:end].sum(dtype=np.float64))
 
     def report(self) -> None:
         finished = int(self.progress[:, 0].sum())
@@ -238,16 +288,11 @@ class _Run:
 
     def rows(self, begin: int, end: int) -> int:
         """Run rows in order in this thread; the row after the last one."""
-        table = self.table
-        row = native.run_rows()(
-            self.executor.functions, table.kernel.ctypes.data, table.tail.ctypes.data, table.args.ctypes.data,
-            table.args.shape[1], begin, end, self.executor.scratch(0), self.stop.ctypes.data, self.progress.ctypes.data,
-        )  # fmt: skip
-        return int(row)
+        return int(native.run_rows()(*self.given, begin, end, self.executor.scratch(0), *self.ends))
 
     def serial(self, begin: int, end: int) -> None:
         """Run rows in order, in batches of about _REPORT seconds."""
-        batch = 256
+        first, batch, begun = begin, 256, time.perf_counter()
         while begin < end:
             started = time.perf_counter()
             after = self.rows(begin, min(begin + batch, end))
@@ -257,22 +302,27 @@ class _Run:
             begin = after
             spent = time.perf_counter() - started
             batch = min(8 * batch, max(1, int(batch * _REPORT / max(spent, 1e-9))))
+        if first < end:
+            self.executor.went(time.perf_counter() - begun, self.weight(first, end))
 
-    def probe(self) -> tuple[int, float]:
-        """Run the first rows; the next row, and the seconds that the others may take, by their cycles.
+    def probe(self) -> int:
+        """Run the first rows, to learn how long the others may take; the next row.
 
         The fastest batch is the measure: first tasks are slow, and the system may have run something else meanwhile.
         """
-        row, batch, begun, table, each = 0, 1, time.perf_counter(), self.table, math.inf
+        row, batch, begun, table, pace = 0, 1, time.perf_counter(), self.table, math.inf
         while True:
             end, started = min(row + batch, table.count), time.perf_counter()
             after = self.rows(row, end)
             now = time.perf_counter()
             if after < end:  # stopped
-                return table.count, 0.0
-            each = min(each, (now - started) / (end - row + int(table.cycles[row:end].sum())))
+                return table.count
+            weight = self.weight(row, end)
+            pace = min(pace, (now - started) / weight)
             if end == table.count or now - begun >= _PROBE:
-                return end, each * (table.count - end + int(table.cycles[end : table.count].sum()))
+                self.report()
+                self.executor.went(pace, 1)
+                return end
             row, batch = end, 2 * batch
 
     def parallel(self, begin: int, seconds: float) -> bool:
@@ -280,73 +330,83 @@ class _Run:
 
         seconds  how long one thread would take
         """
-        executor, table = self.executor, self.table
-        rows = np.flatnonzero(table.kernel[begin : table.count] >= 0) + begin
-        if not len(rows):
+        executor = self.executor
+        graph = self._graph(begin)
+        if not len(graph.rows):
             return True
-        accesses = None if executor.independent else regions.accesses_of(table, rows, executor.uses)
-        graph = _Graph.of(table, rows, accesses)
         executor.found_parallel(graph.parallelism >= 1.2)
         if graph.parallelism < 1.2:
             return False
-        threads = min(executor.threads, len(rows), math.ceil(graph.parallelism))
-        graph.draw_in_batches(table.cycles[rows], threads)
-        _POOL.run([self._job(graph, thread) for thread in range(threads)], self.report, seconds / threads)
+        threads = min(executor.threads, len(graph.rows), math.ceil(graph.parallelism))
+        state = graph.begin()
+        works = [self._work(graph, state, thread) for thread in range(threads)]
+        watch = seconds / threads > 2 * _REPORT
+        _side_by_side(works, self.report, watch, lambda: state.finished == len(graph.rows))
         self.report()
         return True
 
-    def _job(self, graph: _Graph, thread: int) -> Callable[[], None]:
-        table, scratch, batches = self.table, self.executor.scratch(thread), graph.batches
+    def _graph(self, begin: int) -> _Graph:
+        """The tasks from row `begin` on. That of all of them is kept."""
+        executor, table = self.executor, self.table
+        if begin == 0 and self.plan.graph is not None:
+            return self.plan.graph
+        rows = np.flatnonzero(table.kernel[begin : table.count] >= 0) + begin
+        accesses = None if executor.independent else regions.accesses_of(table, rows, executor.uses)
+        graph = _Graph.of(table, rows, accesses, executor.threads)
+        if begin == 0:
+            self.plan.graph = graph
+        return graph
 
-        def job() -> None:
-            native.work()(
-                self.executor.functions, table.kernel.ctypes.data, table.tail.ctypes.data, table.args.ctypes.data,
-                table.args.shape[1], graph.rows.ctypes.data, len(graph.rows), graph.waits.ctypes.data,
-                graph.first.ctypes.data, graph.next.ctypes.data, graph.queue.ctypes.data, batches.ctypes.data,
-                len(batches) - 1, graph.state.ctypes.data, scratch, self.stop.ctypes.data,
-                self.progress[thread].ctypes.data, native.pause(),
-            )  # fmt: skip
+    def _work(self, graph: _Graph, state: _State, thread: int) -> Callable[[], None]:
+        scratch, (stop, progress), run, pause = self.executor.scratch(thread), self.ends, native.work(), native.pause()
+        given = *self.given, *graph.words, *state.addresses, scratch, stop, progress + 64 * thread, pause
 
-        return job
+        def work(kept: object = (self, graph, state)) -> None:  # what addresses point to
+            begun = time.perf_counter()
+            run(*given)
+            share = float(self.progress[thread, 0]) / len(graph.rows)
+            if thread == 0 and share:
+                self.executor.went(time.perf_counter() - begun, share * self.plan.weight)
+
+        return work
 
 
 class _Graph:
-    """The tasks of a chunk and the order they have to keep, as `native.work` wants them."""
+    """The tasks of a chunk and the order they have to keep, as `native.work` wants them.
 
-    def __init__(self, rows: _Rows, source: _Tasks, target: _Tasks, parallelism: float) -> None:
+    parallelism  all work divided by the longest path, in cycles
+    """
+
+    def __init__(
+        self, rows: _Rows, source: _Tasks, target: _Tasks, parallelism: float, cycles: _Rows, threads: int
+    ) -> None:
         n = len(rows)
-        self.rows = rows.astype(np.int32)
-        self.parallelism = parallelism  # all work divided by the longest path, in cycles
-        self.waits = np.bincount(target, minlength=n).astype(np.int32)
-        self.first = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=n))]).astype(np.int32)
-        self.next = target[np.argsort(source, kind="stable")]
-        self.queue = np.zeros(n, np.int32)
-        ready = np.flatnonzero(self.waits == 0)
-        self.queue[: len(ready)] = ready + 1
-        self.state = np.zeros(24, np.int64)
-        self.state[8] = len(ready)
-        self.batches = np.zeros(1, np.int32)  # of the queue; see native.work
+        self.rows, self.parallelism = rows.astype(np.int32), parallelism
+        self._waits = np.bincount(target, minlength=n).astype(np.int32)
+        self._first = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=n))]).astype(np.int32)
+        self._next = target[np.argsort(source, kind="stable")]
+        ready = np.flatnonzero(self._waits == 0)
+        self._ready, self._queue = len(ready), np.zeros(n, np.int32)
+        self._queue[: len(ready)] = ready + 1
+        self._batches = np.zeros(1, np.int32) if len(target) else _batches(cycles, threads)
+        rows_at, first, following, batches = (
+            int(a.ctypes.data) for a in (self.rows, self._first, self._next, self._batches)
+        )
+        self.words = rows_at, n, first, following, batches, len(self._batches) - 1
 
-    def draw_in_batches(self, cycles: _Rows, threads: int) -> None:
-        """Tasks without any order are drawn in batches, which become smaller as the work comes to its end.
-
-        Neighbours in program order mostly lie side by side in memory. Given to two cores by turns, each core would
-        fetch ahead what the other one is about to write.
-        """
-        if len(self.next) or len(self.rows) < 2:
-            return
-        done = np.cumsum(np.maximum(cycles, 1), dtype=np.float64)
-        left = (1 - 1 / (_BATCHES * threads)) ** np.arange(_BATCHES * threads * math.log(len(self.rows)) + 1)
-        ends = np.unique(np.searchsorted(done, done[-1] * (1 - left), side="right"))
-        self.batches = np.unique(np.concatenate([[0], ends, [len(self.rows)]])).astype(np.int32)
+    def begin(self) -> _State:
+        """The state of a run that begins."""
+        unordered = not len(self._next)
+        waits, queue = (self._waits, self._queue) if unordered else (self._waits.copy(), self._queue.copy())
+        return _State(waits, queue, self._ready)
 
     @classmethod
-    def of(cls, table: TaskTable, rows: _Rows, accesses: regions.Accesses | None) -> _Graph:
+    def of(cls, table: TaskTable, rows: _Rows, accesses: regions.Accesses | None, threads: int) -> _Graph:
         none = np.zeros(0, np.int32)
         cycles = np.maximum(table.cycles[rows], 1)
         many = 0 if accesses is None else len(accesses.task)
         if accesses is None or not many:
-            return cls(rows, none, none, float(len(rows)))
+            return cls(rows, none, none, float(len(rows)), cycles, threads)
         longest = cycles.copy()
         writer, reader = np.full(accesses.cells, -1, np.int32), np.full(accesses.cells, -1, np.int32)
         before, source, target = (np.empty(2 * many, np.int32) for _ in range(3))
@@ -355,62 +415,108 @@ class _Graph:
             reader.ctypes.data, before.ctypes.data, source.ctypes.data, target.ctypes.data, cycles.ctypes.data,
             longest.ctypes.data,
         )  # fmt: skip
-        return cls(rows, source[:edges], target[:edges], float(cycles.sum()) / float(longest.max()))
+        parallelism = float(cycles.sum()) / float(longest.max())
+        return cls(rows, source[:edges], target[:edges], parallelism, cycles, threads)
+
+
+def _batches(cycles: _Rows, threads: int) -> _Tasks:
+    """Where batches of tasks without any order begin, and where the last one ends: see native.work.
+
+    They become smaller as the work comes to its end. Neighbours in program order mostly lie side by side in memory.
+    Given to two cores by turns, each core would fetch ahead what the other one is about to write.
+    """
+    if not len(cycles):
+        return np.zeros(1, np.int32)
+    done = np.cumsum(cycles, dtype=np.float64)
+    left = (1 - 1 / (_BATCHES * threads)) ** np.arange(_BATCHES * threads * math.log(len(cycles)) + 1)
+    ends = np.unique(np.searchsorted(done, done[-1] * (1 - left), side="right"))
+    return np.unique(np.concatenate([[0], ends, [len(cycles)]])).astype(np.int32)
+
+
+class _State:
+    """What changes in a graph while its tasks run."""
+
+    def __init__(self, waits: _Tasks, queue: _Tasks, ready: int) -> None:
+        self._waits, self._queue, self._words = waits, queue, np.zeros(24, np.int64)
+        self._words[8] = ready
+        self.addresses = tuple(int(a.ctypes.data) for a in (waits, queue, self._words))
+
+    @property
+    def finished(self) -> int:
+        """Tasks."""
+        return int(self._words[16])
 
 
 class _Pool:
     """Threads that stay, shared by all programs of the process."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._threads = 0
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._threads = self._busy = 0
         self._lock = threading.Lock()
 
-    def run(self, jobs: list[Callable[[], None]], report: Callable[[], None], seconds: float) -> None:
-        """Run the jobs side by side; those that no thread has begun when another one has ended are dropped.
-
-        seconds  how long that may take. If it is short, this thread does the first job; else it watches, and calls
-                 report() now and then
-        """
-        watch = seconds > 2 * _REPORT
-        waiting = [_Job(job) for job in (jobs if watch else jobs[1:])]
+    def start(self, job: Job) -> None:
+        """Have a job done in the background."""
         with self._lock:
-            while self._threads < len(waiting):
+            self._busy += 1
+            if self._threads < self._busy:
                 self._threads += 1
                 threading.Thread(target=self._serve, name=f"pto_wsp-{self._threads}", daemon=True).start()
-        for job in waiting:
-            self._jobs.put(job)
-        if not watch:
-            jobs[0]()
-        elif waiting:
-            while not any(job.done.wait(_REPORT / len(waiting)) for job in waiting):
-                report()
-        for job in waiting:
-            job.finish()
+        self._jobs.put(job)
+
+    def ended(self) -> None:
+        """A job is over, or will not be begun: its thread is free for the next one."""
+        with self._lock:
+            self._busy -= 1
 
     def _serve(self) -> None:
         while True:
             self._jobs.get().begin()
 
 
-class _Job:
-    """A job that is begun by one thread, and given up or waited for by another."""
+class Job:
+    """Work that is begun by one thread, and given up or waited for by another. It raises nothing."""
 
     def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
+        self._work, self._pool = work, _POOL
         self._taken = threading.Lock()  # whoever gets it decides
         self.done = threading.Event()
+        self._pool.start(self)
 
     def begin(self) -> None:
         if self._taken.acquire(blocking=False):
             try:
                 self._work()
             finally:
+                del self._work  # and all that it holds
+                self._pool.ended()
                 self.done.set()
 
-    def finish(self) -> None:
+    def give_up(self) -> bool:
+        """Drop it if nobody has begun it; can that be said?"""
         if not self._taken.acquire(blocking=False):
-            self.done.wait()
+            return False
+        self._pool.ended()
+        return True
+
+
+def _side_by_side(
+    works: list[Callable[[], None]], report: Callable[[], None], watch: bool, over: Callable[[], bool]
+) -> None:
+    """Do all of that on the threads of the pool; what no thread has begun when another one has ended is dropped.
+
+    watch  this thread does none of it, and calls report() now and then; else it does the first
+    over   everything has been done that is to be done, whether or not all the threads have said so
+    """
+    jobs = [Job(work) for work in (works if watch else works[1:])]
+    if not watch:
+        works[0]()
+    else:
+        while not any(job.done.wait(_REPORT / len(jobs)) for job in jobs):
+            report()
+    for job in jobs:
+        if not job.give_up() and not over():
+            job.done.wait()
 
 
 _POOL = _Pool()

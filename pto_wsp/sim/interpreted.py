@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pto_wsp.errors import ExecutionError
 from pto_wsp.lower.expand import Call, Expansion
+from pto_wsp.lower.places import Place
 from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
 from pto_wsp.sim.bodies import failed, scalar_of, tile_of
 from pto_wsp.sim.execute import check_output
@@ -32,8 +33,8 @@ class Interpreter:
                 kernel.graph.custom.function  # noqa: B018  # a kernel without a CPU body is refused now
         self.phases: dict[str, float] = {}  # there is no machine code to make
 
-    def bind(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """The arrays that the next chunks work on.
+    def bind(self, arrays: Sequence[NDArray[Any]], where: Sequence[Place]) -> None:
+        """The arrays that the next chunks work on, see Executor.bind.
 
         raises  ExecutionError for an array that is written but read-only, or whose elements share memory
         """

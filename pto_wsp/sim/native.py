@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import threading
+from functools import cache
 from typing import Any
 
 from pto_wsp.lower import jit
@@ -163,7 +164,7 @@ _WORK = """
 ; Ticket t stands for the places from batch[t] to batch[t + 1], and behind the last batch for one place.
 ; progress belongs to this thread.
 define void @work(ptr %functions, ptr %kernel, ptr %tail, ptr %args, i64 %width, ptr %rows, i64 %tasks,
-                  ptr %waits, ptr %first, ptr %next, ptr %queue, ptr %batch, i64 %batches, ptr %state, ptr %scratch,
+                  ptr %first, ptr %next, ptr %batch, i64 %batches, ptr %waits, ptr %queue, ptr %state, ptr %scratch,
                   ptr %stop, ptr %progress, ptr %pause) {
 entry:
   %tickets = getelementptr i64, ptr %state, i64 0
@@ -203,7 +204,7 @@ places.drawn:
 turn:
   %at = phi i64 [%begin, %places.drawn], [%at.next, %over.next]
   %exists = icmp slt i64 %at, %tasks
-  br i1 %exists, label %wait, label %done
+  br i1 %exists, label %wait, label %gather
 over.next:
   %at.next = add i64 %at, 1
   %another = icmp slt i64 %at.next, %end
@@ -296,6 +297,24 @@ onward:
   br i1 %has, label %again, label %over.next
 again:
   br label %run
+gather:
+  %waited = phi i64 [0, %turn], [%waited.next, %gather.rest]
+  %together = load atomic i64, ptr %finished acquire, align 8
+  %complete = icmp sge i64 %together, %tasks
+  %stopped.3 = load atomic i64, ptr %stop monotonic, align 8
+  %told.3 = icmp ne i64 %stopped.3, 0
+  %leave = or i1 %complete, %told.3
+  br i1 %leave, label %done, label %gather.patience
+gather.patience:
+  %waited.next = add i64 %waited, 1
+  %gather.impatient = icmp ult i64 %waited.next, 4096
+  br i1 %gather.impatient, label %gather.rest, label %gather.sleep
+gather.sleep:
+  call i32 %pause(i32 20)
+  br label %gather.rest
+gather.rest:
+  call void @relax()
+  br label %gather
 done:
   call void @leave(i32 %mode)
   ret void
@@ -349,10 +368,10 @@ _LOADED: dict[str, tuple[Any, jit.Code]] = {}  # function, and the code that has
 _LOADING = threading.Lock()
 
 
-def _function(name: str, text: str, result: Any, *arguments: Any) -> Any:
+def _function(name: str, parts: tuple[str, ...], result: Any, *arguments: Any) -> Any:
     with _LOADING:
         if name not in _LOADED:
-            code = jit.load(text)
+            code = jit.load(_text(*parts))
             _LOADED[name] = ctypes.CFUNCTYPE(result, *arguments)(code.address(name)), code
         return _LOADED[name][0]
 
@@ -363,7 +382,7 @@ def run_rows() -> Any:
     It ends early when it is told to stop, and before a task whose kernel is not compiled yet.
     """
     words, pointers = (_Word,) * 3, (_Pointer,) * 3
-    return _function("run_rows", _text(_RUN_ROWS), _Word, *[_Pointer] * 4, *words, *pointers)
+    return _function("run_rows", (_RUN_ROWS,), _Word, *[_Pointer] * 4, *words, *pointers)
 
 
 def address_of_run_rows() -> int:
@@ -373,16 +392,17 @@ def address_of_run_rows() -> int:
 
 def find_edges() -> Any:
     """(accesses, task, cell, writes, writer, reader, before, source, target, cycles, longest) -> number of edges."""
-    return _function("find_edges", _text(_FIND_EDGES, _WORK), _Word, _Word, *[_Pointer] * 10)
+    return _function("find_edges", (_FIND_EDGES, _WORK), _Word, _Word, *[_Pointer] * 10)
 
 
 def work() -> Any:
-    """(functions, kernel, tail, args, width, rows, tasks, waits, first, next, queue, batch, batches, state, scratch,
-    stop, progress, pause); nothing comes back."""
-    kinds = *[_Pointer] * 4, _Word, _Pointer, _Word, *[_Pointer] * 5, _Word, *[_Pointer] * 5
-    return _function("work", _text(_FIND_EDGES, _WORK), None, *kinds)
+    """(functions, kernel, tail, args, width, rows, tasks, first, next, batch, batches, waits, queue, state, scratch,
+    stop, progress, pause); nothing comes back. When it returns, all tasks are done, or it was told to stop."""
+    kinds = *[_Pointer] * 4, _Word, _Pointer, _Word, *[_Pointer] * 3, _Word, *[_Pointer] * 7
+    return _function("work", (_FIND_EDGES, _WORK), None, *kinds)
 
 
+@cache
 def pause() -> int:
     """Address of usleep(microseconds)."""
     return ctypes.cast(ctypes.CDLL(None).usleep, _Pointer).value or 0

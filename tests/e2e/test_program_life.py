@@ -1,6 +1,7 @@
 """The life of a program: background runs, threads, interrupts, repeated runs, several programs, what is freed."""
 
 import gc
+import math
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from pto_wsp import (
     InOut,
     Out,
     P,
+    Ragged,
     Tile,
     TraceLevel,
     kernel,
@@ -33,6 +35,7 @@ from pto_wsp import (
 )
 from pto_wsp.errors import RegionError
 from pto_wsp.scalar_expr import slot_u64
+from pto_wsp.sim import execute
 from tests.e2e.programs import f32, run, tensor
 
 F32 = DType.F32
@@ -56,6 +59,13 @@ def long_program(tasks, **options):
             slow(x=X)
 
     return chain().compile(**options)
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Threads are used for the smallest workloads, too."""
+    for name in ("_PROBE", "_WORTH", "_PER_TASK", "_PER_ORDERED_TASK"):
+        monkeypatch.setattr(execute, name, 0.0)
 
 
 @pytest.fixture
@@ -363,6 +373,84 @@ def test_repeated_runs_expand_again_only_when_something_has_changed(monkeypatch)
             run(program)
     program.set_axis_sizes({"b": 6})
     check(7, 6)
+
+
+def test_brief_runs_are_over_at_once(monkeypatch):
+    """Also when sizes have changed. What goes wrong is still for synchronize() to say."""
+    X, OUT = tensor(f32(64, 16)), tensor(f32(64, 16))
+
+    @workload
+    def scaled():
+        for i in P(DenseDyn(4)):
+            scale_row[i](x=X[i], out=OUT[i])
+
+    program = scaled().compile()
+    assert program._seconds(1) == math.inf  # how long a task takes is not known
+    run(program)
+    assert program._seconds(1) < 1
+    monkeypatch.setattr("pto_wsp.program._BRIEF", 10.0)
+    for size in (4, 64, 0, 7):
+        program.set_axis_sizes({"b": size})
+        OUT.data[:] = 0
+        program.execute()
+        assert program.is_complete() and program.stats.task_count == size
+        np.testing.assert_array_equal(OUT.data[:size], 2 * X.data[:size])
+        assert not OUT.data[size:].any()
+    program.set_axis_sizes({"b": 65})
+    program.execute()
+    assert program.is_complete()
+    with pytest.raises(RegionError):
+        program.synchronize()
+    program.set_axis_sizes({"b": 1 << 30})
+    assert program._expansion.most_rows(program._bind(program._expansion)[1]) >= 1 << 30  # that may be long
+
+
+def test_an_axis_that_tasks_write_after_one_that_they_do_not():
+    """The tasks of the last run are kept in memory that the next one fills."""
+    lengths, x = np.array([[2, 1, 1, 1]], np.int64), np.zeros((1, 4), np.int64)
+    L, X, rows = tensor(lengths), tensor(x), Ragged(4, [1, 0, 2, 0])
+
+    @kernel
+    def count(x: InOut[Tile[1, 4, DType.I64]]):
+        pto.store(x, x + 1)
+
+    @workload
+    def counted():
+        for b in P.seq(4):
+            for _ in P.seq(rows[b]):
+                count(x=X)
+                count(x=L)
+
+    program, found = counted().compile(), []
+    for data in (None, None, L, None, L):
+        program.bind(rows, [1, 0, 2, 0] if data is None else data)
+        x[:], lengths[:] = 0, [[2, 1, 1, 1]]
+        run(program)
+        found.append(int(x[0, 0]))
+    assert found == [3, 3, 2 + 3 + 6 + 12, 3, 2 + 3 + 6 + 12]
+
+
+def test_repeated_runs_of_tasks_in_order_on_many_threads(eager):
+    """What is known of their order is kept from run to run."""
+    x = f32(40, 16)
+    results = []
+    for threads in (1, 3):
+        X, OUT = tensor(x), tensor(np.zeros((8, 16), np.float32))
+
+        @kernel
+        def mix(x: In[Tile[1, 16, F32]], out: InOut[Tile[1, 16, F32]]):
+            pto.store(out, out * 0.5 + pto.exp(x))
+
+        @workload
+        def mixed(X=X, OUT=OUT, mix=mix):
+            for i in P(Dense[40]()):
+                mix[i](x=X[i], out=OUT[i % 8])
+
+        program = mixed().compile(threads=threads)
+        for _ in range(20):
+            run(program)
+        results.append(OUT.data)
+    assert results[0].tobytes() == results[1].tobytes()
 
 
 def test_what_a_run_reads_on_its_way_is_read_in_every_run():

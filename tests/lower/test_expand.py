@@ -84,8 +84,9 @@ def rows_of(root, sizes=None, symbols=None, key=None, capacity=None):
                 }
             rows.append(row)
 
-    tasks = expansion.run(inputs_of(expansion, sizes, symbols), table, consume)
-    assert tasks == sum(r["kernel"] >= 0 for r in rows)
+    inputs = inputs_of(expansion, sizes, symbols)
+    tasks = expansion.run(inputs, table, consume)
+    assert tasks == sum(r["kernel"] >= 0 for r in rows) and len(rows) <= expansion.most_rows(inputs)
     return rows
 
 
