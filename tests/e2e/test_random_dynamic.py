@@ -167,7 +167,7 @@ def check(tree, schedule, other, target, rows=1 << 10, page=1 << 16):
     tensors = {width: Tensor(data=a, shape=a.shape, dtype=DType.I64) for width, a in arrays.items()}
     program = scheduled(built(tree, tensors), schedule).compile(target)
     expansion = program._expansion
-    expansion.table = lambda most: expansion.table_of(rows)
+    expansion.table = lambda most=0: expansion.table_of(rows)
     if "n" in program._expansion.symbols:
         program.set_symbol_u64("n", SYMBOL)
     again = Walk(schedule)
