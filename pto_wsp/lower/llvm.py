@@ -660,12 +660,11 @@ class _Writer:
         left = stage.cols.static
         for lanes in dict.fromkeys((lanes_of(stage), LANES)):
             steps, left = divmod(left, lanes)
-            for several in dict.fromkeys((unrolled(stage), 1)):
-                turns, steps = divmod(steps, several)
-                if turns and several > 1:
-                    yield self.algebra(lanes), turns, several
-                elif turns:
-                    yield self.algebra(lanes), 1, turns
+            turns, single = divmod(steps, unrolled(stage))
+            if turns:
+                yield self.algebra(lanes), turns, unrolled(stage)
+            if single:
+                yield self.algebra(lanes), 1, single
 
     def lanes_taken(self, stage: Stage) -> dict[int, int]:
         """How many steps of how many lanes a pass takes; as many as there may be where extents are dynamic."""

@@ -75,6 +75,17 @@ def test_llvm_of_a_small_kernel_reads_as_before():
     same_as_golden("scale.ll", compile_kernel(scale.graph, target=jit.Target(cpu="x86-64-v3")).ir)
 
 
+@pytest.mark.parametrize("body", [lambda x: x + 1.0, pto.exp, lambda x: pto.gelu(x) * pto.tanh(x)])
+def test_text_does_not_grow_with_the_tile(body):
+    def lines(cols):
+        def wide(x: In[Tile[4, cols, F32]], out: Out[Tile[4, cols, F32]]):
+            pto.store(out, body(x))
+
+        return compile_kernel(kernel(wide).graph).ir.count("\n")
+
+    assert lines(256) == lines(2048)
+
+
 def same_as_golden(name: str, text: str) -> None:
     path = GOLDEN / name
     if os.environ.get("PTO_WSP_REWRITE_GOLDEN"):
