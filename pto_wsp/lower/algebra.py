@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection
-from math import copysign, isnan
+from math import copysign, inf, isnan
 from operator import index
 from typing import Any, NamedTuple
 
@@ -69,6 +69,10 @@ class Lanes(NamedTuple):
     ir: ir.Value
     dtype: Any  # DType, or None
     number: Any = None  # what all lanes are known to be
+    low: float = -inf  # floats: what they are known not to be below …
+    high: float = inf  # … and above, unless they are NaN
+    unrounded: Any = None  # the Lanes that rint() made them of
+    narrow: Any = None  # the Lanes of f16 or bf16 that they were widened from
 
     def __str__(self) -> str:
         return f"{self.dtype.value if self.dtype else 'mask'} {self.ir}"
@@ -245,7 +249,9 @@ class Algebra:
         x, y = (y, x) if x.number is not None else (x, y)
         if _is_ordered(y.number):
             larger = self.select(self.lt(x, y), y, x)  # x where it is NaN
-            return self.add(larger, 0.0) if y.number == 0 and copysign(1, y.number) > 0 else larger  # -0 becomes +0
+            if y.number == 0 and copysign(1, y.number) > 0:
+                larger = self.add(larger, 0.0)  # -0 becomes +0
+            return larger._replace(low=max(x.low, y.number), high=max(x.high, y.number))
         # x86's max returns its second operand for NaN and for zeros of two signs: ask twice. The results differ in
         # just these cases; `or` keeps a NaN, `and` of the sign bits prefers +0.
         a, b = self._both_orders(self.gt, x, y)
@@ -260,7 +266,8 @@ class Algebra:
             return self.select(self.lt(x, y), x, y)
         x, y = (y, x) if x.number is not None else (x, y)
         if _is_ordered(y.number) and (y.number != 0 or copysign(1, y.number) > 0):
-            return self.select(self.gt(x, y), y, x)  # x where it is NaN
+            smaller = self.select(self.gt(x, y), y, x)  # x where it is NaN
+            return smaller._replace(low=min(x.low, y.number), high=min(x.high, y.number))
         a, b = self._both_orders(self.lt, x, y)
         return self.bitcast(self.or_(a, b), x.dtype)
 
@@ -383,7 +390,8 @@ class Algebra:
 
     def rint(self, x: Lanes) -> Lanes:
         """Nearest integer, ties to even."""
-        return self._float_intrinsic("llvm.rint", x)
+        low, high = (b if abs(b) == inf else float(round(b)) for b in (x.low, x.high))
+        return self._float_intrinsic("llvm.rint", x)._replace(low=low, high=high, unrounded=x)
 
     # ---- conversion ---------------------------------------------------------------------------------------------
 
@@ -393,6 +401,8 @@ class Algebra:
             return self.select(x, self.const(1, dtype), self.const(0, dtype))
         if x.dtype == dtype:
             return x
+        if x.narrow is not None and x.narrow.dtype == dtype:
+            return x.narrow  # type: ignore[no-any-return]
         if x.dtype in STORAGE_ONLY:
             return self.convert(self.widen(x), dtype)
         if dtype in STORAGE_ONLY:
@@ -412,9 +422,10 @@ class Algebra:
     def widen(self, x: Lanes) -> Lanes:
         """f16 and bf16 as f32, exactly; other dtypes as they are."""
         if x.dtype == DType.BF16:
-            return self.bitcast(self.shl(self.convert(Lanes(x.ir, DType.U16), DType.U32), 16), DType.F32)
+            bits = self.shl(self.convert(Lanes(x.ir, DType.U16), DType.U32), 16)
+            return self.bitcast(bits, DType.F32)._replace(narrow=x)
         if x.dtype == DType.F16:
-            return self._widen_f16(x)
+            return self._widen_f16(x)._replace(narrow=x)
         return x
 
     def round_to(self, x: Lanes, dtype: DType) -> Lanes:
@@ -431,16 +442,49 @@ class Algebra:
         highest = min(
             above - 1, above - 2 ** (above.bit_length() - 1 - SIGNIFICAND_BITS[x.dtype])
         )  # a float below `above`
-        if dtype.is_signed:
-            x = self.select(self.isnan(x), 0.0, x)
-            clamped = self.select(self.lt(x, float(lowest)), float(lowest), x)
-        else:
+        width = self._x86_conversion(x.dtype, dtype)
+        x, nearest = (x.unrounded, True) if width and x.unrounded is not None else (x, False)
+        if dtype == DType.I32 and width:
+            whole = self.select(self.ge(x, float(above)), above - 1, self._x86_float_to_int(x, width, nearest))
+            return self.select(self.isnan(x), 0, whole)
+        if not dtype.is_signed and not width:
             clamped = self.select(self.gt(x, 0.0), x, 0.0)  # NaN as well
-        clamped = self.select(self.gt(clamped, float(highest)), float(highest), clamped)
-        whole = self._cut_off(clamped, dtype)
+        else:
+            clamped = x if x.low >= lowest else self.select(self.lt(x, float(lowest)), float(lowest), x)
+        if x.high > highest:
+            clamped = self.select(self.gt(clamped, float(highest)), float(highest), clamped)
+        if width:
+            return self.convert(self._x86_float_to_int(clamped, width, nearest), dtype)  # a NaN's low bits are 0
+        whole = self._cut_off(self.select(self.isnan(x), 0.0, clamped) if dtype.is_signed else clamped, dtype)
         if highest == above - 1:
             return whole
         return self.select(self.ge(x, float(above)), self.const(above - 1, dtype), whole)
+
+    def _x86_conversion(self, source: DType, dtype: DType) -> int:
+        """How many lanes x86's own conversion to i32 takes, if the CPU has it and it serves: for i32 and narrower."""
+        serves = source == DType.F32 and (dtype.bits < 32 or dtype == DType.I32)
+        widths = (n for n, feature in ((16, "avx512f"), (8, "avx")) if feature in self.features)
+        return next((n for n in widths if serves and self.lanes % n == 0), 0)
+
+    def _x86_float_to_int(self, x: Lanes, width: int, nearest: bool) -> Lanes:
+        """f32 -> i32, toward zero or to nearest; -2**31 where the result does not fit, and for NaN: LLVM's own promises
+        nothing there."""
+        vector, result = ir.VectorType(x.ir.type.element, width), ir.VectorType(I32, width)
+        how = "cvt" if nearest else "cvtt"
+        name, more = f"llvm.x86.avx.{how}.ps2dq.256", []
+        if width == 16:
+            name, more = f"llvm.x86.avx512.mask.{how}ps2dq.512", [ir.Constant(result, None), ir.IntType(16)(-1), I32(4)]
+        function = self.declare(name, result, [vector, *(operand.type for operand in more)])
+
+        def lanes(first: int, count: int) -> ir.Value:
+            return ir.Constant(ir.VectorType(I32, count), list(range(first, first + count)))
+
+        parts = [self.builder.shuffle_vector(x.ir, x.ir, lanes(at, width)) for at in range(0, self.lanes, width)]
+        parts = [self.builder.call(function, [part, *more]) for part in (parts if len(parts) > 1 else [x.ir])]
+        while len(parts) > 1:
+            picks = lanes(0, 2 * parts[0].type.count)
+            parts = [self.builder.shuffle_vector(a, b, picks) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return Lanes(parts[0], DType.I32)
 
     def _cut_off(self, x: Lanes, dtype: DType) -> Lanes:
         """Float -> int where the result is known to fit; no promise for other lanes."""

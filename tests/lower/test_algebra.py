@@ -166,6 +166,31 @@ def test_convert(source, cpu, lanes):
         assert_same(got, want, f"{source.value} -> {target.value}", x)
 
 
+@each_place
+@pytest.mark.parametrize("target", [d for d in DType if d.is_int], ids=dtype_id)
+def test_convert_what_was_clamped_or_rounded(target, cpu, lanes):
+    """Conversions leave out what is known already; NaN and zeros of either sign come out as without that."""
+    limits = np.iinfo(target.numpy)
+    edges = [v + d for v in (limits.min, limits.max) for d in (-1.5, -1, -0.5, 0, 0.5, 1, 1.5)]
+    x = np.concatenate([numbers(DType.F32, 300), np.array(edges, np.float32), np.float32([127.5, 128.5, 255.5, -0.5])])
+    for low, high in ((-128.0, 127.0), (0.0, 255.0), (-0.0, 1e10), (-1e30, 7.5), (300.0, 1e30), (-np.inf, np.inf)):
+        bodies = {
+            "clamped": lambda k, x, a=low, b=high: k.convert(k.minimum(k.maximum(x, a), b), target),
+            "rounded": lambda k, x, a=low, b=high: k.convert(k.rint(k.minimum(k.maximum(x, a), b)), target),
+            "rounded first": lambda k, x, a=low, b=high: k.convert(k.maximum(k.minimum(k.rint(x), b), a), target),
+        }
+        with np.errstate(all="ignore"):
+            clamped = ref_minimum(ref_maximum(x, np.float32(low)), np.float32(high))
+            wanted = {
+                "clamped": clamped,
+                "rounded": np.rint(clamped),
+                "rounded first": ref_maximum(ref_minimum(np.rint(x), np.float32(high)), np.float32(low)),
+            }
+            for name, loop in compile_loops(bodies, (DType.F32,), target, lanes, cpu).items():
+                what = f"{name} {low:g} to {high:g}"
+                assert_same(loop(x), ref_cast(wanted[name], target), f"{what} -> {target.value}", x)
+
+
 def nearest_16_bits(x: float, dtype: DType) -> float:
     """Rounded to nearest even by trying the neighbours, in exact arithmetic."""
     grid = np.arange(0, 0x7C00 if dtype is DType.F16 else 0x7F80, dtype=np.uint16).view(dtype.numpy).astype(np.float64)
