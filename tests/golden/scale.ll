@@ -83,7 +83,7 @@ chosen.2:
 rare.2:
   br label %chosen.2
 loop:
-  %v71 = phi i64 [0, %chosen.2], [%v111, %body]
+  %v71 = phi i64 [0, %chosen.2], [%v107, %body]
   %v72 = icmp slt i64 %v71, 2
   br i1 %v72, label %body, label %done
 body:
@@ -103,37 +103,33 @@ body:
   %v86 = mul i64 %v71, %v69
   %v87 = getelementptr i8, ptr %v68, i64 %v86
   %v88 = getelementptr i16, ptr %v87, i64 0
-  %v89 = fptrunc <16 x float> %v85 to <16 x half>
-  %v90 = bitcast <16 x half> %v89 to <16 x i16>
-  store <16 x i16> %v90, ptr %v88, align 2
-  %v91 = mul i64 %v71, %v64
-  %v92 = getelementptr i8, ptr %v63, i64 %v91
-  %v93 = getelementptr i16, ptr %v92, i64 16
-  %v94 = call <16 x i16> @llvm.masked.load.v16i16.p0(ptr %v93, i32 2, <16 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0>, <16 x i16> zeroinitializer)
-  %v95 = bitcast <16 x i16> %v94 to <16 x half>
-  %v96 = fpext <16 x half> %v95 to <16 x float>
-  %v97 = insertelement <16 x float> undef, float %v17, i32 0
-  %v98 = shufflevector <16 x float> %v97, <16 x float> undef, <16 x i32> zeroinitializer
-  %v99 = fmul <16 x float> %v96, %v98
-  %v100 = fptrunc <16 x float> %v99 to <16 x half>
-  %v101 = bitcast <16 x half> %v100 to <16 x i16>
-  %v102 = bitcast <16 x i16> %v101 to <16 x half>
-  %v103 = fpext <16 x half> %v102 to <16 x float>
-  %v104 = mul i64 %v71, %v69
-  %v105 = getelementptr i8, ptr %v68, i64 %v104
-  %v106 = getelementptr i16, ptr %v105, i64 16
-  %v107 = fptrunc <16 x float> %v103 to <16 x half>
-  %v108 = bitcast <16 x half> %v107 to <16 x i16>
-  %v109 = getelementptr i16, ptr %v106, i64 0
-  %v110 = shufflevector <16 x i16> %v108, <16 x i16> %v108, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  store <4 x i16> %v110, ptr %v109, align 2
-  %v111 = add nuw nsw i64 %v71, 1
+  store <16 x i16> %v83, ptr %v88, align 2
+  %v89 = mul i64 %v71, %v64
+  %v90 = getelementptr i8, ptr %v63, i64 %v89
+  %v91 = getelementptr i16, ptr %v90, i64 16
+  %v92 = call <16 x i16> @llvm.masked.load.v16i16.p0(ptr %v91, i32 2, <16 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0>, <16 x i16> zeroinitializer)
+  %v93 = bitcast <16 x i16> %v92 to <16 x half>
+  %v94 = fpext <16 x half> %v93 to <16 x float>
+  %v95 = insertelement <16 x float> undef, float %v17, i32 0
+  %v96 = shufflevector <16 x float> %v95, <16 x float> undef, <16 x i32> zeroinitializer
+  %v97 = fmul <16 x float> %v94, %v96
+  %v98 = fptrunc <16 x float> %v97 to <16 x half>
+  %v99 = bitcast <16 x half> %v98 to <16 x i16>
+  %v100 = bitcast <16 x i16> %v99 to <16 x half>
+  %v101 = fpext <16 x half> %v100 to <16 x float>
+  %v102 = mul i64 %v71, %v69
+  %v103 = getelementptr i8, ptr %v68, i64 %v102
+  %v104 = getelementptr i16, ptr %v103, i64 16
+  %v105 = getelementptr i16, ptr %v104, i64 0
+  %v106 = shufflevector <16 x i16> %v99, <16 x i16> %v99, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  store <4 x i16> %v106, ptr %v105, align 2
+  %v107 = add nuw nsw i64 %v71, 1
   br label %loop
 done:
   br i1 %v66, label %then, label %done.2, !prof !1
 then:
-  %v112 = getelementptr i8, ptr %scratch, i64 192
-  call void @pto_wsp_copy_2(ptr %out.address, i64 %v10, i64 %v12, ptr %v112, i64 40, i64 2, i64 2, i64 20)
+  %v108 = getelementptr i8, ptr %scratch, i64 192
+  call void @pto_wsp_copy_2(ptr %out.address, i64 %v10, i64 %v12, ptr %v108, i64 40, i64 2, i64 2, i64 20)
   br label %done.2
 done.2:
   ret void
