@@ -17,13 +17,13 @@ host, between threads of the user's own program; they are never part of a compil
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from pto_wsp.arguments import integer, is_sequence
 from pto_wsp.errors import ChannelClosed
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Channel(Generic[_Token]):
 
     def __init__(self, name: str, depth: int = 1) -> None:
         self.name = _checked_name(name, type(self).__name__)
-        self.depth = _checked_count(depth, f"depth of {type(self).__name__} {name!r}")
+        self.depth = integer(depth, f"depth of {type(self).__name__} {name!r}", 0)
         self._changed = threading.Condition()
         self._open = True
         self._buffer: deque[_Token] = deque()
@@ -204,7 +204,7 @@ def replicate(proc: Process, count: int) -> list[Process]:
     """`count` independent processes with the same body and channels, named <name>_0, <name>_1, ..."""
     if not isinstance(proc, Process):
         raise TypeError(f"replicate needs a Process, as process(...).body(...) returns; got {proc!r}")
-    copies = range(_checked_count(count, f"count in replicate({proc.name!r}, count)"))
+    copies = range(integer(count, f"count in replicate({proc.name!r}, count)", 0))
     return [replace(proc, name=f"{proc.name}_{i}", consumes=list(proc.consumes), produces=list(proc.produces))
             for i in copies]  # fmt: skip
 
@@ -256,10 +256,12 @@ def connect(processes: Iterable[Process], channels: Iterable[Channel[Any]]) -> W
     """The pipeline of these processes and channels. It has to be the root of the workload that is compiled."""
     from pto_wsp.trace.workload import Workload
 
-    members = list(processes)
+    members = list(processes) if is_sequence(processes) else [processes]
     for member in members:
         if not isinstance(member, Process):
             raise TypeError(f"connect needs Process objects, as process(...).body(...) returns; got {member!r}")
+    if not is_sequence(processes):
+        raise TypeError(f"connect takes two lists, of processes and of channels; got {processes!r}: put it in a list")
     return Workload("connect", processes=members, channels=list(_channels(channels, "connect")))
 
 
@@ -272,6 +274,8 @@ def _check_channel(channel: Any, function: str) -> None:
 
 
 def _channels(channels: Iterable[Any], function: str) -> tuple[Channel[Any], ...]:
+    if not is_sequence(channels):
+        raise TypeError(f"{function} needs a list of channels; got {channels!r}")
     for channel in (listed := tuple(channels)):
         _check_channel(channel, function)
     return listed
@@ -293,11 +297,3 @@ def _checked_name(name: Any, what: str) -> str:
     if not isinstance(name, str) or not name:
         raise TypeError(f"{what} needs a name, a non-empty str; got {name!r}")
     return name
-
-
-def _checked_count(value: Any, what: str) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{what} is an int; got {value!r}")
-    if operator.index(value) < 0:
-        raise ValueError(f"{what} is 0 or more; got {value}")
-    return operator.index(value)

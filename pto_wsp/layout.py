@@ -9,10 +9,10 @@ with anything, and S(k) (sharded along mesh axis k) with itself:
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pto_wsp.arguments import as_int, instance, integer, integers
 from pto_wsp.errors import LayoutIncompatibleError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ __all__ = [
     "tensor_layout_join",
 ]
 
+MOST_DIMENSIONS = 64  # of an array of NumPy
 REDUCTIONS = ("sum", "max", "min", "mean")
 
 
@@ -68,7 +69,7 @@ class MemLayout:
         for name in ("strides", "order"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, tuple(operator.index(n) for n in value))
+                object.__setattr__(self, name, integers(value, f"{name} of a MemLayout"))
         if self.order is not None and sorted(self.order) != list(range(len(self.order))):
             raise ValueError(f"order {self.order} does not name each dimension 0 to {len(self.order) - 1} once")
         if self.strides is not None and self.order is not None and len(self.strides) != len(self.order):
@@ -82,6 +83,7 @@ class MemLayout:
 
     def compose(self, other: MemLayout) -> MemLayout:
         """Field by field the other's value where it has one, else this one's."""
+        instance(other, MemLayout, "what a MemLayout is composed with")
         return MemLayout(
             other.strides or self.strides,
             other.order or self.order,
@@ -93,19 +95,21 @@ class MemLayout:
         """The layout of the transposed tensor, whose dimension i is this one's dimension perm[i]."""
         if self.rank is None:
             return self
+        perm = integers(perm, "the permutation")
         if sorted(perm) != list(range(self.rank)):
-            raise ValueError(f"permute({tuple(perm)}) is no permutation of the {self.rank} dimensions of {self!r}")
+            raise ValueError(f"permute({perm}) is no permutation of the {self.rank} dimensions of {self!r}")
         strides = None if self.strides is None else tuple(self.strides[p] for p in perm)
-        order = None if self.order is None else tuple(list(perm).index(d) for d in self.order)
+        order = None if self.order is None else tuple(perm.index(d) for d in self.order)
         return replace(self, strides=strides, order=order)
 
     def tile(self, tile_shape: Sequence[int]) -> MemLayout:
         """The layout of the tensor seen as a grid of tiles: dimensions (grid..., tile...), twice the rank."""
         if self.rank is None:
             return self
+        tile_shape = integers(tile_shape, "the shape of a tile")
         if len(tile_shape) != self.rank or any(n < 1 for n in tile_shape):
             raise ValueError(
-                f"tile({tuple(tile_shape)}) needs {self.rank} positive sizes, one per dimension of {self!r}"
+                f"tile({tile_shape}) needs {self.rank} positive sizes, one per dimension of {self!r}"
             )
         strides = self.strides and (
             *(s * n for s, n in zip(self.strides, tile_shape, strict=True)),
@@ -116,28 +120,31 @@ class MemLayout:
 
     def keep(self, dims: Sequence[int]) -> MemLayout:
         """The layout of a view that keeps these dimensions and has an index in each other one."""
+        dims = _dimensions(dims, self.rank)
         strides = None if self.strides is None else tuple(self.strides[d] for d in dims)
-        order = None if self.order is None else tuple(list(dims).index(d) for d in self.order if d in dims)
+        order = None if self.order is None else tuple(dims.index(d) for d in self.order if d in dims)
         return replace(self, strides=strides, order=order)
 
     @staticmethod
     def row_major(shape: Sequence[int]) -> MemLayout:
         """C order: the last dimension is contiguous. (5, 7) -> strides (7, 1)."""
+        shape = integers(shape, "a shape")
         return MemLayout(_row_major_strides(shape), tuple(range(len(shape))))
 
     @staticmethod
     def col_major(shape: Sequence[int]) -> MemLayout:
         """Fortran order: the first dimension is contiguous. (5, 7) -> strides (1, 5)."""
-        return MemLayout(_row_major_strides(tuple(shape)[::-1])[::-1], tuple(range(len(shape)))[::-1])
+        shape = integers(shape, "a shape")
+        return MemLayout(_row_major_strides(shape[::-1])[::-1], tuple(range(len(shape)))[::-1])
 
     def __repr__(self) -> str:
         fields = ((name, getattr(self, name)) for name in ("strides", "order", "swizzle", "pack"))
         return f"MemLayout({', '.join(f'{name}={value}' for name, value in fields if value is not None)})"
 
 
-def _row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
+def _row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     strides = [1]
-    for size in reversed(tuple(shape)[1:]):
+    for size in reversed(shape[1:]):
         strides.append(strides[-1] * size)
     return tuple(reversed(strides)) if shape else ()
 
@@ -166,18 +173,10 @@ class TensorShard(DistElem):
     mesh_axis: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mesh_axis", _mesh_axis(self.mesh_axis))
+        object.__setattr__(self, "mesh_axis", integer(self.mesh_axis, "a mesh axis", 0))
 
     def __repr__(self) -> str:
         return f"S({self.mesh_axis})"
-
-
-def _mesh_axis(value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"a mesh axis is a number; got {value!r}")
-    if operator.index(value) < 0:
-        raise ValueError(f"a mesh axis is 0 or more; got {value}")
-    return operator.index(value)
 
 
 @dataclass(frozen=True)
@@ -205,14 +204,15 @@ class TensorLayout:
     @staticmethod
     def default(rank: int) -> TensorLayout:
         """All dimensions replicated."""
-        return TensorLayout((TensorReplicate(),) * rank)
+        return TensorLayout((TensorReplicate(),) * integer(rank, "the rank of a tensor", 0, MOST_DIMENSIONS))
 
     @staticmethod
     def sharded(dim: int, rank: int, mesh_axis: int = 0) -> TensorLayout:
         """One dimension sharded; a negative `dim` counts from the end. IndexError when out of range."""
+        replicated, dim = TensorLayout.default(rank), integer(dim, "a dimension")
         if not -rank <= dim < rank:
             raise IndexError(f"dimension {dim} is outside a tensor of rank {rank}")
-        return TensorLayout(_with(TensorLayout.default(rank).dist, dim % rank, TensorShard(mesh_axis)))
+        return TensorLayout(_with(replicated.dist, dim % rank, TensorShard(mesh_axis)))
 
     @property
     def rank(self) -> int:
@@ -229,7 +229,16 @@ class TensorLayout:
 
     def keep(self, dims: Sequence[int]) -> TensorLayout:
         """The layout of a view that keeps these dimensions."""
+        dims = _dimensions(dims, self.rank)
         return TensorLayout(tuple(self.dist[d] for d in dims), self.mem and self.mem.keep(dims))
+
+
+def _dimensions(dims: Any, rank: int | None) -> tuple[int, ...]:
+    """Which dimensions a view keeps. raises IndexError for one that the tensor lacks"""
+    numbers = integers(dims, "the dimensions to keep")
+    if rank is not None and not all(0 <= d < rank for d in numbers):
+        raise IndexError(f"dimensions {numbers} of a tensor of rank {rank}")
+    return numbers
 
 
 def _with(dist: tuple[DistElem, ...], dim: int, element: DistElem) -> tuple[DistElem, ...]:
@@ -256,6 +265,8 @@ def tensor_layout_join(a: TensorLayout, b: TensorLayout) -> TensorLayout:
     raises  LayoutIncompatibleError for S(i) beside S(j), for unequal ranks, and when one mesh axis would cut
             two dimensions
     """
+    for layout in (a, b):
+        instance(layout, TensorLayout, "what a layout is joined with")
     if a.rank != b.rank:
         raise LayoutIncompatibleError(f"layouts of rank {a.rank} and {b.rank} have no join: {a.dist} and {b.dist}")
     dist = tuple(_join(a, b, dim) for dim in range(a.rank))
@@ -296,7 +307,7 @@ def relayout(tensor: Tensor, to: TensorLayout) -> Tensor:
 
 def allreduce(tensor: Tensor, mesh_axis: int, op: str = "sum") -> Tensor:
     """Reduce over one mesh axis: afterwards no dimension is sharded along it. op: sum, max, min, mean."""
-    layout, mesh_axis = _layout_of(tensor, "allreduce"), _mesh_axis(mesh_axis)
+    layout, mesh_axis = _layout_of(tensor, "allreduce"), integer(mesh_axis, "a mesh axis", 0)
     _check_reduction("allreduce", op)
     dist = tuple(TensorReplicate() if d == TensorShard(mesh_axis) else d for d in layout.dist)
     return tensor.with_layout(TensorLayout(dist, layout.mem))
@@ -304,7 +315,7 @@ def allreduce(tensor: Tensor, mesh_axis: int, op: str = "sum") -> Tensor:
 
 def allgather(tensor: Tensor, dim: int, mesh_axis: int) -> Tensor:
     """Collect a dimension that is sharded along `mesh_axis`: afterwards it is replicated."""
-    layout, mesh_axis = _layout_of(tensor, "allgather"), _mesh_axis(mesh_axis)
+    layout, mesh_axis = _layout_of(tensor, "allgather"), integer(mesh_axis, "a mesh axis", 0)
     dim = _dimension("allgather", dim, layout)
     if layout.dist[dim] != TensorShard(mesh_axis):
         raise ValueError(f"allgather: dimension {dim} of {layout.dist} is not S({mesh_axis})")
@@ -313,7 +324,7 @@ def allgather(tensor: Tensor, dim: int, mesh_axis: int) -> Tensor:
 
 def reduce_scatter(tensor: Tensor, dim: int, mesh_axis: int, op: str = "sum") -> Tensor:
     """Reduce over `mesh_axis` and shard a replicated dimension along it. op: sum, max, min, mean."""
-    layout, mesh_axis = _layout_of(tensor, "reduce_scatter"), _mesh_axis(mesh_axis)
+    layout, mesh_axis = _layout_of(tensor, "reduce_scatter"), integer(mesh_axis, "a mesh axis", 0)
     _check_reduction("reduce_scatter", op)
     dim = _dimension("reduce_scatter", dim, layout)
     if not isinstance(layout.dist[dim], TensorReplicate):
@@ -331,14 +342,15 @@ def _layout_of(tensor: Any, operation: str) -> TensorLayout:
 
 
 def _check_reduction(operation: str, op: Any) -> None:
-    if op not in REDUCTIONS:
+    if not isinstance(op, str) or op not in REDUCTIONS:
         raise ValueError(f"{operation}: unknown op {op!r}; use one of {', '.join(REDUCTIONS)}")
 
 
 def _dimension(operation: str, dim: Any, layout: TensorLayout) -> int:
-    if not hasattr(dim, "__index__") or not -layout.rank <= operator.index(dim) < layout.rank:
+    number = as_int(dim)
+    if number is None or not -layout.rank <= number < layout.rank:
         raise ValueError(f"{operation}: dimension {dim!r} is outside a tensor of rank {layout.rank}")
-    return operator.index(dim) % layout.rank
+    return number % layout.rank
 
 
 # Other spellings of the same objects.

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from pto_wsp.arguments import instance, integer, integers, is_sequence
 from pto_wsp.layout import MemLayout, TensorLayout, TensorReplicate
 
 __all__ = [
@@ -35,45 +37,65 @@ Vector = Sequence[int]
 Bits = tuple[int, ...]
 Matrix = list[Bits]
 
+MOST_BITS = 1024  # of a dimension: its matrix has the square of it, and no index is longer than 64 bits
+
 
 # ---------------------------------------------------------------------------------------------- algebra
 
 
 def f2_dot(a: Vector, b: Vector) -> int:
     """XOR of the pairwise ANDs; the longer vector is cut to the shorter one's length."""
+    return _dot(_vector(a), _vector(b))
+
+
+def _dot(a: Vector, b: Vector) -> int:
     return sum(x & y for x, y in zip(a, b, strict=False)) & 1
 
 
 def f2_matmul(A: Sequence[Vector], v: Vector) -> Bits:
     """A v, a tuple with one entry per row of A."""
-    return tuple(f2_dot(row, v) for row in A)
+    v = _vector(v)
+    return tuple(_dot(row, v) for row in _rows(A))
 
 
 def f2_matmul_mat(A: Sequence[Vector], B: Sequence[Vector]) -> Matrix:
     """A B; [] when either is empty."""
-    if not A or not B:
-        return []
-    columns = f2_transpose(B)
-    return [tuple(f2_dot(row, column) for column in columns) for row in A]
+    rows, columns = _rows(A), f2_transpose(B)
+    return [tuple(_dot(row, column) for column in columns) for row in rows] if columns else []
 
 
 def f2_transpose(A: Sequence[Vector]) -> Matrix:
     """Rows become columns; [] when empty."""
-    return [tuple(column) for column in zip(*A, strict=True)]
+    return list(zip(*_rows(A), strict=True))
 
 
 def f2_rank(A: Sequence[Vector]) -> int:
     """Number of independent rows."""
-    return len(_echelon(A)[1])
+    return len(_echelon(_rows(A))[1])
 
 
 def f2_kernel(A: Sequence[Vector]) -> Matrix:
     """A basis of the vectors that A maps to zero; [] when there are none, or A is empty."""
-    if not A:
+    matrix = _rows(A)
+    if not matrix:
         return []
-    rows, pivots = _echelon(A)
-    width = len(A[0])
+    rows, pivots = _echelon(matrix)
+    width = len(matrix[0])
     return [_solution(rows, pivots, free, width) for free in range(width) if free not in pivots]
+
+
+def _vector(v: Any) -> Bits:
+    return integers(v, "a vector over F2", 0)
+
+
+def _rows(A: Any) -> Matrix:
+    """The rows of a matrix. raises TypeError for what is none, ValueError for rows of unequal lengths"""
+    if not is_sequence(A):
+        raise TypeError(f"a matrix over F2 is a list of rows, each a sequence of 0 and 1; got {A!r}")
+    rows = [integers(row, "a row of a matrix over F2", 0) for row in A]
+    if len(set(map(len, rows))) > 1:
+        raise ValueError(f"rows of a matrix have one length; got {sorted(set(map(len, rows)))}")
+    return rows
 
 
 def _echelon(A: Sequence[Vector]) -> tuple[list[int], list[int]]:
@@ -128,12 +150,20 @@ class LinearLayout:
     out_bits: list[int]
 
     def __post_init__(self) -> None:
+        for name in ("in_dims", "out_dims"):
+            if not is_sequence(getattr(self, name)):
+                raise TypeError(f"{name} is a list of names; got {getattr(self, name)!r}")
+        for name in ("in_bits", "out_bits"):
+            integers(getattr(self, name), f"{name}, the bits of each dimension,")
+        if not is_sequence(self.matrix):
+            raise TypeError(f"matrix is a list of rows, each a sequence of 0 and 1; got {self.matrix!r}")
         for names, bits in ((self.in_dims, self.in_bits), (self.out_dims, self.out_bits)):
             if len(names) != len(bits) or any(n < 0 for n in bits):
                 raise ValueError(f"each dimension has a number of bits, 0 or more; got {names} and {bits}")
         if len(self.matrix) != self.total_out_bits:
             raise ValueError(f"matrix has {len(self.matrix)} rows; out_bits {self.out_bits} need {self.total_out_bits}")
         for row in self.matrix:
+            integers(row, "a row of the matrix", 0)
             if len(row) != self.total_in_bits:
                 raise ValueError(
                     f"matrix row {row} has {len(row)} columns; in_bits {self.in_bits} need {self.total_in_bits}"
@@ -153,18 +183,21 @@ class LinearLayout:
 
     def apply(self, v: Vector) -> Bits:
         """Output bits of input bits."""
+        v = _vector(v)
         if len(v) != self.total_in_bits:
             raise ValueError(f"{self!r} takes {self.total_in_bits} bits; got {len(v)}")
         return f2_matmul(self.matrix, v)
 
     def apply_index(self, i: int) -> int:
         """Output index of an input index; the first dimension has the lowest bits."""
+        i = integer(i, "the index")
         if not 0 <= i < 1 << self.total_in_bits:
             raise ValueError(f"{self!r} takes indices 0 to {(1 << self.total_in_bits) - 1}; got {i}")
         return _index(self.apply(_bits(i, self.total_in_bits)))
 
     def compose(self, other: LinearLayout) -> LinearLayout:
         """First `other`, then this one."""
+        instance(other, LinearLayout, "what a layout is composed with")
         if self.total_in_bits != other.total_out_bits:
             raise ValueError(
                 f"cannot compose: {self!r} takes {self.total_in_bits} bits, {other!r} gives {other.total_out_bits}"
@@ -175,6 +208,7 @@ class LinearLayout:
 
     def transpose_dims(self, perm: Sequence[int]) -> LinearLayout:
         """Output dimension i becomes the one that was perm[i]."""
+        perm = integers(perm, "a permutation")
         if sorted(perm) != list(range(len(self.out_dims))):
             raise ValueError(
                 f"{list(perm)} is no permutation of the {len(self.out_dims)} output dimensions of {self!r}"
@@ -208,13 +242,14 @@ class LinearLayout:
     @staticmethod
     def identity(n_bits: int, dim_name: str = "x") -> LinearLayout:
         """One dimension, mapped to itself."""
+        n_bits = integer(n_bits, "n_bits", 0, MOST_BITS)
         return _layout([1 << k for k in range(n_bits)], [dim_name], [n_bits], [dim_name], [n_bits])
 
     @staticmethod
     def blocked(total_elements: int, num_threads: int, block_size: int) -> LinearLayout:
         """element = thread * block_size + local. Powers of two, num_threads * block_size = total_elements."""
         threads, local = _log2(num_threads, "num_threads"), _log2(block_size, "block_size")
-        if num_threads * block_size != total_elements:
+        if num_threads * block_size != integer(total_elements, "total_elements"):
             raise ValueError(
                 f"{num_threads} threads of {block_size} elements make {num_threads * block_size}, not {total_elements}"
             )
@@ -236,10 +271,11 @@ class LinearLayout:
 
         raises  ValueError unless sizes are powers of two and the sum never carries, so that it is an XOR
         """
+        shape, strides = integers(shape, "a shape"), integers(strides, "strides")
         if len(shape) != len(strides):
             raise ValueError(f"shape {tuple(shape)} and strides {tuple(strides)} have different ranks")
         in_bits = [_log2(size, "each dimension of the shape") for size in shape]
-        columns = [int(stride) << k for stride, count in zip(strides, in_bits, strict=True) for k in range(count)]
+        columns = [stride << k for stride, count in zip(strides, in_bits, strict=True) for k in range(count)]
         used = 0
         for column in columns:
             if column < 0 or column & (column - 1) or column & used:
@@ -269,8 +305,9 @@ class LinearLayout:
         invertible. The threads are the first input dimension. vector_bits names the width of an access; the
         result does not depend on it.
         """
-        if bank_bits < 0 or vector_bits < 0:
-            raise ValueError(f"bank_bits and vector_bits are 0 or more; got {bank_bits} and {vector_bits}")
+        instance(layout, LinearLayout, "what is swizzled")
+        bank_bits = integer(bank_bits, "bank_bits", 0)
+        integer(vector_bits, "vector_bits", 0)
         threads = layout.in_bits[0] if layout.in_bits else 0
         matrix, rank = list(layout.matrix), layout.rank()
         for b in range(min(bank_bits, len(matrix), threads)):
@@ -300,9 +337,10 @@ def _layout(
 
 
 def _log2(size: int, what: str) -> int:
+    size = integer(size, what)
     if size < 1 or size & (size - 1):
         raise ValueError(f"{what} is a power of two; got {size}")
-    return int(size).bit_length() - 1
+    return size.bit_length() - 1
 
 
 def _dims(names: Sequence[str], bits: Sequence[int]) -> str:
@@ -312,27 +350,33 @@ def _dims(names: Sequence[str], bits: Sequence[int]) -> str:
 # ---------------------------------------------------------------------------------------------- through operations
 
 
+def _checked(layout: Any) -> LinearLayout:
+    return instance(layout, LinearLayout, "the layout")
+
+
 def propagate_transpose(layout: LinearLayout, perm: Sequence[int]) -> LinearLayout:
     """The layout after a transposition of the output dimensions."""
-    return layout.transpose_dims(perm)
+    return _checked(layout).transpose_dims(perm)
 
 
 def propagate_reshape(layout: LinearLayout, old_shape: Sequence[int], new_shape: Sequence[int]) -> LinearLayout:
     """The same matrix with output dimensions dim0, dim1, ... of the new shape. ValueError when sizes differ."""
+    _checked(layout)
+    old_shape, new_shape = integers(old_shape, "the old shape"), integers(new_shape, "the new shape")
     old_bits = sum(_log2(size, "each dimension of the old shape") for size in old_shape)
     new_bits = [_log2(size, "each dimension of the new shape") for size in new_shape]
     if old_bits != sum(new_bits):
-        raise ValueError(f"Cannot reshape {tuple(old_shape)} to {tuple(new_shape)}: the numbers of elements differ")
+        raise ValueError(f"Cannot reshape {old_shape} to {new_shape}: the numbers of elements differ")
     if old_bits != layout.total_out_bits:
-        raise ValueError(f"Cannot reshape {tuple(old_shape)}: {layout!r} has {1 << layout.total_out_bits} elements")
+        raise ValueError(f"Cannot reshape {old_shape}: {layout!r} has {1 << layout.total_out_bits} elements")
     names = [f"dim{d}" for d in range(len(new_bits))]
     return LinearLayout(layout.matrix, layout.in_dims, names, layout.in_bits, new_bits)
 
 
 def propagate_broadcast(layout: LinearLayout, broadcast_dims: Sequence[int]) -> LinearLayout:
     """Output dimensions of one element, named broadcast<i>, inserted so that they stand at these positions."""
-    names, bits = list(layout.out_dims), list(layout.out_bits)
-    for position in sorted(broadcast_dims):
+    names, bits = list(_checked(layout).out_dims), list(layout.out_bits)
+    for position in sorted(integers(broadcast_dims, "broadcast_dims")):
         if not 0 <= position <= len(names):
             raise ValueError(f"no dimension can be inserted at {position} among {len(names)}")
         names.insert(position, f"broadcast{position}")
@@ -342,13 +386,13 @@ def propagate_broadcast(layout: LinearLayout, broadcast_dims: Sequence[int]) -> 
 
 def to_tensor_layout(linear: LinearLayout) -> TensorLayout:
     """A replicated layout of the output dimensions, row-major strides. The mapping itself is not in it."""
-    shape = [1 << bits for bits in linear.out_bits]
+    shape = [1 << bits for bits in _checked(linear).out_bits]
     return TensorLayout((TensorReplicate(),) * len(shape), MemLayout(MemLayout.row_major(shape).strides))
 
 
 def from_tensor_layout(tensor_layout: TensorLayout, shape: Sequence[int]) -> LinearLayout:
     """Logical indices to memory positions: by the layout's strides if it has them, else row-major."""
-    mem = tensor_layout.mem
+    mem = instance(tensor_layout, TensorLayout, "tensor_layout").mem
     if mem is None or mem.strides is None:
         return LinearLayout.row_major(shape)
     return LinearLayout.from_strides(shape, mem.strides)

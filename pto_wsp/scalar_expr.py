@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 
+from pto_wsp.arguments import as_int
 from pto_wsp.errors import OperandError, TileAsBoolError
 
 __all__ = [
@@ -353,9 +354,10 @@ def _name(name: Any, function: str) -> str:
 
 
 def _integer(value: Any, function: str) -> int:
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+    number = as_int(value)
+    if number is None:
         raise TypeError(f"{function}() needs an int; got {value!r}")
-    return operator.index(value)
+    return number
 
 
 def _slot(index: Any, function: str) -> int:
@@ -673,6 +675,8 @@ def call_symbolically(fn: Any) -> Any:
 
 def fnv1a_64(text: str) -> int:
     """64-bit FNV-1a hash of the UTF-8 bytes of `text`."""
+    if not isinstance(text, str):
+        raise TypeError(f"fnv1a_64() needs a str; got {text!r}")
     value = 0xCBF29CE484222325
     for byte in text.encode():
         value = (value ^ byte) * 0x100000001B3 % _WORD

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any, ClassVar
 
+from pto_wsp.arguments import as_int
 from pto_wsp.errors import PolicyError
 from pto_wsp.scalar_expr import Expr, LoopVar, TaskExpr, as_expr
 
@@ -42,24 +43,21 @@ Key = Callable[[TaskExpr], Any] | Expr | LoopVar | int
 
 
 def _check_kind(policy: Any, kinds: tuple[str, ...]) -> None:
-    if policy.kind not in kinds:
+    if not isinstance(policy.kind, str) or policy.kind not in kinds:
         known = ", ".join(kinds)
         raise PolicyError(f"{type(policy).__name__} has no kind {policy.kind!r}; there are {known}")
 
 
-def _is_int(value: Any) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)
-
-
 def _count(value: Any, what: str, least: int) -> int:
     """`value` as an int of at least `least`; `what` names it in the message."""
-    if not _is_int(value):
+    number = as_int(value)
+    if number is None:
         raise PolicyError(f"{what} is a whole number; got {value!r}")
-    if value < least:
-        raise PolicyError(f"{what} is {least} or more; got {value}")
-    if value >= 1 << 63:
-        raise PolicyError(f"{what} is less than 2^63; got {value:,}")
-    return int(value)
+    if number < least:
+        raise PolicyError(f"{what} is {least} or more; got {number}")
+    if number >= 1 << 63:
+        raise PolicyError(f"{what} is less than 2^63; got {number:,}")
+    return number
 
 
 def _check_key(key: Any, what: str) -> None:
@@ -88,7 +86,7 @@ def _refuse(policy: Any, *names: str) -> None:
     """The values that a policy of this kind has no use for."""
     for name in names:
         value = getattr(policy, name)
-        if value is not None and not (_is_int(value) and value == 0):
+        if value is not None and as_int(value) != 0:
             owner = f"{type(policy).__name__} of kind {policy.kind!r}"
             raise PolicyError(f"{owner} takes no {name}; got {value!r}")
 
@@ -215,7 +213,7 @@ TimingPolicy.immediate = TimingPolicy("immediate")
 
 
 def _check_rate(rate: Any) -> None:
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) and not _is_int(rate):
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) and as_int(rate) is None:
         raise PolicyError(f"tasks_per_ms of TimingPolicy.rate_limit is a number; got {rate!r}")
     if not 0 < rate < float("inf"):
         raise PolicyError(f"tasks_per_ms of TimingPolicy.rate_limit is more than 0 and finite; got {rate}")
@@ -245,7 +243,7 @@ class TaskWindow(_Policy):
 
     def __post_init__(self) -> None:
         _set(self, size=_count(self.size, "size of a TaskWindow", 1))
-        if self.unit not in ("tasks", "bytes", "entries"):
+        if not isinstance(self.unit, str) or self.unit not in ("tasks", "bytes", "entries"):
             raise PolicyError(f"unit of a TaskWindow is 'tasks', 'bytes' or 'entries'; got {self.unit!r}")
         if not isinstance(self.mode, WindowMode):
             raise PolicyError(f"mode of a TaskWindow is one of WindowMode, e.g. WindowMode.STALL; got {self.mode!r}")
@@ -283,7 +281,7 @@ class Deps(_Policy):
             if self.infer is not None or self.explicit_edges is not None:
                 raise PolicyError(f"Deps of mode {self.mode.name} takes no further values; use Deps.hybrid(...)")
             return
-        if self.infer not in (DepsMode.INFER_TENSOR_MAP_EXACT, DepsMode.INFER_BYTES_OVERLAP):
+        if not any(self.infer is mode for mode in (DepsMode.INFER_TENSOR_MAP_EXACT, DepsMode.INFER_BYTES_OVERLAP)):
             raise PolicyError(f"Deps.hybrid infers by one of the two INFER modes of DepsMode; got {self.infer!r}")
         if not isinstance(self.explicit_edges, bool):
             raise PolicyError(f"explicit of Deps.hybrid is True or False; got {self.explicit_edges!r}")

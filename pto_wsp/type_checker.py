@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from pto_wsp.arguments import instance
 from pto_wsp.errors import AxisError, LayoutIncompatibleError
 from pto_wsp.layout import (
     DistElem,
@@ -112,7 +113,7 @@ class TypeChecker:
     """Collects findings. Each check returns whether it found nothing."""
 
     def __init__(self, context: TypeCheckContext | None = None) -> None:
-        self.ctx = context or TypeCheckContext()
+        self.ctx = TypeCheckContext() if context is None else instance(context, TypeCheckContext, "context")
         self.errors: list[TypeErrorInfo] = []
 
     def has_errors(self) -> bool:
@@ -159,6 +160,8 @@ class TypeChecker:
 
         args         by parameter name;  positional  those given by position
         """
+        if not isinstance(args, Mapping):
+            raise TypeError(f"arguments of a kernel call are a dict of name to tensor or number; got {args!r}")
         return self._note_all(_call_errors(kernel, tuple(positional), dict(args), self.ctx.unconditional))
 
     def check_axis_bounds(self, axis: Any, index: Any) -> bool:

@@ -13,7 +13,6 @@ program.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -23,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from pto_wsp.arguments import as_int, is_sequence
 from pto_wsp.errors import AxisError, TensorError, UsageError
 from pto_wsp.layout import (
     DistElem,
@@ -211,7 +211,7 @@ class ScalarType:
 def _tile_dimension(name: str, value: Any) -> Any:
     if isinstance(value, str) and value:
         return value
-    number = _as_int(value)
+    number = as_int(value)
     if number is None:
         raise TypeError(f"{name} of a tile is an int; got {value!r}")
     if number < 1:
@@ -222,16 +222,6 @@ def _tile_dimension(name: str, value: Any) -> Any:
 def _check_dtype(dtype: Any) -> None:
     if not isinstance(dtype, DType):
         raise TypeError(f"dtype is a DType, such as DType.F32; got {dtype!r}")
-
-
-def _as_int(value: Any) -> int | None:
-    """The value as an int when it is one (numpy integers too), else None. A bool is not."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:  # a numpy array that is no scalar
-        return None
 
 
 # ---------------------------------------------------------------------------------------------- axes
@@ -428,7 +418,7 @@ def loop_axis(axis: Any) -> Axis:
         return axis
     if isinstance(axis, _DenseClass) and axis is not Dense:
         return _make_dense(axis.size)  # type: ignore[attr-defined]
-    if _as_int(axis) is None:
+    if as_int(axis) is None:
         raise AxisError(
             f"a loop cannot run over {axis!r} ({type(axis).__name__}); give an int, Dense[n](), DenseDyn(n), "
             "Ragged(...) or, in P.sel, Sparse(...)"
@@ -437,7 +427,7 @@ def loop_axis(axis: Any) -> Axis:
 
 
 def _size(value: Any, form: str) -> int:
-    size = _as_int(value)
+    size = as_int(value)
     if size is None:
         raise AxisError(f"{form.format(repr(value))}: the size of an axis is an int; got {type(value).__name__}")
     if size < 0:
@@ -459,7 +449,7 @@ def _indices(what: str, values: Any) -> IntArray:
 
 
 def _row(row: Any, rows: int, kind: str) -> int:
-    number = _as_int(row)
+    number = as_int(row)
     if number is None:
         raise TypeError(f"a row of a {kind} axis is an int; got {row!r}")
     if not -rows <= number < rows:
@@ -566,7 +556,7 @@ def _position(item: Any) -> Position | None:
             return None
         value = constant_of(e)
         return value if value is not None else e.cast_i64()
-    return _as_int(item)
+    return as_int(item)
 
 
 def _bounds(entry: Index | Range | None) -> Bounds:
@@ -819,6 +809,8 @@ class Tensor:
     def with_window(self, window: Sequence[Index | Range | None]) -> Tensor:
         """The view of a root that has this `exact_window`."""
         self._check_root("window")
+        if not is_sequence(window) or not all(e is None or isinstance(e, (Index, Range)) for e in window):
+            raise TypeError(f"a window is a sequence of None, Index and Range, one per dimension; got {window!r}")
         entries = tuple(window)
         parts = tuple(
             slice(None) if e is None else e.at if isinstance(e, Index) else slice(e.start, _plus(e.start, e.extent))
@@ -926,7 +918,7 @@ def _expand(items: tuple[Any, ...], rank: int) -> tuple[Any, ...]:
 
 def _shape(shape: Any) -> tuple[int, ...]:
     try:
-        dims = [_as_int(n) for n in shape]
+        dims = [as_int(n) for n in shape]
     except TypeError:
         raise TensorError(f"shape is a sequence of ints; got {shape!r}") from None
     if any(n is None or n < 0 for n in dims):

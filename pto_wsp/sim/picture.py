@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pto_wsp.arguments import is_sequence
 from pto_wsp.errors import UsageError
 from pto_wsp.sim.inorder import Wait
 
@@ -91,7 +92,10 @@ def compare(timelines: Any) -> Figure:
 
 
 def _named(timelines: Any) -> list[tuple[str, Timeline]]:
-    items = timelines.items() if isinstance(timelines, Mapping) else [("", each) for each in timelines]
+    if isinstance(timelines, Mapping):
+        items = list(timelines.items())
+    else:
+        items = [("", each) for each in timelines] if is_sequence(timelines) else []
     found = [(label, each.timeline() if hasattr(each, "timeline") else each) for label, each in items]
     if not found or not all(hasattr(timeline, "critical_path") for _, timeline in found):
         raise UsageError(

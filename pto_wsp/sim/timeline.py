@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pto_wsp.arguments import integer
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.sim import causes
 from pto_wsp.sim.inorder import Starts, Wait
@@ -61,6 +62,9 @@ class Span:
         idle = f" ({self.idle:,} cycles idle)" if self.idle else ""
         mark = ", critical" if self.critical else ""
         return f"#{self.task} {self.name} on worker {self.worker}: {self.start:,} to {self.end:,}{why}{idle}{mark}"
+
+
+MOST_COLUMNS = 10_000  # of a timeline as text
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -185,6 +189,7 @@ class Timeline:
         width    columns of the time axis; each shows the task that runs at its middle
         workers  rows at most
         """
+        width, workers = integer(width, "width", 1, MOST_COLUMNS), integer(workers, "workers", 0)
         names = dict(zip(self.kernels, string.ascii_lowercase + "#" * len(self.calls), strict=False))
         rows = [self._axis(width)]
         shown = min(workers, self.workers)

@@ -191,6 +191,9 @@ class _Choice:
         self.recorder.choices.remove(self.frame)
         self.recorder.open(self.frame)
 
+    def __iter__(self) -> Any:
+        raise UsageError(f"{self.frame.kind} is no loop; write `with {self.frame.kind}(...):`.").at(where())
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

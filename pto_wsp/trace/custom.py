@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pto_wsp.arguments import is_sequence
 from pto_wsp.errors import CompileError, OperandError, SourceLine, UsageError
 from pto_wsp.scalar_expr import task_param
 from pto_wsp.trace import c_expr
@@ -122,7 +124,7 @@ def checked_options(
     if unit is not None:
         made |= {"cpp_file_src": _read(unit), "cpp_file_path": str(unit)}
     if includes is not None:
-        made["cpp_includes"] = [_include(i) for i in ([includes] if isinstance(includes, str) else includes)]
+        made["cpp_includes"] = checked_includes(includes)
     if core is not None and core not in CORES:
         raise ValueError(f"cpp_core is one of {', '.join(CORES)}; got {core!r}.")
     if workspace_bytes is not None and not (_is_count(workspace_bytes)):
@@ -146,6 +148,8 @@ def _text(source: Any) -> str:
 
 def _read(path: Any) -> str:
     """The text of a C++ file. raises FileNotFoundError; ValueError when it is not UTF-8"""
+    if not isinstance(path, (str, os.PathLike)) or not str(path):
+        raise TypeError(f"cpp_body_path and cpp_tu_path name a file; got {path!r}. For C++ text write cpp_src=.")
     raw = Path(path).read_bytes()
     try:
         return raw.decode("utf-8-sig")
@@ -153,6 +157,13 @@ def _read(path: Any) -> str:
         raise ValueError(
             f"{path} is not UTF-8 text: byte {raw[error.start]:#04x} at offset {error.start}. Save it as UTF-8."
         ) from None
+
+
+def checked_includes(names: Any) -> list[str]:
+    """cpp_includes= as a list; one name stands for a list of it. raises ValueError"""
+    if isinstance(names, str):
+        names = [names]
+    return [_include(name) for name in (names if is_sequence(names) else [names])]
 
 
 def _include(name: Any) -> str:

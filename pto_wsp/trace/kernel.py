@@ -183,6 +183,8 @@ def extract_kernel_params(func: Callable[..., Any]) -> list[KernelParam]:
     Annotations written as text, or postponed by `from __future__ import annotations`, are looked up in the function's
     module, its closure and the functions around the decorator; those that name nothing there become inner_type None.
     """
+    if not callable(func) or isinstance(func, type):
+        raise UsageError(f"a kernel is a function; got {func!r}.").at(where())
     names = _visible_names(func)
     found = []
     for p in inspect.signature(func, eval_str=False).parameters.values():
@@ -320,6 +322,8 @@ class Kernel:
     """
 
     def __init__(self, func: Callable[..., Any], options: dict[str, Any] | None = None) -> None:
+        if options is not None and not isinstance(options, dict):
+            raise UsageError(f"options of a Kernel are a dict; got {options!r}. Write @kernel(...).").at(where())
         self.func = func
         self.name: str = getattr(func, "__name__", type(func).__name__)
         self.options = dict(options or {})

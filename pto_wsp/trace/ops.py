@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from pto_wsp.arguments import as_int
 from pto_wsp.errors import OperandError
 from pto_wsp.trace.graph import Node, ValueType
 from pto_wsp.types import DType, ScalarType, TileType
@@ -316,10 +317,10 @@ def nothing(op: Op, types: Types, attrs: Attrs) -> None:
 
 
 def index_row(op: Op, types: Types, attrs: Attrs) -> TileType:
-    cols = attrs["cols"]
-    if not hasattr(cols, "__index__") or cols.__index__() < 1:
-        raise OperandError(f"{op.name} needs cols, an int of at least 1; got {cols!r}.")
-    return TileType(1, cols.__index__(), DType.U32)
+    cols = as_int(attrs["cols"])
+    if cols is None or cols < 1:
+        raise OperandError(f"{op.name} needs cols, an int of at least 1; got {attrs['cols']!r}.")
+    return TileType(1, cols, DType.U32)
 
 
 def sorted_pairs(op: Op, types: Types, attrs: Attrs) -> TileType:
@@ -334,12 +335,12 @@ def sorted_pairs(op: Op, types: Types, attrs: Attrs) -> TileType:
 
 def top_indices(op: Op, types: Types, attrs: Attrs) -> TileType:
     _count(op, types)
-    pairs, k = tile_of(op, types, 0), attrs["k"]
+    pairs, k = tile_of(op, types, 0), as_int(attrs["k"])
     if (pairs.rows, pairs.cols, pairs.dtype) != (1, 64, DType.F32):
         raise OperandError(f"{op.name} needs pairs of type tile<1x64xf32>, as tsort32 makes; got {pairs}.")
-    if not hasattr(k, "__index__") or not 1 <= k.__index__() <= 32:
-        raise OperandError(f"{op.name} needs k from 1 to 32; got {k!r}.")
-    return TileType(1, k.__index__(), DType.I32)
+    if k is None or not 1 <= k <= 32:
+        raise OperandError(f"{op.name} needs k from 1 to 32; got {attrs['k']!r}.")
+    return TileType(1, k, DType.I32)
 
 
 # ---- cycle rules (execution.md 2.2); users are the nodes that read the value ---------------------------------------

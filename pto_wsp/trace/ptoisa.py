@@ -14,6 +14,7 @@ from typing import Any, overload
 from pto_wsp.errors import OperandError, TileUseError, UsageError, show_user_frames
 from pto_wsp.scalar_expr import task_param
 from pto_wsp.trace import c_expr, tile
+from pto_wsp.trace.custom import checked_includes
 from pto_wsp.trace.graph import KernelGraph, Node, Param, build, number_as
 from pto_wsp.trace.kernel import Kernel
 from pto_wsp.trace.ops import OPS
@@ -91,7 +92,7 @@ def ptoisa_kernel(func: Callable[..., Any] | None = None, *, cpp_includes: list[
 
     raises  TypeError for parameters that are neither Tile nor Scalar
     """
-    options = {} if cpp_includes is None else {"cpp_includes": list(cpp_includes)}
+    options = {} if cpp_includes is None else {"cpp_includes": checked_includes(cpp_includes)}
     if func is None:
         return lambda f: ptoisa_kernel(f) if cpp_includes is None else _make(f, options)
     return _make(func, options)

@@ -5,11 +5,13 @@ In: the nodes that a user built.  Out: frozen data.  Start reading at `resolve`.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
+from pto_wsp.arguments import as_int, integers
 from pto_wsp.errors import AxisError, CompileError, OperandError, SourceLine, TypeCheckError, UsageError
 from pto_wsp.scalar_expr import SLOTS, Expr, LoopVar, as_expr
 from pto_wsp.trace import channels, record
@@ -263,7 +265,7 @@ def as_axis(axis: Any, selecting: bool, line: SourceLine) -> Any:
     """
     if selecting and (isinstance(axis, (list, tuple, range)) or type(axis).__name__ == "ndarray"):
         try:
-            return tuple(operator.index(i) for i in axis)
+            return integers(axis, "a selection")
         except TypeError:
             raise AxisError(f"a selection runs over ints; got {axis!r}.").at(line) from None
     try:
@@ -286,8 +288,10 @@ def axis_value(value: Any, line: SourceLine) -> int | str | Expr:
         return as_expr(value)
     if isinstance(value, str):
         return value
-    if hasattr(value, "__index__"):
-        return operator.index(value)
+    if isinstance(value, (bool, np.bool_)):
+        return int(value)
+    if (number := as_int(value)) is not None:
+        return number
     if isinstance(value, float) or hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0:
         if value == value and abs(value) != float("inf"):
             return int(value)
@@ -303,7 +307,7 @@ def as_predicate(value: Any, line: SourceLine) -> Expr | bool | int:
         return as_expr(value)
     if isinstance(value, (bool, int)):
         return value
-    if type(value).__name__ in ("bool_", "bool") or hasattr(value, "__index__"):
+    if isinstance(value, np.bool_) or as_int(value) is not None:
         return bool(value)
     hint = " Call it, or write the condition itself." if callable(value) else ""
     raise TypeCheckError(
@@ -313,9 +317,10 @@ def as_predicate(value: Any, line: SourceLine) -> Expr | bool | int:
 
 def slot_number(slot: Any, line: SourceLine) -> int:
     """A slot index from 0 to 255."""
-    if not hasattr(slot, "__index__") or not 0 <= operator.index(slot) < SLOTS:
+    number = as_int(slot)
+    if number is None or not 0 <= number < SLOTS:
         raise OperandError(f"a program has the slots 0 to {SLOTS - 1}; got {slot!r}.").at(line)
-    return operator.index(slot)
+    return number
 
 
 def call_body(body: Any, index: Any, node: Workload) -> Workload:

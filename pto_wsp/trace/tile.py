@@ -569,7 +569,7 @@ def _store(dst: Any, src: Any, offset: Any = (0, 0), mask: Any = None) -> None:
 
 
 def _whole(op: Op, offset: Any, mask: Any, instead: str, line: SourceLine) -> None:
-    if mask is not None or tuple(offset) != (0, 0):
+    if mask is not None or not isinstance(offset, (tuple, list)) or tuple(offset) != (0, 0):
         raise OperandError(
             f"{op.name} moves whole tiles: offset= and mask= have no effect on it. Instead {instead}."
         ).at(line)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pto_wsp.arguments import as_int
 from pto_wsp.errors import CompileError, UsageError, show_user_frames
 from pto_wsp.schedule import DispatchPolicy, Schedule, TaskGraphConfig, TimingPolicy
 from pto_wsp.trace import record
@@ -209,7 +210,15 @@ class Workload:
         """
         from pto_wsp.trace.unroll import unroll
 
-        return list(unroll(self, symbols or {}, slots or {}))
+        symbols, slots = {} if symbols is None else symbols, {} if slots is None else slots
+        if not isinstance(symbols, Mapping) or not all(isinstance(name, str) for name in symbols):
+            raise UsageError(f"symbols= is a dict of name to number, such as {{'n': 4}}; got {symbols!r}").at(where())
+        if not isinstance(slots, Mapping) or not all(as_int(slot) is not None for slot in slots):
+            raise UsageError(f"slots= is a dict of slot to number, such as {{0: 4}}; got {slots!r}").at(where())
+        for name, value in (*symbols.items(), *slots.items()):
+            if as_int(value) is None:
+                raise UsageError(f"the value of {name!r} is an int; got {value!r}").at(where())
+        return list(unroll(self, symbols, slots))
 
     def compile(self, target: str = "cpu_sim", **options: Any) -> Program:
         """Compile to a Program, see Program for targets and options."""
