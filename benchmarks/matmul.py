@@ -18,7 +18,7 @@ from benchmarks.harness import Case, main
 
 @dataclass(frozen=True)
 class Product:
-    """a [m, k] @ b [k, n]; layouts: `rows`, `columns` (a transposed view) or `window` (of an array 4096 wide)."""
+    """a [m, k] @ b [k, n]; layouts: `rows`, `columns` (a transposed tile) or `window` (of an array 4096 wide)."""
 
     dtype: str
     m: int
@@ -76,7 +76,8 @@ def prepare(case: Product) -> Callable[[int], Any]:
 
     machine = matmul.Target.of(*jit.cpu_features())
     dtype = DType(case.dtype)
-    spec = matmul.MatmulSpec(case.m, case.n, case.k, dtype, dtype, case.acc, case.tail)
+    turned = {"a_turned": case.a == "columns", "b_turned": case.b == "columns"}
+    spec = matmul.MatmulSpec(case.m, case.n, case.k, dtype, dtype, case.acc, case.tail, **turned)
     code = jit.load(repeated(spec, machine))
     a, b = operand(case.m, case.k, dtype.numpy, case.a), operand(case.k, case.n, dtype.numpy, case.b)
     c, acc = np.zeros((case.m, case.n), spec.result.numpy), np.zeros((case.m, case.n), spec.result.numpy)

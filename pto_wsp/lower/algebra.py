@@ -39,7 +39,7 @@ exact everywhere, as IEEE 754 defines them. The sign and payload of a NaN are th
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from math import copysign, inf, isnan
 from operator import index
 from typing import Any, NamedTuple
@@ -76,6 +76,27 @@ class Lanes(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.dtype.value if self.dtype else 'mask'} {self.ir}"
+
+
+def across_rows(k: Algebra, rows: Sequence[Lanes], body: Callable[[Lanes, Lanes], Lanes]) -> Lanes:
+    """What `body` makes of each row's lanes, row r's in lane r: first halves meet second halves until one lane is left.
+
+    A level makes one vector of two as long as there are two, and keeps the rows in order.
+    """
+    dtype, values, width = rows[0].dtype, [x.ir for x in rows], k.lanes
+    values += values[-1:] * ((1 << (len(rows) - 1).bit_length()) - len(rows))
+    indices = ir.VectorType(I32, k.lanes)
+
+    def picked(x: Any, y: Any, lanes: list[int]) -> Lanes:
+        return Lanes(k.builder.shuffle_vector(x, y, indices((lanes * 2)[: k.lanes])), dtype)
+
+    while width > 1:
+        half, width = len(values) // 2, width // 2
+        firsts = [g + other for g in range(0, k.lanes, 2 * width) for other in (0, k.lanes)[: 1 + bool(half)]]
+        low, high = ([(f + at + i) for f in firsts for i in range(width)] for at in (0, width))
+        pairs = zip(values[:half], values[half:], strict=True) if half else [(values[0], values[0])]
+        values = [body(picked(x, y, low), picked(x, y, high)).ir for x, y in pairs]
+    return Lanes(values[0], dtype)
 
 
 def compute_dtype(dtype: DType) -> DType:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pto_wsp.lower import copies, ir, matmul
-from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes, compute_dtype
+from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes, across_rows, compute_dtype
 from pto_wsp.lower.fuse import CHEAP_PASS
 from pto_wsp.lower.loops import (
     ACCUMULATORS,
@@ -484,10 +484,7 @@ class _Writer:
         return self.partials[id(node)]
 
     def tree_of_rows(self, node: Node, count: int) -> ir.Function:
-        """The tree of `across` for several rows at once: a power of two. Lane r of the result belongs to row r.
-
-        A level makes one vector of two as long as there are two, and keeps the rows in order.
-        """
+        """The tree of `across` for several rows at once. Lane r of the result belongs to row r."""
         rule, dtype = _reduce_rule(node), node.tile.dtype
         kind, name = self.wide.ir_type(dtype), f"tree_{node.op.name}_{dtype.value}_{count}"
         if name in self.module.functions:
@@ -497,19 +494,8 @@ class _Writer:
         function.attributes.append("noinline")
         build = ir.Builder(function.append_basic_block("entry"))
         k = Algebra(build, LANES, self.features)
-
-        def picked(x: Any, y: Any, lanes: list[int]) -> Lanes:
-            return Lanes(build.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, LANES), lanes)), dtype)
-
-        rows = [k.load(build.gep(function.args[0], [I64(r)], source_etype=kind), dtype).ir for r in range(count)]
-        width = LANES
-        while width > 1:
-            half, width = len(rows) // 2, width // 2
-            firsts = [g + other for g in range(0, LANES, 2 * width) for other in (0, LANES)[: 1 + bool(half)]]
-            low, high = ([(f + at + i) for f in firsts for i in range(width)] for at in (0, width))
-            pairs = zip(rows[:half], rows[half:], strict=True) if half else [(rows[0], rows[0])]
-            rows = [rule.body(k, *(picked(x, y, (lanes * 2)[:LANES]) for lanes in (low, high))).ir for x, y in pairs]
-        build.ret(rows[0])
+        rows = [k.load(build.gep(function.args[0], [I64(r)], source_etype=kind), dtype) for r in range(count)]
+        build.ret(across_rows(k, rows, lambda x, y: rule.body(k, x, y)).ir)
         return function
 
     def slot(self, node: Node, dtype: DType) -> Slot:
@@ -996,9 +982,13 @@ class _Writer:
         if id(node) in self.program.buffers:
             buffer = self.program.buffers[id(node)]
             return self.buffer_view(buffer), buffer.dtype
-        assert node.op.name == "transpose", node
+        assert self.is_turned(node), node
         view, dtype = self.memory_of(node.operands[0])
         return _turned(view), dtype
+
+    def is_turned(self, node: Node) -> bool:
+        """Is this a transpose that only exchanges strides?"""
+        return node.op.name == "transpose" and id(node) not in self.program.buffers
 
     def write_whole(self, nest: WholeNest) -> None:
         node = nest.node
@@ -1018,6 +1008,8 @@ class _Writer:
             b.tile.dtype,
             accumulate=len(node.operands) == 3,
             tail=self.tail,
+            a_turned=self.is_turned(a),
+            b_turned=self.is_turned(b),
         )
         function = matmul.emit(self.module, spec, self.target)
         arguments = []

@@ -16,6 +16,12 @@ The value of an element is defined without reference to the machine, so that eve
     sums, one per K_BLOCK (256) consecutive k, at least one:  s = +0;  s = fma(a[i,k], b[k,j], s)  for k ascending
     c[i,j] = acc[i,j] + sums[0] + sums[1] + ...  from left to right; without acc it starts at sums[0]
 
+or, where few rows (columns) meet an operand that lies along k (`MatmulSpec.along_k`; the static shape tells, so that
+strides and run-time extents change nothing):
+
+    lanes, 16 of them:  s = +0;  s = fma(a[i,k], b[k,j], s)  for k = lane, lane + 16, ... ascending
+    c[i,j] = [acc[i,j] +] the sum of the lanes, the second half added to the first until one is left
+
 in `spec.result`: f32 for f16, bf16 and f32; f64 for f64; i32 for i8 and u8; other integers their own type, wrapping.
 f16, bf16 and small integers are widened exactly first. (Which NaN comes out of several is not defined.)
 
@@ -23,7 +29,8 @@ How: `_micro_kernel` keeps a few rows by a few vectors of sums in registers whil
 a spec cuts m x n into such blocks. Operands that the micro-kernel cannot read in place (columns apart, another dtype
 that many rows would widen again, ends without masks) or reads slowly there (crowded rows) are first copied to scratch
 by `_packer`. Micro-kernels and packers are shared by a module's specs. A product of few columns is computed as its
-transpose. The IR is explicit: it needs instruction combining, no loop optimiser.
+transpose. Dot products along k read the large operand once, as it lies, without packing. The IR is explicit: it needs
+instruction combining, no loop optimiser.
 """
 
 from __future__ import annotations
@@ -33,7 +40,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pto_wsp.lower import copies, ir
-from pto_wsp.lower.algebra import Algebra, Lanes
+from pto_wsp.lower.algebra import Algebra, Lanes, across_rows
 from pto_wsp.types import DType
 
 __all__ = ["K_BLOCK", "MatmulSpec", "Target", "accumulator", "emit", "emit_transpose", "scratch_bytes"]
@@ -43,6 +50,9 @@ K_BLOCK = 256       # products summed in a row before the sum joins the others: 
 I8, I64 = ir.IntType(8), ir.IntType(64)
 POINTER = ir.PointerType()
 SIDE = 16           # of blocks that are transposed in registers, or as many lanes as a vector has
+FEW = 8             # rows or columns at most of an operand whose product with rows along k is computed in lanes along k
+DOT_LANES = 16      # of floats, whatever a vector holds: the order of sums does not depend on the CPU
+CHUNK = 32          # rows that are packed at a time where they do not lie along k after all
 CROWDED = 2048      # rows a multiple of this many bytes apart share a few sets of the L1 cache
 MOST_ROWS = 8       # in a micro-kernel: a general register each
 MOST_VECTORS = 8    # side by side
@@ -85,6 +95,18 @@ class MatmulSpec:
     b: DType
     accumulate: bool = False        # starts from an operand `acc` of the result's dtype
     tail: bool = False              # extents come at run time; m, n, k are the largest
+    a_turned: bool = False          # a is the transpose of a tile, and likely to be contiguous along m
+    b_turned: bool = False
+
+    @property
+    def along_k(self) -> str:
+        """The operand that is read along k, in lanes: "a" or "b" if the other one has few rows (columns), else ""."""
+        if self.k >= 2 * DOT_LANES:
+            if not self.a_turned and self.n <= min(self.m, FEW):
+                return "a"
+            if self.b_turned and self.m <= min(self.n, FEW):
+                return "b"
+        return ""
 
     @property
     def result(self) -> DType:
@@ -94,7 +116,8 @@ class MatmulSpec:
     @property
     def name(self) -> str:
         shape = f"{self.m}x{self.n}x{self.k}"
-        return f"matmul_{shape}_{self.a.value}_{self.b.value}{'_acc' * self.accumulate}{'_tail' * self.tail}"
+        along = f"_{self.along_k}_along_k" if self.along_k else ""
+        return f"matmul_{shape}_{self.a.value}_{self.b.value}{along}{'_acc' * self.accumulate}{'_tail' * self.tail}"
 
 
 def accumulator(a: DType, b: DType) -> DType:
@@ -108,6 +131,8 @@ def accumulator(a: DType, b: DType) -> DType:
 
 def scratch_bytes(spec: MatmulSpec, target: Target) -> int:
     """Bytes of scratch that the function of `spec` needs."""
+    if spec.along_k:
+        return _DotPlan.of(spec, target).scratch_bytes
     if _is_better_turned(spec, target):
         return _result_bytes(spec) + scratch_bytes(_turned(spec), target)
     plan = _Plan.of(spec, target)
@@ -117,7 +142,9 @@ def scratch_bytes(spec: MatmulSpec, target: Target) -> int:
 def emit(module: ir.Module, spec: MatmulSpec, target: Target) -> ir.Function:
     """The function that multiplies as `spec` says; equal specs share one per module."""
     def body(function: ir.Function) -> None:
-        if _is_better_turned(spec, target):
+        if spec.along_k:
+            _Dots(function, spec, target).emit()
+        elif _is_better_turned(spec, target):
             _emit_turned(function, spec, target)
         else:
             _Product(function, spec, target).emit()
@@ -136,7 +163,7 @@ def _is_better_turned(spec: MatmulSpec, target: Target) -> bool:
 
 
 def _turned(spec: MatmulSpec) -> MatmulSpec:
-    return replace(spec, m=spec.n, n=spec.m, a=spec.b, b=spec.a)
+    return replace(spec, m=spec.n, n=spec.m, a=spec.b, b=spec.a, a_turned=not spec.b_turned, b_turned=not spec.a_turned)
 
 
 def _result_bytes(spec: MatmulSpec) -> int:
@@ -263,6 +290,19 @@ def _arguments(spec: MatmulSpec) -> list[str]:
     return [*names, "*scratch"]
 
 
+def _start_at_acc(build: ir.Builder, at: dict[str, Any], spec: MatmulSpec, target: Target) -> None:
+    """An acc whose columns are apart is copied to c, and taken from there."""
+    size = spec.result.itemsize
+    apart = build.icmp_signed("!=", at["acc_cs"], I64(size))
+    with build.if_then(apart, likely=False):
+        lane = _Lane(spec.result, 1, target.vector_bits // (8 * size))
+        packer = _packer(build.module, spec.result, lane, True, lane.count, target)
+        build.call(packer, [at["acc"], at["acc_rs"], at["acc_cs"], at["c"], at["c_rs"], at["m"], at["n"]])
+    at["acc"] = build.select(apart, at["c"], at["acc"])
+    at["acc_rs"] = build.select(apart, at["c_rs"], at["acc_rs"])
+    at["acc_cs"] = I64(size)
+
+
 class _Product:
     """Emits the loops over K blocks, columns and rows around calls of micro-kernels."""
 
@@ -282,20 +322,9 @@ class _Product:
             with build.if_then(empty):
                 build.ret_void()
         if self.spec.accumulate:
-            self.start_at_acc()
+            _start_at_acc(build, at, self.spec, self.target)
         _count(build, 0, _maximum(build, at["k"], I64(1)), K_BLOCK, self.k_block)
         build.ret_void()
-
-    def start_at_acc(self) -> None:
-        """A strided acc is copied to c. Sets acc_in, where the first block finds it."""
-        at, build = self.at, self.build
-        apart = build.icmp_signed("!=", at["acc_cs"], I64(self.lane.size))
-        with build.if_then(apart, likely=False):
-            lane = _Lane(self.spec.result, 1, self.lane.count)
-            packer = _packer(self.function.module, self.spec.result, lane, True, lane.count, self.target)
-            build.call(packer, [at["acc"], at["acc_rs"], at["acc_cs"], at["c"], at["c_rs"], at["m"], at["n"]])
-        at["acc"] = build.select(apart, at["c"], at["acc"])
-        at["acc_rs"] = build.select(apart, at["c_rs"], at["acc_rs"])
 
     def k_block(self, start: Any) -> None:
         at, build, lane = self.at, self.build, self.lane
@@ -434,6 +463,236 @@ def emit_transpose(function: ir.Function, dtype: DType, width: int, target: Targ
     build.ret_void()
 
 
+# ---- dot products: few rows (columns) with an operand that lies along k -------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _DotPlan:
+    """The operand that lies along k is `big`, [rows, k]; the other one `few`, [columns, k], packed if it is apart."""
+
+    lane: _Lane
+    big: DType
+    few: DType
+    most: tuple[int, int, int]      # rows of big, columns of few, k
+    height: int                     # rows in a block
+    columns: tuple[tuple[int, int], ...]    # runs of blocks of columns: (how many, how wide)
+    rest: bool                      # may k end within a step?
+    with_a: bool                    # rows of big are rows of c, else they are its columns
+
+    @staticmethod
+    def of(spec: MatmulSpec, target: Target) -> _DotPlan:
+        group = 2 if target.pair_dot and spec.a.bits == 8 else 1
+        of_ints = target.vector_bits // spec.result.bits        # whose sums are the same in any order
+        lane = _Lane(spec.result, group, of_ints if spec.result.is_int else DOT_LANES)
+        big, few = (spec.a, spec.b) if spec.along_k == "a" else (spec.b, spec.a)
+        rows, columns = (spec.m, spec.n) if spec.along_k == "a" else (spec.n, spec.m)
+        registers = lane.count * lane.dtype.bits // target.vector_bits      # that the lanes take
+        height, width = _dot_block(rows, columns, (target.registers - group + 1) // max(registers, 1), registers)
+        rest = spec.tail or spec.k % (lane.count * group) != 0
+        return _DotPlan(lane, big, few, (rows, columns, spec.k), height, _split(columns, width, False), rest,
+                        spec.along_k == "a")
+
+    @property
+    def step(self) -> int:
+        """Values of k in the lanes."""
+        return self.lane.count * self.lane.group
+
+    @property
+    def few_pitch(self) -> int:
+        """Bytes of a packed column; after the last step there is room for one more."""
+        return (self.most[2] // self.step + 1) * self.lane.count * self.lane.size
+
+    @property
+    def few_bytes(self) -> int:
+        return _aligned(self.most[1] * self.few_pitch)
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self.few_bytes + _aligned(min(CHUNK, self.most[0]) * self.most[2] * self.big.itemsize)
+
+
+def _dot_block(rows: int, columns: int, values: int, registers: int) -> tuple[int, int]:
+    """(rows, columns) of a block: the cheapest whose sums fit with what is multiplied. `values` fit in all registers.
+
+    In cycles: two multiply-adds or loads a cycle, sums that wait 4.5 cycles for themselves.
+    """
+    def price(block: tuple[int, int]) -> float:
+        height, width = block
+        return -(-rows // height) * sum(
+            count * (max(height * w * registers / 2, (height + w) * registers / 2, 4.5) + 0.1 * (height + w))
+            for count, w in _split(columns, width, False))
+
+    blocks = [(h, w) for h in (8, 4, 2, 1) for w in range(1, columns + 1) if h * w + w + 1 <= values or h == w == 1]
+    return min(blocks, key=price)
+
+
+class _Dots:
+    """Emits the loops over chunks of big's rows and over the blocks of a chunk."""
+
+    def __init__(self, function: ir.Function, spec: MatmulSpec, target: Target):
+        self.spec, self.target, self.plan, self.module = spec, target, _DotPlan.of(spec, target), function.module
+        self.build = ir.Builder(function.append_basic_block("entry"))
+        at: dict[str, Any] = {"m": I64(spec.m), "n": I64(spec.n), "k": I64(spec.k)}
+        at |= {argument.name: argument for argument in function.args}
+        size, with_a = I64(spec.result.itemsize), self.plan.with_a
+        at["c_cs"] = size
+        names = [("rows", "m", "n"), ("columns", "n", "m"), ("big", "a", "b"), ("big_rows", "a_rs", "b_cs"),
+                 ("big_k", "a_cs", "b_rs"), ("few", "b", "a"), ("few_columns", "b_cs", "a_rs"),
+                 ("few_k", "b_rs", "a_cs"), ("c_rows", "c_rs", "c_cs"), ("c_columns", "c_cs", "c_rs")]
+        if spec.accumulate:
+            _start_at_acc(self.build, at, spec, target)
+            names += [("acc_rows", "acc_rs", "acc_cs"), ("acc_columns", "acc_cs", "acc_rs")]
+        self.at = at | {name: at[x if with_a else y] for name, x, y in names}
+
+    def emit(self) -> None:
+        few, few_columns = self.prepare_few()
+        _count(self.build, 0, self.at["rows"], CHUNK, lambda start: self.chunk(start, few, few_columns))
+        self.build.ret_void()
+
+    def prepare_few(self) -> tuple[Any, Any]:
+        """Address and column stride of lanes along k; behind the last ones of a packed column is what adds nothing."""
+        at, build, plan, lane = self.at, self.build, self.plan, self.plan.lane
+        in_place = not self.spec.tail and not plan.rest and plan.few is lane.dtype
+        apart = build.icmp_signed("!=", at["few_k"], I64(lane.size)) if in_place else ir.IntType(1)(1)
+        with build.if_then(apart):
+            if plan.rest:
+                last = build.mul(build.udiv(at["k"], I64(plan.step)), I64(lane.count * lane.size))
+                k = Algebra(build, lane.count, self.target.features)
+                nothing = k.const(-0.0 if lane.dtype.is_float else 0, lane.dtype)
+                _count(build, 0, at["columns"], 1, lambda column: k.store(
+                    nothing, _move(build, _move(build, at["scratch"], build.mul(column, I64(plan.few_pitch))), last)))
+            build.call(self.packer(plan.few, lane.dtype, lane.group, plan.most[1]),
+                       [at["few"], at["few_columns"], at["few_k"], at["scratch"], I64(plan.few_pitch),
+                        at["columns"], at["k"]])
+        return (build.select(apart, at["scratch"], at["few"]),
+                build.select(apart, I64(plan.few_pitch), at["few_columns"]))
+
+    def packer(self, source: DType, to: DType, group: int, few: int = 0) -> ir.Function:
+        count = self.target.vector_bits // to.bits
+        width = min(count, 1 << ((self.spec.k // group).bit_length() - 1))
+        return _packer(self.module, source, _Lane(to, group, count), True, width, self.target, few)
+
+    def chunk(self, start: Any, few: Any, few_columns: Any) -> None:
+        at, build, plan = self.at, self.build, self.plan
+        rows = _minimum(build, build.sub(at["rows"], start), I64(CHUNK))
+        here = _move(build, at["big"], build.mul(start, at["big_rows"]))
+        packed, pitch = _move(build, at["scratch"], plan.few_bytes), I64(plan.most[2] * plan.big.itemsize)
+        apart = build.icmp_signed("!=", at["big_k"], I64(plan.big.itemsize))
+        with build.if_then(apart, likely=False):
+            build.call(self.packer(plan.big, plan.big, 1),
+                       [here, at["big_rows"], at["big_k"], packed, pitch, rows, at["k"]])
+        big, big_rows = build.select(apart, packed, here), build.select(apart, pitch, at["big_rows"])
+        place = {name: _move(build, at[name], build.mul(start, at[f"{name}_rows"]))
+                 for name in ("c", "acc") if name in at}
+
+        def block(row: Any) -> None:
+            first = 0
+            for count, width in plan.columns:
+                for column in range(first, first + count * width, width):
+                    arguments = [_move(build, big, build.mul(row, big_rows)), big_rows,
+                                 _move(build, few, build.mul(I64(column), few_columns)), few_columns, at["k"]]
+                    for name, pointer in place.items():
+                        pointer = _move(build, pointer, build.mul(row, at[f"{name}_rows"]))
+                        pointer = _move(build, pointer, build.mul(I64(column), at[f"{name}_columns"]))
+                        arguments += [pointer, at[f"{name}_rs"]]
+                    if self.limited:
+                        left = build.sub(rows, row), build.sub(at["columns"], I64(column))
+                        arguments += left if plan.with_a else reversed(left)
+                    build.call(self.kernel(width), arguments)
+                first += count * width
+
+        _count(build, 0, rows, plan.height, block)
+
+    @property
+    def limited(self) -> bool:
+        return self.spec.tail or self.plan.most[0] % self.plan.height != 0
+
+    def kernel(self, width: int) -> ir.Function:
+        """A function that computes `height` rows of big by `width` columns of few, or only m x n of c."""
+        plan, acc = self.plan, self.spec.accumulate
+        names = ["*big", "big_rows", "*few", "few_columns", "k", "*c", "c_rs"]
+        names += ["*acc", "acc_rs"] * acc + ["m", "n"] * self.limited
+        kind = f"{plan.big.value}_{plan.lane.dtype.value}{'_pairs' * (plan.lane.group > 1)}"
+        suffix = f"_{self.spec.along_k}" + "_acc" * acc + "_limited" * self.limited + "_rest" * plan.rest
+        return _shared(self.module, f"matmul_dots_{plan.height}x{width}_{kind}{suffix}", names,
+                       lambda f: _emit_dots(f, plan, width, self.target))
+
+
+def _emit_dots(f: ir.Function, plan: _DotPlan, width: int, target: Target) -> None:
+    at: dict[str, Any] = {argument.name: argument for argument in f.args}
+    build, lane, height = ir.Builder(f.append_basic_block("entry")), plan.lane, plan.height
+    k, elements = (Algebra(build, count, target.features) for count in (lane.count, plan.step))
+    edge = _Edge(build, elements, _Lane(plan.big, 1, plan.step), target)
+    below: list[ir.Value] = [I64(0)]
+    beside: list[ir.Value] = [I64(0)]
+    for i in range(1, height):          # rows that do not exist are read as the last one that does
+        step_down = at["big_rows"]
+        if "m" in at:
+            rows = at["m" if plan.with_a else "n"]
+            step_down = build.select(build.icmp_signed("<", I64(i), rows), step_down, I64(0))
+        below.append(build.add(below[-1], step_down))
+    for _ in range(1, width):
+        beside.append(build.add(beside[-1], at["few_columns"]))
+
+    def step(limit: Any) -> Callable[..., list[Any]]:
+        def body(_: Any, values: list[Any]) -> list[Any]:
+            big, few, *sums = values            # of one row of c after the other
+            xs = [k.load(_move(build, few, x), lane.dtype, align=1) for x in beside]
+            for r in range(height):
+                y = _along_k(k, elements, lane, edge.load(_move(build, big, below[r]), limit, or_zero=True))
+                for c in range(width):
+                    at_sum = r * width + c if plan.with_a else c * height + r
+                    sums[at_sum] = _multiply_add(k, lane, y, xs[c], Lanes(sums[at_sum], lane.dtype)).ir
+            return [_move(build, big, plan.step * plan.big.itemsize), _move(build, few, lane.count * lane.size), *sums]
+        return body
+
+    steps, zero = build.udiv(at["k"], I64(plan.step)), k.const(0, lane.dtype).ir
+    values = _count(build, 0, steps, 1, step(None), [at["big"], at["few"], *[zero] * (height * width)])
+    if plan.rest:
+        left = build.sub(at["k"], build.mul(steps, I64(plan.step)))
+        values = _count(build, 0, _minimum(build, left, I64(1)), 1, step(edge.limit(left)), values)
+    shape = (height, width) if plan.with_a else (width, height)
+    _store_totals(build, k, [Lanes(x, lane.dtype) for x in values[2:]], shape, at)
+
+
+def _store_totals(build: ir.Builder, k: Algebra, sums: list[Lanes], shape: tuple[int, int],
+                  at: dict[str, Any]) -> None:
+    """c = [acc +] the sum of each one's lanes; `sums` are those of one row of c after the other, shape (rows, columns).
+
+    A block that is limited to fewer rows or columns is stored one by one.
+    """
+    dtype, size, together = sums[0].dtype, sums[0].dtype.itemsize, min(k.lanes, 16)
+    memory = build.alloca(ir.ArrayType(k.ir_type(dtype), -(-len(sums) // together)))
+    for i in range(0, len(sums), together):
+        totals = across_rows(k, sums[i : i + together], k.add)
+        k.store(totals, _move(build, memory, i * size))     # over lanes of the one before that are no totals
+
+    def store(r: Any, c: Any, count: int) -> None:
+        some, i = Algebra(build, count, k.features), build.add(build.mul(r, I64(shape[1])), c)
+        total = some.load(_move(build, memory, build.mul(i, I64(size))), dtype, align=size)
+        place = {name: _move(build, _move(build, at[name], build.mul(r, at[f"{name}_rs"])), build.mul(c, I64(size)))
+                 for name in ("c", "acc") if name in at}
+        if "acc" in place:
+            total = some.add(some.load(place["acc"], dtype, align=1), total)
+        some.store(total, place["c"], align=1)
+
+    def all_rows() -> None:
+        for r in range(shape[0]):
+            store(I64(r), I64(0), shape[1])
+
+    if "m" in at:
+        rows, columns = (_minimum(build, at[x], I64(n)) for x, n in zip("mn", shape))
+        everything = build.icmp_signed("==", build.mul(rows, columns), I64(shape[0] * shape[1]))
+        with build.if_else(everything) as (whole, part):
+            with whole:
+                all_rows()
+            with part:
+                _count(build, 0, rows, 1, lambda r: _count(build, 0, columns, 1, lambda c: store(r, c, 1)))
+    else:
+        all_rows()
+    build.ret_void()
+
+
 # ---- micro-kernel -------------------------------------------------------------------------------------------------
 
 
@@ -505,6 +764,13 @@ def _emit_micro_kernel(f: ir.Function, lane: _Lane, panel: DType, height: int, w
     build.ret_void()
 
 
+def _along_k(k: Algebra, elements: Algebra, lane: _Lane, narrow: Lanes) -> Lanes:
+    """Neighbours along k as lanes, or as lanes of pairs: then there are twice as many `elements`."""
+    if lane.group == 1:
+        return k.convert(narrow, lane.dtype)
+    return Lanes(k.builder.bitcast(elements.convert(narrow, DType.I16).ir, k.ir_type(lane.dtype)), lane.dtype)
+
+
 def _widened(k: Algebra, lane: _Lane, rows: list[Lanes]) -> Lanes:
     """One row of narrow elements as lanes, or two neighbours along k as lanes of pairs."""
     if lane.group == 1:
@@ -545,10 +811,12 @@ class _Edge:
         """What load and store want to know where `left` elements exist from a vector's first on; None: all do."""
         return self.mask(left) if self.masks and left is not None else left
 
-    def load(self, pointer: Any, limit: Any) -> Lanes:
-        """The vector at pointer as far as it exists."""
+    def load(self, pointer: Any, limit: Any, or_zero: bool = False) -> Lanes:
+        """The vector at pointer as far as it exists; what is not there may be anything, or must be 0."""
         if limit is None or self.masks:
             return self.k.load(pointer, self.lane.dtype, align=1, mask=limit)
+        if or_zero:
+            self.k.store(self.k.const(0, self.lane.dtype), self.spill)
         self.copy(pointer, self.spill, limit)
         return self.k.load(self.spill, self.lane.dtype)
 
@@ -581,24 +849,28 @@ class _Edge:
 # ---- packing ------------------------------------------------------------------------------------------------------
 
 
-def _packer(module: ir.Module, source: DType, lane: _Lane, k_inner: bool, width: int, target: Target) -> ir.Function:
+def _packer(module: ir.Module, source: DType, lane: _Lane, k_inner: bool, width: int, target: Target,
+            few: int = 0) -> ir.Function:
     """A function that copies `outer` x `inner` elements to rows of contiguous lanes.
 
     K runs along inner (operand a) or along outer (operand b). Lanes of two values take two neighbours along K; when K
     is odd the last lane's second value is 0. Lanes between `inner` and the row stride of dst are left as they are.
-    Rows that are contiguous and have at least `width` lanes are copied in vectors of that many.
+    Rows that are contiguous and have at least `width` lanes are copied in vectors of that many. `few`: outer is that or
+    less, and transposed in blocks all the same.
     """
     pairs = f"_pairs_{'inner' if k_inner else 'outer'}" * (lane.group > 1)
-    name = f"matmul_pack_{source.value}_{lane.dtype.value}{pairs}_{width}"
+    name = f"matmul_pack_{source.value}_{lane.dtype.value}{pairs}_{width}" + f"_of_{few}" * (few > 1)
     names = ["*src", "outer_stride", "inner_stride", "*dst", "dst_stride", "outer", "inner"]
-    return _shared(module, name, names, lambda f: _Packer(f, source, lane, k_inner, width, target).emit())
+    return _shared(module, name, names, lambda f: _Packer(f, source, lane, k_inner, width, target, few).emit())
 
 
 class _Packer:
-    def __init__(self, f: ir.Function, source: DType, lane: _Lane, k_inner: bool, width: int, target: Target):
+    def __init__(self, f: ir.Function, source: DType, lane: _Lane, k_inner: bool, width: int, target: Target,
+                 few: int):
         self.at: dict[str, Any] = {argument.name: argument for argument in f.args}
         self.build = ir.Builder(f.append_basic_block("entry"))
         self.source, self.lane, self.k_inner, self.width, self.target = source, lane, k_inner, width, target
+        self.few = few
 
     def emit(self) -> None:
         """Vectors along inner, or square blocks transposed, or neither; then what is left one by one.
@@ -633,7 +905,13 @@ class _Packer:
         with build.if_then(build.and_(contiguous("inner"), at_least("inner", self.width))):
             _count(build, 0, full["outer"], 1, row)
             build.store(full["outer"], count)
-        if not self.k_inner or lane.group == 1:
+        if self.few > 1:
+            side = max(side, 1 << (self.few - 1).bit_length())
+            narrow = build.and_(build.icmp_signed("==", full["outer"], I64(self.few)), at_least("inner", side))
+            with build.if_then(build.and_(build.and_(contiguous("outer"), narrow), nothing_yet())):
+                self.overlapping(full["inner"], side, lambda i: self.narrow_block(i, side))
+                build.store(full["outer"], count)
+        elif not self.k_inner or lane.group == 1:
             square = build.and_(at_least("outer", side), at_least("inner", side))
             with build.if_then(build.and_(build.and_(contiguous("outer"), square), nothing_yet())):
                 self.overlapping(full["inner"], side, block_column)     # follows lines of the source to their ends
@@ -676,6 +954,20 @@ class _Packer:
             k.store(lanes, to, align=1)
             to = _move(self.build, to, self.at["dst_stride"])
 
+    def narrow_block(self, i: Any, side: int) -> None:
+        """`few` x side lanes, contiguous along outer at the source, where k runs along inner."""
+        k, source = Algebra(self.build, self.few, self.target.features), self.source_at(I64(0), i)
+        wide, columns = Algebra(self.build, side, self.target.features), []
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), side), [lane % self.few for lane in range(side)])
+        for _ in range(side):
+            x = self.read(k, source, False)
+            columns.append(Lanes(self.build.shuffle_vector(x.ir, x.ir, lanes), x.dtype))
+            source = _move(self.build, source, self.step["inner"])
+        to = self.lane_at(I64(0), i)
+        for x in _transposed(wide, columns)[: self.few]:
+            wide.store(x, to, align=1)
+            to = _move(self.build, to, self.at["dst_stride"])
+
     def scalar(self, o: Any, i: Any) -> None:
         """One lane; the second of a pair may be missing."""
         build, k = self.build, Algebra(self.build, 1, self.target.features)
@@ -693,12 +985,9 @@ class _Packer:
 
     def read(self, k: Algebra, pointer: Any, along_k: bool) -> Lanes:
         """Lanes from contiguous elements; along_k says that a pair's two values are neighbours there."""
-        if self.lane.group == 1:
-            return k.convert(k.load(pointer, self.source, align=1), self.lane.dtype)
-        if along_k:
-            twice = Algebra(self.build, 2 * k.lanes, self.target.features)
-            halves = twice.convert(twice.load(pointer, self.source, align=1), DType.I16)
-            return Lanes(self.build.bitcast(halves.ir, k.ir_type(self.lane.dtype)), self.lane.dtype)
+        if self.lane.group == 1 or along_k:
+            elements = k if self.lane.group == 1 else Algebra(self.build, 2 * k.lanes, self.target.features)
+            return _along_k(k, elements, self.lane, elements.load(pointer, self.source, align=1))
         second = self.build.gep(pointer, [self.along_k], source_etype=I8)
         return _widened(k, self.lane, [k.load(p, self.source, align=1) for p in (pointer, second)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pto_wsp.lower import ir, jit, matmul
-from pto_wsp.lower.matmul import K_BLOCK, MatmulSpec
+from pto_wsp.lower.matmul import DOT_LANES, K_BLOCK, MatmulSpec
 from pto_wsp.types import DType
 
 FLOATS = (DType.F16, DType.BF16, DType.F32, DType.F64)
@@ -27,18 +28,32 @@ LIBM_FMA.argtypes, LIBM_FMA.restype = [ctypes.c_double] * 3, ctypes.c_double
 # ---- the reference ------------------------------------------------------------------------------------------------
 
 
-def reference(a: np.ndarray, b: np.ndarray, acc: np.ndarray | None, result: DType) -> np.ndarray:
+def reference(a: np.ndarray, b: np.ndarray, acc: np.ndarray | None, spec: MatmulSpec) -> np.ndarray:
     """The definition in the module's docstring, one k at a time."""
-    a, b = a.astype(result.numpy), b.astype(result.numpy)
+    a, b = a.astype(spec.result.numpy), b.astype(spec.result.numpy)
     total = acc
     with np.errstate(all="ignore"):
-        for start in range(0, max(a.shape[1], 1), K_BLOCK):
-            sums = np.zeros((a.shape[0], b.shape[1]), result.numpy)
-            for k in range(start, min(start + K_BLOCK, a.shape[1])):
-                sums = fma(a[:, k : k + 1], b[k : k + 1, :], sums)
-            total = sums if total is None else total + sums
+        for part in [dot_sums(a, b)] if spec.along_k else block_sums(a, b):
+            total = part if total is None else total + part
     assert total is not None
     return total
+
+
+def block_sums(a: np.ndarray, b: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, max(a.shape[1], 1), K_BLOCK):
+        sums = np.zeros((a.shape[0], b.shape[1]), a.dtype)
+        for k in range(start, min(start + K_BLOCK, a.shape[1])):
+            sums = fma(a[:, k : k + 1], b[k : k + 1, :], sums)
+        yield sums
+
+
+def dot_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    lanes = np.zeros((DOT_LANES, a.shape[0], b.shape[1]), a.dtype)
+    for k in range(a.shape[1]):
+        lanes[k % DOT_LANES] = fma(a[:, k : k + 1], b[k : k + 1, :], lanes[k % DOT_LANES])
+    while len(lanes) > 1:
+        lanes = lanes[: len(lanes) // 2] + lanes[len(lanes) // 2 :]
+    return lanes[0]
 
 
 def fma(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -216,7 +231,7 @@ def same(x: np.ndarray, y: np.ndarray) -> bool:
     return bool((((x == y) & (np.signbit(x) == np.signbit(y))) | (np.isnan(x) & np.isnan(y))).all())
 
 
-sizes = st.one_of(st.integers(1, 9), st.integers(10, 40), st.sampled_from([16, 31, 32, 33, 48, 64, 65]))
+sizes = st.one_of(*[st.integers(1, 9)] * 2, st.integers(10, 40), st.sampled_from([16, 31, 32, 33, 48, 64, 65]))
 
 
 @st.composite
@@ -232,12 +247,13 @@ def problems(draw: st.DrawFn) -> dict[str, Any]:
         "layouts": tuple(draw(st.sampled_from(LAYOUTS)) for _ in range(3)), "c_gap": draw(st.booleans()),
         "acc": draw(st.sampled_from(["none", "none", "apart", "in place"])), "cpu": draw(st.sampled_from(CPUS)),
         "at_start": draw(st.booleans()), "misalign": draw(st.integers(0, 3)), "special": draw(st.booleans()),
-        "seed": draw(st.integers(0, 99)),
+        "turned": (draw(st.booleans()), draw(st.booleans())), "seed": draw(st.integers(0, 99)),
     }
 
 
 PLAIN = {"dtype": DType.F32, "shape": (64, 64, 64), "tail": False, "extents": (64, 64, 64), "layouts": ("rows",) * 3,
-         "c_gap": False, "acc": "none", "cpu": "", "at_start": False, "misalign": 0, "special": False, "seed": 0}
+         "c_gap": False, "acc": "none", "cpu": "", "at_start": False, "misalign": 0, "special": False,
+         "turned": (False, False), "seed": 0}
 
 
 @given(problems())
@@ -248,12 +264,17 @@ PLAIN = {"dtype": DType.F32, "shape": (64, 64, 64), "tail": False, "extents": (6
 @example(PLAIN | {"dtype": DType.I8, "layouts": ("columns", "columns", "rows")})
 @example(PLAIN | {"dtype": DType.U8, "tail": True, "extents": (63, 61, 0), "acc": "in place"})
 @example(PLAIN | {"shape": (50, 52, 61), "extents": (50, 52, 61), "cpu": "x86-64-v3"})
+@example(PLAIN | {"shape": (37, 1, 64), "extents": (37, 1, 64)})
+@example(PLAIN | {"shape": (64, 5, 100), "extents": (64, 5, 100), "dtype": DType.F16, "acc": "apart"})
+@example(PLAIN | {"shape": (3, 70, 45), "tail": True, "extents": (2, 33, 19), "turned": (False, True), "special": True,
+                  "layouts": ("rows", "columns", "rows"), "cpu": "x86-64-v3"})
+@example(PLAIN | {"shape": (8, 9, 33), "extents": (8, 9, 33), "turned": (False, True), "dtype": DType.I8})
 def test_equals_the_definition(problem: dict[str, Any]) -> None:
     if not available(problem["cpu"]):
         return
     dtype, (m, n, k) = problem["dtype"], problem["extents"]
     rng = np.random.default_rng(problem["seed"])
-    spec = MatmulSpec(*problem["shape"], dtype, dtype, accumulate=problem["acc"] != "none", tail=problem["tail"])
+    spec = MatmulSpec(*problem["shape"], dtype, dtype, problem["acc"] != "none", problem["tail"], *problem["turned"])
     result = spec.result
     place = {"at_start": problem["at_start"], "misalign": problem["misalign"]}
     layouts = problem["layouts"]
@@ -262,7 +283,7 @@ def test_equals_the_definition(problem: dict[str, Any]) -> None:
     c = Placed(values_of(rng, (m, n), result, False), "gaps_rows" if problem["c_gap"] else "rows", **place)
     start = Placed(values_of(rng, (m, n), result, False), layouts[2], **place)
     acc = {"none": None, "in place": c, "apart": start}[problem["acc"]]
-    want = reference(a.array, b.array, None if acc is None else acc.array.copy(), result)
+    want = reference(a.array, b.array, None if acc is None else acc.array.copy(), spec)
     multiply(spec, problem["cpu"], a.array, b.array, c.array, None if acc is None else acc.array)
     assert same(c.array, want)
     c.untouched_but_for_elements()
@@ -270,10 +291,11 @@ def test_equals_the_definition(problem: dict[str, Any]) -> None:
         operand.unchanged()
 
 
+@pytest.mark.parametrize("shape", [(37, 45, 300), (37, 3, 300)])
 @pytest.mark.parametrize("dtype", [DType.F32, DType.F16, DType.BF16, DType.F64, DType.I8], ids=lambda d: d.value)
-def test_same_bits_on_every_cpu(dtype: DType) -> None:
+def test_same_bits_on_every_cpu(dtype: DType, shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(1)
-    m, n, k = 37, 45, 300
+    m, n, k = shape
     a, b = values_of(rng, (m, k), dtype, True), values_of(rng, (k, n), dtype, True)
     spec = MatmulSpec(m, n, k, dtype, dtype)
     results = []
@@ -299,13 +321,20 @@ def test_large(dtype: DType, shape: tuple[int, int, int]) -> None:
 
 
 def test_block_sums_join_in_order() -> None:
-    """[2**25, 1 x 255 | 1 x 256], acc = -2**25: the first 255 ones are lost in their block, the other 256 are not."""
+    """[2**25, 1 x 255 | 1 x 256], acc = -2**25: the first 255 ones are lost in their block, the other 256 are not.
+
+    In lanes along k the 31 ones are lost that are summed in the first lane.
+    """
     a = np.ones((1, 2 * K_BLOCK), np.float32)
     a[0, 0] = 2.0**25
     b = np.ones((2 * K_BLOCK, 1), np.float32)
     c, acc = np.zeros((1, 1), np.float32), np.full((1, 1), -(2.0**25), np.float32)
-    multiply(MatmulSpec(1, 1, 2 * K_BLOCK, DType.F32, DType.F32, accumulate=True), "", a, b, c, acc)
-    assert c[0, 0] == K_BLOCK
+    blocks = MatmulSpec(1, 1, 2 * K_BLOCK, DType.F32, DType.F32, accumulate=True, a_turned=True)
+    multiply(blocks, "", a, b, c, acc)
+    assert not blocks.along_k and c[0, 0] == K_BLOCK
+    lanes = replace(blocks, a_turned=False)
+    multiply(lanes, "", a, b, c, acc)
+    assert lanes.along_k == "a" and c[0, 0] == (DOT_LANES - 1) * 2 * K_BLOCK / DOT_LANES
 
 
 def test_sums_start_at_plus_zero_and_keep_minus_zero() -> None:
@@ -319,10 +348,11 @@ def test_sums_start_at_plus_zero_and_keep_minus_zero() -> None:
 
 @pytest.mark.parametrize("dtype", list(DType), ids=lambda d: d.value)
 @pytest.mark.parametrize("tail", [False, True])
-def test_aarch64_text(dtype: DType, tail: bool) -> None:
+@pytest.mark.parametrize("shape", [(20, 21, 22), (20, 2, 40)])
+def test_aarch64_text(dtype: DType, tail: bool, shape: tuple[int, int, int]) -> None:
     triple = "aarch64-linux-gnu"
     machine = matmul.Target.of(triple, "+neon")
-    module = module_of(MatmulSpec(20, 21, 22, dtype, dtype, tail=tail), machine)
+    module = module_of(MatmulSpec(*shape, dtype, dtype, tail=tail), machine)
     text = jit.assembly(str(module), jit.Target(triple, "neoverse-n1"))
     assert ("fmla" in text) == dtype.is_float
     assert "fmaf" not in text and "__ext" not in text
