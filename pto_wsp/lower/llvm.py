@@ -37,6 +37,7 @@ POINTER = ir.PointerType()
 WORDS_PER_TILE = 5  # address, row stride, column stride, valid rows, valid columns
 UNROLLED_COST = 64  # vector instructions, roughly, up to which steps are written out in one turn of a loop
 MOST_UNROLLED = 8
+COLUMN_REGISTERS = 16  # vectors of column sums that stay in registers, where a CPU has enough of them
 INT_ACCUMULATORS = 2  # for a row reduction of integers; ACCUMULATORS says how many floats have
 
 
@@ -116,6 +117,7 @@ class _Writer:
         self.scalars: dict[int, Lanes] = {}  # id(scalar node) -> value
         self.row_values: dict[int, Lanes] = {}  # id([rows, 1] node) -> value in this row
         self.accumulators: dict[tuple[int, int], list[Any]] = {}  # id(row reduction), lanes -> allocas
+        self.columns: dict[int, dict[int, tuple[Algebra, Any]]] = {}  # id(column reduction) -> column -> alloca
         self.in_pass = False  # inside the loop of a stage, where row scalars are not kept
         self.in_block: Any = None  # index of the row in its block
         self.late: int | None = None  # the pass being written, when passes are rows apart
@@ -318,6 +320,9 @@ class _Writer:
 
     def write_rows(self, index: int, nest: RowNest) -> None:
         columns = _reductions(nest.nodes, 0)
+        kept = [(node, stage) for stage in nest.stages for node in self.columns_in_registers(stage)]
+        for node, stage in kept:
+            self.keep_columns(node, stage)
         for node in columns:
             self.fill(node)
         if nest.flipped:
@@ -339,6 +344,8 @@ class _Writer:
             else:
                 with self.loop(I64(0), rows, 1) as row:
                     self.write_row(index, nest, row)
+        for node, _ in kept:
+            self.put_columns(node)
         for node in columns:
             self.finish_columns(node)
 
@@ -646,11 +653,18 @@ class _Writer:
         left = stage.cols.static
         for lanes in dict.fromkeys((lanes_of(stage), LANES)):
             steps, left = divmod(left, lanes)
-            turns, single = divmod(steps, unrolled(stage))
+            together = max(steps, 1) if self.columns_in_registers(stage) else unrolled(stage)
+            turns, single = divmod(steps, together)
             if turns:
-                yield self.algebra(lanes), turns, unrolled(stage)
+                yield self.algebra(lanes), turns, together
             if single:
                 yield self.algebra(lanes), 1, single
+
+    def columns_in_registers(self, stage: Stage) -> list[Node]:
+        """The column reductions of a pass, if few vectors hold them: then they stay in registers from row to row."""
+        columns, vectors = _reductions(stage.nodes, 0), -(-stage.cols.static // lanes_of(stage))
+        fit = len(columns) * vectors <= COLUMN_REGISTERS and stage.cost * vectors <= 2 * UNROLLED_COST
+        return columns if fit and isinstance(self.extent(stage.cols), ir.Constant) else []
 
     def lanes_taken(self, stage: Stage) -> dict[int, int]:
         """How many steps of how many lanes a pass takes; as many as there may be where extents are dynamic."""
@@ -885,6 +899,10 @@ class _Writer:
                 k.store(value, pointer)
             return
         buffer = self.program.buffers[id(node)]
+        if id(node) in self.columns:
+            k, pointer = self.columns[id(node)][lane.col.constant]
+            k.store(rule.body(k, k.load(pointer, buffer.dtype), k.convert(x, buffer.dtype)), pointer)
+            return
         pointer = self.at_column(lane, self.buffer_view(buffer).address, buffer.dtype)
         before = self.load_lanes(lane, pointer, buffer.dtype)
         self.store_lanes(lane, rule.body(k, before, k.convert(x, buffer.dtype)), pointer, buffer.dtype)
@@ -951,10 +969,30 @@ class _Writer:
             return self.one.const(count.constant, node.tile.dtype)
         return self.one.convert(Lanes(count, DType.I64), node.tile.dtype)
 
+    def keep_columns(self, node: Node, stage: Stage) -> None:
+        """An accumulator for each step of the pass, by its first column."""
+        found, at = {}, 0
+        for k, _, steps in [*self.steps(stage), (self.wide, 1, int(stage.cols.static % LANES > 0))]:
+            for _ in range(steps):
+                found[at] = k, self.build.alloca(k.ir_type(self.program.buffers[id(node)].dtype), name=node.op.name)
+                at += k.lanes
+        self.columns[id(node)] = found
+
+    def put_columns(self, node: Node) -> None:
+        """Column accumulators that were in registers, to their buffer."""
+        buffer = self.program.buffers[id(node)]
+        for at, (k, pointer) in self.columns[id(node)].items():
+            value, left = k.load(pointer, buffer.dtype), buffer.cols - at
+            here = self.build.gep(self.buffer_view(buffer).address, [I64(at)], source_etype=IR_TYPES[buffer.dtype])
+            if left < k.lanes:
+                self.store_first(value.ir, here, buffer.dtype, left)
+            else:
+                k.store(value, here)
+
     def fill(self, node: Node) -> None:
         """Column accumulators at their neutral element."""
         rule, dtype = _reduce_rule(node), self.program.buffers[id(node)].dtype
-        for k, pointer in self.accumulated(node):
+        for k, pointer in self.columns[id(node)].values() if id(node) in self.columns else self.accumulated(node):
             k.store(k.const(rule.start(dtype), dtype), pointer)
 
     def finish_columns(self, node: Node) -> None:
