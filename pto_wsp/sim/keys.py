@@ -8,6 +8,7 @@ Start reading at `trace_key` and `Keys.column`.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,7 +21,8 @@ from pto_wsp.errors import ScheduleError
 from pto_wsp.lower.bindings import Call
 from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
 from pto_wsp.scalar_expr import Expr, LoopVar, TaskExpr, as_expr, call_symbolically, trace_task_fn
-from pto_wsp.trace.tree import Loop, WorkloadTree, walk
+from pto_wsp.trace.source import where
+from pto_wsp.trace.tree import Consume, Loop, Receive, WorkloadTree, walk
 
 __all__ = ["Key", "Keys", "TaskValues", "columns_of", "shape_of", "trace_key"]
 
@@ -108,6 +110,8 @@ class TaskValues:
 
     def get(self, name: str, default: int = 0) -> int:
         """The innermost loop variable of that name around the task, `default` where the task has none."""
+        if default == 0 and name not in self._loops:
+            warnings.warn(_unknown(name, list(self._loops), "a key function"), stacklevel=2)
         return self._loops.get(name, default)
 
     def __getattr__(self, name: str) -> Any:
@@ -138,9 +142,31 @@ def columns_of(keys: Sequence[Key], tree: WorkloadTree) -> tuple[Expr, ...]:
     variable by name."""
     columns = [key.expr for key in keys if key.expr is not None]
     if any(key.function is not None for key in keys):
-        names = dict.fromkeys(node.var.name for node in walk(tree.root) if isinstance(node, Loop))
-        columns += [TaskExpr().get(name) for name in names]
+        columns += [TaskExpr().get(name) for name in _loop_names(tree)]
     return tuple(columns)
+
+
+def _loop_names(tree: WorkloadTree) -> list[str]:
+    return list(dict.fromkeys(node.var.name for node in walk(tree.root) if isinstance(node, Loop)))
+
+
+def warn_of_unknown_names(keys: Sequence[Key], tree: WorkloadTree) -> None:
+    """`t.get(name)` is 0 where a task has no loop variable of that name. Where no task has one, it is misspelt.
+
+    A default other than 0 is the user's own: a key that serves workloads with and without that loop.
+    """
+    known = [node.var.name for node in walk(tree.root) if isinstance(node, (Loop, Consume, Receive))]
+    for key in keys:
+        for leaf in key.expr.leaves() if key.expr is not None else ():
+            if leaf.kind == "axis_var" and leaf.b == 0 and leaf.a not in known:
+                line = where()
+                warnings.warn_explicit(_unknown(leaf.a, known, key.owner), UserWarning, line.file, line.line)
+
+
+def _unknown(name: str, known: Sequence[str], owner: str) -> str:
+    there_are = f"there are {', '.join(dict.fromkeys(known))}" if known else "there are none"
+    named = "P(..., names=[...]) names its loops"
+    return f"{owner}: no loop is named {name!r} ({there_are}; {named}), so t.get({name!r}) is 0 for every task."
 
 
 def shape_of(x: Any) -> Any:

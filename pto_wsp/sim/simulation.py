@@ -26,7 +26,7 @@ from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.decisions import Log, Recording, Replaying
 from pto_wsp.sim.hazards import TileUses
 from pto_wsp.sim.inorder import InOrderEngine, Starts
-from pto_wsp.sim.keys import Keys, columns_of, shape_of
+from pto_wsp.sim.keys import Keys, columns_of, shape_of, warn_of_unknown_names
 from pto_wsp.sim.settings import EXEC_UNITS, Settings, brief, check_explicit_edges
 from pto_wsp.sim.stats import ProgramStats
 from pto_wsp.sim.timeline import Recorder, Timeline
@@ -68,6 +68,7 @@ class Expansions:
         columns = columns_of((*settings.keys, *cycles.keys), self.tree)
         what = (cycles.shape(), *map(shape_of, columns))
         if what not in self._made:
+            warn_of_unknown_names((*settings.keys, *cycles.keys), self.tree)
             self._made[what] = expand(self.tree, columns, channels.ChannelEngine.of, cycles.exprs)
             while len(self._made) > MOST_EXPANSIONS:
                 del self._made[next(iter(self._made))]

@@ -6,6 +6,7 @@ K kernels, B bindings, W workload structure, S schedule, D dynamic control, P pr
 """
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -741,6 +742,13 @@ def test_s4_window_unit():
 def test_s8_a_key_uses_its_default_where_a_task_lacks_the_axis():
     work = loop_over(4).dispatch(DispatchPolicy.affinity(lambda t: t.get("batch", 2), 4))
     assert run(work).total_cycles == 40
+
+
+@pytest.mark.parametrize("key", [lambda t: t.get("bacth"), lambda t: [0, 1][t.get("bacth")]])
+def test_a_key_that_names_no_loop_is_warned_of(key):
+    with pytest.warns(UserWarning, match="no loop is named 'bacth' .there are b; .* is 0 for every task") as found:
+        assert run(loop_over(4).dispatch(DispatchPolicy.affinity(key, 4))).total_cycles == 40
+    assert not found[0].filename.startswith(os.path.dirname(pto_wsp.__file__))
 
 
 def test_key_that_fails_or_is_no_expression():
