@@ -54,7 +54,7 @@ FEW = 8             # rows or columns at most of an operand whose product with r
 DOT_LANES = 16      # of floats, whatever a vector holds: the order of sums does not depend on the CPU
 CHUNK = 32          # rows that are packed at a time where they do not lie along k after all
 CROWDED = 2048      # rows a multiple of this many bytes apart share a few sets of the L1 cache
-MOST_ROWS = 8       # in a micro-kernel: a general register each
+ROWS = 8            # of a micro-kernel's block that share a pointer: each has an offset in a general register
 MOST_VECTORS = 8    # side by side
 PAIR_DOT = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
 
@@ -254,7 +254,7 @@ def _blocking(m: int, vectors: int, registers: int, tail: bool) -> tuple[Any, An
     """
     best = None
     for width in range(1, MOST_VECTORS + 1):
-        for height in range(1, min(MOST_ROWS, (registers - 1 - width) // width) + 1):
+        for height in range(1, min(ROWS if tail else 2 * ROWS, (registers - 1 - width) // width) + 1):
             rows, columns = _split(m, height, tail), _split(vectors, width, tail)
             cycles = sum(n * p * max(r * c / 2, (r + 2 * c) / 2, 5.0) for n, r in rows for p, c in columns)
             blocks = sum(n * p for n, _ in rows for p, _ in columns)
@@ -426,7 +426,7 @@ class _Product:
         if self.plan.pack_b:
             return pack
         apart = build.icmp_signed("!=", at["b_cs"], I64(size))
-        if self.spec.m >= 4 * MOST_ROWS:
+        if self.spec.m >= 4 * ROWS:
             crowded = build.icmp_signed("==", build.and_(at["b_rs"], I64(CROWDED - 1)), I64(0))
             apart = build.or_(apart, crowded)
         return either
@@ -633,6 +633,8 @@ def _emit_dots(f: ir.Function, plan: _DotPlan, width: int, target: Target) -> No
         below.append(build.add(below[-1], step_down))
     for _ in range(1, width):
         beside.append(build.add(beside[-1], at["few_columns"]))
+    for offsets in (below, beside):
+        offsets[1:] = [_opaque(build, offset) for offset in offsets[1:]]
 
     def step(limit: Any) -> Callable[..., list[Any]]:
         def body(_: Any, values: list[Any]) -> list[Any]:
@@ -723,11 +725,13 @@ def _emit_micro_kernel(f: ir.Function, lane: _Lane, panel: DType, height: int, w
         left[:-1] = [None] * (width - 1)
     limits = [edge.limit(some) for some in left]
     below: list[ir.Value] = [I64(0)]
-    for i in range(1, height):  # rows that do not exist are read as the last one that does
+    for i in range(1, min(height, ROWS)):   # rows that do not exist are read as the last one that does
         step_down = at["a_rs"]
         if "rows" in at:
             step_down = build.select(build.icmp_signed("<", I64(i), at["rows"]), step_down, I64(0))
         below.append(build.add(below[-1], step_down))
+    below[1:] = [_opaque(build, offset) for offset in below[1:]]
+    rows_of_a = [_move(build, at["a"], build.mul(I64(row), at["a_rs"])) for row in range(0, height, ROWS)]
     rows_of_b = lane.group if panel is not lane.dtype else 1
     b_step = build.mul(at["b_rs"], I64(rows_of_b))
 
@@ -740,17 +744,17 @@ def _emit_micro_kernel(f: ir.Function, lane: _Lane, panel: DType, height: int, w
         return _widened(k, lane, [k.load(x, panel, align=1, mask=mask) for x in pointers])
 
     def step(_: Any, values: list[Any]) -> list[Any]:
-        a, b, *sums = values
+        a, b, sums = values[:-count], values[-count], values[1 - count :]
         ys = [read(b, v) for v in range(width)]
         for i in range(height):
-            element = build.load(_move(build, a, below[i]), typ=k.ir_type(lane.dtype).element, align=1)
-            x = k.splat(element, lane.dtype)
+            pointer = _move(build, a[i // ROWS], below[i % ROWS])
+            x = k.splat(build.load(pointer, typ=k.ir_type(lane.dtype).element, align=1), lane.dtype)
             for v in range(width):
                 sums[i * width + v] = _multiply_add(k, lane, x, ys[v], Lanes(sums[i * width + v], lane.dtype)).ir
-        return [_move(build, a, at["a_cs"]), _move(build, b, b_step), *sums]
+        return [*(_move(build, x, at["a_cs"]) for x in a), _move(build, b, b_step), *sums]
 
-    zero = k.const(0, lane.dtype).ir
-    _, _, *sums = _count(build, 0, at["k"], 1, step, [at["a"], at["b"], *[zero] * (height * width)])
+    zero, count = k.const(0, lane.dtype).ir, 1 + height * width
+    sums = _count(build, 0, at["k"], 1, step, [*rows_of_a, at["b"], *[zero] * (height * width)])[1 - count :]
     src, c, vector = at["src"], at["c"], lane.count * lane.size
     for i in range(height):
         if i and "rows" in at:
@@ -1065,6 +1069,12 @@ def _count(build: ir.Builder, start: Any, stop: Any, step: int, body: Callable[.
         result.add_incoming(value, before)
         result.add_incoming(last, end)
     return results
+
+
+def _opaque(build: ir.Builder, x: ir.Value) -> ir.Value:
+    """x, of which LLVM does not know how it was computed. Of offsets that are multiples of each other it would make a
+    chain of additions inside the loop, to save registers: a cycle for each row that the multiply-adds have to wait."""
+    return build.append(x.type, f'call {x.type} asm "", "=r,0"({x})')
 
 
 def _move(build: ir.Builder, pointer: Any, offset: Any) -> Any:
