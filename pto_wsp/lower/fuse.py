@@ -215,14 +215,15 @@ class _Planner:
                         self.in_scalars(operand, nest)
                         or self._is_row_result(operand)
                         or isinstance(rule_of(node), Halve)
+                        or isinstance(rule_of(operand), Interleave)
                     )
-                    first = max(
-                        first,
-                        self.stage[id(operand)] + (1 if after or isinstance(rule_of(operand), Interleave) else 0),
-                    )
-            if node.op.name == "store":
-                first = max(first, last_store.get(id(node.operands[0]), 0))
+                    first = max(first, self.stage[id(operand)] + after)
             cols = self.cols_of(node, nest)
+            if node.op.name == "store":
+                value, earlier = node.operands[1], last_store.get(id(node.operands[0]), 0)
+                if isinstance(rule_of(value), Interleave) and earlier <= self.stage[id(value)] == first - 1:
+                    first, cols = first - 1, self.cols_of(value, nest)  # written in the pass that makes it
+                first = max(first, earlier)
             chosen = next((i for i in range(first, len(stages)) if stages[i].cols == cols), len(stages))
             if chosen == len(stages):
                 stages.append(Stage(cols))
@@ -335,7 +336,9 @@ class _Planner:
             rule, at = rule_of(node), self.stage[id(node)]
             if isinstance(rule, Reduce) and rule.axis == 0:
                 self.buffers[id(node)] = node
-            if isinstance(rule, Interleave):
+            if isinstance(rule, Interleave) and not all(
+                u.op.name == "store" and self.stage[id(u)] == at for u in self.users[id(node)]
+            ):
                 self.row_buffers[id(node)] = node
             operands = node.operands[1:] if node.op.name == "store" else node.operands
             for operand in operands:
@@ -509,8 +512,8 @@ class _Planner:
         if isinstance(nest, WholeNest):
             operands = nest.node.operands
             return nest.node.op.name == "matmul" and all(o is not load for o in self._roots(operands[:2]))
-        if id(load) in self.addressed:
-            return False
+        if id(load) in self.addressed and src.cols == 2:
+            return False  # it is read among the row scalars
         return all(at <= self.stage[id(store)] or at < 0 for n, at in self.uses[id(load)] if n == home)
 
     def _roots(self, operands: tuple[Node, ...]) -> list[Node]:

@@ -86,6 +86,7 @@ class Lane:
     mask: Lanes | None = None  # lanes that exist; None: all
     count: Any = None  # how many exist, with a mask
     values: dict[int, Lanes] = field(default_factory=dict)
+    pairs: dict[int, list[tuple[Lane, Lanes]]] = field(default_factory=dict)  # id(Interleave) -> its two results
 
 
 class _Writer:
@@ -695,11 +696,15 @@ class _Writer:
         for node in stage.nodes:
             rule = RULES[node.op.name]
             if node.op.name == "store":
-                self.put(lane, self.writes[id(node)], self.value(lane, node.operands[1]), node.operands[0])
+                pairs = lane.pairs.get(id(node.operands[1])) or [(lane, self.value(lane, node.operands[1]))]
+                for here, value in pairs:
+                    self.put(here, self.writes[id(node)], value, node.operands[0])
             elif isinstance(rule, Reduce):
                 self.reduce(lane, node, rule)
             elif isinstance(rule, Interleave):
-                self.interleave(lane, node)
+                lane.pairs[id(node)] = self.interleave(lane, node)
+                for here, value in lane.pairs[id(node)]:
+                    self.keep(here, node, value)
             else:
                 value = self.halve(lane, node, rule.first) if isinstance(rule, Halve) else self.compute(lane, node)
                 lane.values[id(node)] = value
@@ -846,10 +851,10 @@ class _Writer:
         buffer = self.program.row_buffers[id(node)]
         return self.buffer_view(buffer).address, buffer.dtype
 
-    def interleave(self, lane: Lane, node: Node) -> None:
-        """Two results of 16 lanes each, to the value's row buffer (and tile buffer)."""
+    def interleave(self, lane: Lane, node: Node) -> list[tuple[Lane, Lanes]]:
+        """Two results of 16 lanes each, and where in the row they belong."""
         x, y = (self.value(lane, o) for o in node.operands)
-        doubled = self.build.mul(lane.col, I64(2))
+        doubled, results = self.build.mul(lane.col, I64(2)), []
         for half in (0, 1):
             picks = ir.Constant(
                 ir.VectorType(I32, LANES), [(half * LANES + i) // 2 + (i % 2) * LANES for i in range(LANES)]
@@ -866,7 +871,8 @@ class _Writer:
             here = Lane(
                 lane.k, lane.nest, lane.stage, lane.row, self.build.add(doubled, I64(half * LANES)), mask, count
             )
-            self.keep(here, node, value)
+            results.append((here, value))
+        return results
 
     # ---- reductions ------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pto_wsp.lower.rules import RULES, Map, Reduce
+from pto_wsp.lower.rules import RULES, Interleave, Map, Reduce
 from pto_wsp.trace.extents import Extent, Extents
 from pto_wsp.trace.graph import KernelGraph, Node
 from pto_wsp.types import DType
@@ -187,7 +187,11 @@ def _lines(program: LoopProgram) -> list[str]:
         for stage in nest.stages:
             if stage.nodes:
                 lines.append(f"    for c in {shown(stage.cols)} by {LANES}:")
-                lines += [f"      {text(n, 'r, c')}{kept(n)}" for n in stage.nodes]
+                pairs = [n for n in stage.nodes if isinstance(RULES[n.op.name], Interleave)]
+                lines += [
+                    f"      {text(n, 'r, 2c' if n.op.name == 'store' and n.operands[1] in pairs else 'r, c')}{kept(n)}"
+                    for n in stage.nodes
+                ]
             lines += [f"    {text(n, 'r')}{kept(n)}" for n in stage.scalars]
     lines.append(f"  scratch {program.scratch_bytes} bytes")
     return lines

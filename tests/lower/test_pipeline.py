@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pto_wsp import In, Out, Tile, kernel, pto
+from pto_wsp import In, InOut, Out, Tile, kernel, pto
 from pto_wsp.lower import jit
 from pto_wsp.lower.pipeline import compile_kernel
 from pto_wsp.trace.graph import KernelGraph
@@ -187,3 +187,34 @@ def test_a_constant_limit_is_as_good_as_any_other(op: str, dtype: DType, limit: 
         nan = np.isnan(want)
         assert (np.isnan(y) == nan).all()
         assert np.where(nan, 0, y).tobytes() == np.where(nan, 0, want).tobytes()
+
+
+@pytest.mark.parametrize("cols", [2, 4, 34, 74, 128])
+def test_pairs_are_written_in_the_pass_that_makes_them(cols: int) -> None:
+    """In place, beside other memory, and with other users: `interleave` needs no buffer if it is only stored."""
+
+    @kernel
+    def rotate(x: InOut[Tile[5, cols, DType.F32]], out: Out[Tile[5, cols, DType.F32]]) -> None:
+        turned = pto.interleave(pto.neg(pto.slice_odd(x)), pto.slice_even(x))
+        pto.store(x, turned)
+        pto.store(out, turned)
+
+    @kernel
+    def rotate_more(x: InOut[Tile[5, cols, DType.F32]], out: Out[Tile[5, cols, DType.F32]]) -> None:
+        turned = pto.interleave(pto.neg(pto.slice_odd(x)), pto.slice_even(x))
+        pto.store(out, x + 1.0)
+        pto.store(x, turned)
+        pto.store(out, turned * pto.rowmax(turned))
+
+    buffered = ["-> row" in str(compile_kernel(k.graph).loops) for k in (rotate, rotate_more)]
+    assert buffered == [False, True]
+    from pto_wsp.trace.interpret import interpret
+
+    for graph in (rotate.graph, rotate_more.graph):
+        for rows, used in ((5, cols), (3, max(cols - 2, 2))):  # a whole tile, a partial one
+            for apart in (0, 1, 2, cols, 20 * cols):  # elements from x to out
+                want, got = (np.arange(1, 30 * cols, dtype=np.float32) for _ in range(2))
+                for run_it, home in ((interpret, want), (run, got)):
+                    x, out = (home[at:][: 5 * cols].reshape(5, cols)[:rows, :used] for at in (0, apart))
+                    run_it(graph, [x, out], [], *([(rows, used) != (5, cols)] if run_it is run else []))
+                assert np.array_equal(want, got), (graph.name, rows, used, apart)
