@@ -44,11 +44,13 @@ class Format:
     pi: tuple[float, float, float]  # pi as the sum of three floats
     exp: tuple[float, ...]  # (e**r - 1 - r) / r**2 for |r| <= ln(2) / 2
     exp_range: tuple[float, float]  # e**x is 0 below and infinite above
-    silu_lowest: float  # x * sigmoid(x) rounds to -0 below
-    gelu_lowest: float  # likewise
+    silu_range: tuple[float, float]  # x * sigmoid(x) rounds to -0 below, sigmoid(x) to 1 above
+    gelu_range: tuple[float, float]  # likewise
     tanh: tuple[float, ...]  # (tanh(x) / x - 1) / x**2 over x**2, for |x| < 0.55
     tanh_is_one: float  # tanh(x / 2) rounds to 1 above
-    gelu: tuple[float, float, float, float]  # a = 2 sqrt(2/pi), with few bits, and its rest; 0.044715 a and its rest
+    gelu_sum: tuple[float, float]  # 1 / 0.044715 as the sum of two floats, the first short: see gelu()
+    gelu_step: tuple[float, float]  # ln 2 / b likewise, b = 2 sqrt(2/pi) 0.044715
+    gelu: tuple[float, ...]  # (e**(b r) - 1) / r for -0.288 <= b r <= 0.408
     sin: tuple[float, ...]  # (sin(r) / r - 1) / r**2 over r**2, for |r| <= pi / 2
     sin_fast: float  # larger arguments are reduced exactly
     erf_split: float
@@ -56,11 +58,6 @@ class Format:
     erf_center: float
     erf_large: tuple[float, ...]  # log(erfc(x)) + x**2 over x - center, above the split
     erf_is_one: float
-
-    @property
-    def half_range(self) -> int:
-        """Exponents reach from about -2 * half_range to 2 * half_range."""
-        return (self.bias + 1) // 2
 
 
 F32 = Format(
@@ -71,11 +68,14 @@ F32 = Format(
     pi=(3.1415927410125732, -8.742277657347586e-08, -3.4302490200117637e-15),
     exp=(0.4999999403953552, 0.16666516661643982, 0.04166810214519501, 0.00836916547268629, 0.0013838002923876047),
     exp_range=(-104.5, 89.0),
-    silu_lowest=-110.0,
-    gelu_lowest=-11.0,
+    silu_range=(-110.0, 18.0),
+    gelu_range=(-11.0, 5.25),
     tanh=(-0.33333316445350647, 0.13332581520080566, -0.05385185405611992, 0.02106967382133007, -0.00627122400328517),
     tanh_is_one=20.0,
-    gelu=(1.595703125, 6.599660264328122e-05, 0.07135481387376785, 2.3988324659995897e-09),
+    gelu_sum=(22.363861083984375, -1.081747996067861e-06),
+    gelu_step=(9.714111328125, -2.030010182352271e-05),
+    gelu=(0.07135482132434845, 0.002545755123719573, 6.0549285990418866e-05, 1.0800815744005376e-06,
+          1.550530370764136e-08, 1.8659752909488958e-10),
     sin=(-0.16666659712791443, 0.00833306647837162, -0.00019809434888884425, 2.605112740639015e-06),
     sin_fast=48000.0,
     erf_split=0.9277,
@@ -97,13 +97,17 @@ F64 = Format(
          0.0001984126990338905, 2.480158755988945e-05, 2.7557228647734407e-06, 2.7557066874853584e-07,
          2.5113949666120447e-08, 2.0978076182580267e-09),
     exp_range=(-746.0, 710.0),
-    silu_lowest=-760.0,
-    gelu_lowest=-22.0,
+    silu_range=(-760.0, 38.0),
+    gelu_range=(-22.0, 7.3),
     tanh=(-0.3333333333333333, 0.13333333333333064, -0.053968253968041155, 0.02186948852773936,
           -0.008863235334486935, 0.003592125140302713, -0.0014558056602030477, 0.0005898319872142404,
           -0.00023821016445002254, 9.395783490208438e-05, -3.2953072936969074e-05, 7.441132774869511e-06),
     tanh_is_one=40.0,
-    gelu=(1.5957691073417664, 1.426396435433791e-08, 0.07135481627260025, -6.175149918155315e-19),
+    gelu_sum=(22.36386000223638, 7.068084733670861e-15),
+    gelu_step=(9.714091028024995, -1.2993710870057628e-12),
+    gelu=(0.07135481627260024, 0.002545754902648268, 6.055062445119207e-05, 1.0801446707263925e-06,
+          1.5414704902143105e-08, 1.8331890615440018e-10, 1.8686699242476323e-12, 1.6667300543726147e-14,
+          1.3212528282215001e-16, 9.444657728812114e-19, 6.4588591249547065e-21),
     sin=(-0.16666666666666666, 0.008333333333333215, -0.00019841269841218165, 2.755731921300883e-06,
          -2.505210709113218e-08, 1.6058954628150706e-10, -7.643585410479186e-13, 2.7339215780092825e-15,
          -1.140161146168979e-18),
@@ -149,29 +153,19 @@ def exp(k: Algebra, x: Lanes) -> Lanes:
     """e**x: n = round(x / ln 2), r = x - n ln 2 in two fused steps, a polynomial in r, times 2**n. About 0.7 ULP."""
     c = _format(x)
     lowest, highest = c.exp_range
-    x = _at_most(k, _at_least(k, x, lowest), highest)
-    n, shifted, r = _reduce(k, c, x, c.bias - c.half_range)
+    n, shifted, r = _reduce(k, c, _at_most(k, _at_least(k, x, lowest), highest), 2 * c.bias)
     near_one = k.fma(k.fma(_polynomial(k, r, c.exp), r, 1.0), r, 1.0)
-    if _has_scalef(k, x):
-        return _scalef(k, near_one, n)
-    # 2**n may lie outside of the format: multiply by 2**(n -+ half_range), exactly, and then by 2**(+-half_range).
-    far = 2 * c.half_range << c.fraction  # the bit by which exponents of +-half_range differ
-    negative = k.and_(k.lshr(k.bitcast(x, c.bits), 1), far)
-    power = k.bitcast(k.add(k.shl(shifted, c.fraction), negative), x.dtype)
-    rest = k.bitcast(k.xor(negative, c.bias + c.half_range << c.fraction), x.dtype)
-    return k.mul(k.mul(near_one, power), rest)
+    return _times_power(k, c, near_one, n, shifted)
 
 
-def _reduce(k: Algebra, c: Format, x: Lanes, offset: int, low: Lanes | None = None) -> tuple[Lanes, Lanes, Lanes]:
-    """(n, ints that hold n + offset in their low bits, r = x + low - n ln 2)."""
+def _reduce(k: Algebra, c: Format, x: Lanes, offset: int) -> tuple[Lanes, Lanes, Lanes]:
+    """(n, ints that hold n + offset in their low bits, r = x - n ln 2)."""
     # Adding 1.5 * 2**fraction rounds to an integer and leaves it in the low bits of the sum.
     magic = 1.5 * 2.0**c.fraction + offset
     shifted = k.fma(x, LOG2_E, magic)
     n = k.sub(shifted, magic)
     high, rest = c.ln2
-    r = k.fma(n, -high, x)
-    r = k.fma(n, -rest, r) if low is None else k.add(r, k.fma(n, -rest, low))
-    return n, k.bitcast(shifted, c.bits), r
+    return n, k.bitcast(shifted, c.bits), k.fma(n, -rest, k.fma(n, -high, x))
 
 
 def _expm1(k: Algebra, c: Format, r: Lanes) -> Lanes:
@@ -194,58 +188,75 @@ def tanh(k: Algebra, x: Lanes) -> Lanes:
 def sigmoid(k: Algebra, x: Lanes) -> Lanes:
     """1 / (1 + e**-x)."""
     c = _format(x)
-    return _gate(k, c, x, k.const(1.0, x.dtype), _at_least(k, k.neg(k.abs(x)), c.exp_range[0]))
+    z = _at_most(k, _at_least(k, x, c.exp_range[0]), c.silu_range[1])
+    n, shifted, r = _reduce(k, c, z, 2 * c.bias)
+    return _gate(k, c, k.const(1.0, x.dtype), n, shifted, k.neg(r), (1.0, *c.exp))
 
 
 def silu(k: Algebra, x: Lanes) -> Lanes:
     """x * sigmoid(x)."""
     c = _format(x)
-    return _gate(k, c, x, _at_least(k, x, c.silu_lowest), _at_least(k, k.neg(k.abs(x)), c.silu_lowest))
+    lowest, one_above = c.silu_range
+    v = _at_least(k, x, lowest)
+    n, shifted, r = _reduce(k, c, _at_most(k, v, one_above), 2 * c.bias)
+    return _gate(k, c, v, n, shifted, k.neg(r), (1.0, *c.exp))
 
 
 def gelu(k: Algebra, x: Lanes) -> Lanes:
-    """x * sigmoid(x * (a + b x**2)). The exponent reaches -100, so it is needed to twice the precision: z + low."""
-    c = _format(x)
-    a, a_rest, b, b_rest = c.gelu
-    size = _at_least(k, k.neg(k.abs(x)), c.gelu_lowest)  # -|x|
-    square = k.mul(size, size)
-    square_rest = k.fma(size, size, k.neg(square))
-    w = k.fma(square, b, a)
-    w_rest = k.fma(square, b, k.sub(a, w))  # a has few bits: a - w is exact
-    w_rest = k.fma(square_rest, b, k.fma(square, b_rest, k.add(w_rest, a_rest)))
-    z = k.mul(size, w)
-    low = k.fma(size, w_rest, k.fma(size, w, k.neg(z)))
-    return _gate(k, c, x, _at_least(k, x, c.gelu_lowest), z, low)
+    """x * sigmoid(b x y), y = x**2 + 1 / 0.044715.
 
-
-def _gate(k: Algebra, c: Format, x: Lanes, v: Lanes, z: Lanes, low: Lanes | None = None) -> Lanes:
-    """v / (1 + e**z) where x >= 0 and v e**z / (1 + e**z) where x < 0, for z <= 0. About 1.4 ULP.
-
-    2**n comes last, so that a subnormal result is rounded from a precise quotient.
+    The exponent b x y reaches -100, so it is needed to twice the precision: y + rest. Multiples of (ln 2) / b are taken
+    from x y, and b is in the coefficients of the polynomial. The parts of constants that have few bits make `y - sum`
+    and `n * step` exact.
     """
-    n, shifted, r = _reduce(k, c, z, c.bias + c.half_range, low)
-    t = _expm1(k, c, r)
-    negative = k.lt(x, 0.0)
-    w = k.select(negative, v, -0.0)  # v = -0 stays -0 when w t is added
+    c = _format(x)
+    lowest, one_above = c.gelu_range
+    total, total_rest = c.gelu_sum
+    step, step_rest = c.gelu_step
+    v = _at_least(k, x, lowest)
+    z = _at_most(k, v, one_above)
+    y = k.fma(z, z, total)
+    rest = k.add(k.fma(z, z, k.sub(total, y)), total_rest)
+    # 0.84 moves what is left from +-0.347 / b up by 0.06 / b: e**r is larger then, and its sum with 2**n more precise.
+    magic = 1.5 * 2.0**c.fraction + 2 * c.bias
+    shifted = k.fma(k.fma(z, y, 0.84), 1 / (step + step_rest), magic)
+    n = k.sub(shifted, magic)
+    r = k.fma(k.neg(z), y, k.mul(n, step))
+    low = k.fma(k.neg(z), rest, k.mul(n, step_rest))
+    return _gate(k, c, v, n, k.bitcast(shifted, c.bits), r, c.gelu, low)
+
+
+def _gate(
+    k: Algebra,
+    c: Format,
+    v: Lanes,
+    n: Lanes,
+    shifted: Lanes,
+    r: Lanes,
+    coefficients: Sequence[float],
+    low: Lanes | None = None,
+) -> Lanes:
+    """v / (1 + 2**-n e**s), where e**s - 1 is (r + low) P(r + low). About 1.8 ULP. shifted: as in _times_power.
+
+    It is 2**n v / (2**n + e**s): one rounding in the sum, one in the quotient. 2**n comes last, so that a subnormal
+    result is rounded from a precise quotient.
+    """
+    power = _times_power(k, c, k.const(1.0, v.dtype), n, shifted)
+    one_and_power = k.add(power, 1.0)
+    lost = k.sub(power, k.sub(one_and_power, 1.0))  # counts where 2**n is just about an ULP of 1
+    p = _polynomial(k, r if low is None else k.add(r, low), coefficients)
+    minus_one = k.fma(r, p, lost if low is None else k.fma(low, p, lost))
+    return _times_power(k, c, k.div(v, k.add(one_and_power, minus_one)), n, shifted)
+
+
+def _times_power(k: Algebra, c: Format, x: Lanes, n: Lanes, shifted: Lanes) -> Lanes:
+    """x * 2**n, rounded once; shifted: ints that hold n + 2 bias in their low bits."""
     if _has_scalef(k, x):
-        s = _scalef(k, k.const(1.0, x.dtype), n)
-        return _scalef(k, _quotient(k, v, w, s, t), k.select(negative, n, 0.0))
-    far = 2.0**c.half_range
-    power = k.bitcast(k.shl(shifted, c.fraction), x.dtype)
-    quotient = _quotient(k, v, w, k.mul(power, 1 / far), t)
-    return k.mul(k.mul(quotient, k.select(negative, power, 1.0)), k.select(negative, k.const(1 / far, x.dtype), 1.0))
-
-
-def _quotient(k: Algebra, v: Lanes, w: Lanes, s: Lanes, t: Lanes) -> Lanes:
-    """(v + w t) / (1 + s + s t). Both sums round, and so does the division: one remainder makes up for all three."""
-    one_and_s = k.add(s, 1.0)
-    denominator = k.fma(s, t, one_and_s)
-    quotient = k.div(k.fma(w, t, v), denominator)
-    # denominator * quotient - numerator, t kept apart to the end
-    remainder = k.fma(k.fma(quotient, s, k.neg(w)), t, k.fma(quotient, one_and_s, k.neg(v)))
-    remainder = _at_most(k, remainder, 1e37, nan=1e37)  # inf - inf where v is infinite: any number will do
-    minus_inverse = k.fma(denominator, 0.5, -1.457)  # -1 / denominator within 0.05 for 1 .. 2: enough here
-    return k.fma(remainder, minus_inverse, quotient)
+        return _scalef(k, x, n)
+    # 2**n may lie outside of the format: first times 2**floor(n / 2), which is exact, then times the rest.
+    half = k.lshr(shifted, 1)
+    first, second = (k.bitcast(k.shl(part, c.fraction), x.dtype) for part in (half, k.sub(shifted, half)))
+    return k.mul(k.mul(x, first), second)
 
 
 def erf(k: Algebra, x: Lanes) -> Lanes:
@@ -495,9 +506,9 @@ def _at_least(k: Algebra, x: Lanes, limit: float) -> Lanes:
     return k.select(k.lt(x, limit), limit, x)
 
 
-def _at_most(k: Algebra, x: Lanes, limit: float, nan: float | None = None) -> Lanes:
-    """min(x, limit), one instruction; NaN stays NaN, or becomes the limit."""
-    return k.select(k.gt(x, limit), limit, x) if nan is None else k.select(k.lt(x, limit), x, limit)
+def _at_most(k: Algebra, x: Lanes, limit: float) -> Lanes:
+    """min(x, limit), one instruction; NaN stays NaN."""
+    return k.select(k.gt(x, limit), limit, x)
 
 
 def _has_scalef(k: Algebra, x: Lanes) -> bool:

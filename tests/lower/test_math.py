@@ -23,9 +23,11 @@ def f32_inputs() -> np.ndarray:
     significands = np.concatenate([[0, 1, 2, 0x7FFFFF, 0x7FFFFE, 0x400000], rng.integers(0, 1 << 23, 150)])
     bits = (np.arange(512, dtype=np.uint64)[:, None] << 23) + significands.astype(np.uint64)
     ranges = [rng.uniform(-r, r, 15_000) for r in (0.1, 1, 10, 110, 1e4)]
+    ranges.append(rng.uniform(-18, -16, 15_000))  # e**x is just about an ULP of 1
     near_one = 1 + rng.normal(0, 1, 10_000) * 10.0 ** rng.uniform(-7, 0, 10_000)
     multiples_of_half_pi = np.arange(-20_000, 20_000, 3) * (np.pi / 2)
-    edges = [88.72283, 88.72284, 88.722839, -103.97208, -103.97207, -87.33655, 48000, 48000.004, 0.55, 0.9277]
+    edges = [88.72283, 88.72284, 88.722839, -103.97208, -103.97207, -87.33655, 48000, 48000.004, 0.55, 0.9277,
+             18, 18.000002, -110, -110.00001, 5.25, 5.2500005, -11, -11.000001, 3e38, 3.4028235e38]
     values = np.concatenate([*ranges, near_one, multiples_of_half_pi, edges]).astype(np.float32)
     return np.concatenate([bits.astype(np.uint32).ravel().view(np.float32), values])
 
@@ -150,8 +152,11 @@ def test_polynomials_are_as_close_as_the_module_says(c, bound):
     else:
         q = f / (2 + f)
         log = 2 * q + q**3 * horner(q * q, math.LOG_F64)
+    b = 2 * np.sqrt(2 / np.longdouble(np.pi)) * np.longdouble("0.044715")
+    g = (0.06 + (2 * r - 1) * np.log(np.longdouble(2)) / 2) / b
     for name, got, want in (
         ("exp", 1 + e + e * e * horner(e, c.exp), np.exp(e)),
+        ("gelu", 1 + g * horner(g, c.gelu), np.exp(b * g)),
         ("sin", s + s**3 * horner(s * s, c.sin), np.sin(s)),
         ("tanh", t + t**3 * horner(t * t, c.tanh), np.tanh(t)),
         ("erf", x + x * horner(x * x, c.erf_small), OPS["erf"].reference(x)),
