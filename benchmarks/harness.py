@@ -181,7 +181,7 @@ def jax_function(function: Callable[..., Any], *arrays: Any) -> dict[str, Repeat
 
 REPEAT = """
 define void @repeat(ptr %kernel, ptr %rows, i64 %bytes, i64 %count, ptr %scratch, i64 %times) {
-entry:
+entry:ON_A_PAGE
   br label %again
 again:
   %time = phi i64 [0, %entry], [%next, %rewind]
@@ -212,9 +212,10 @@ def on_tiles(kernel: Any, *arrays: Any) -> Repeated:
     import numpy as np
 
     from pto_wsp.lower import jit, pipeline
+    from pto_wsp.sim.native import ON_A_PAGE
 
     compiled = pipeline.compile_kernel(kernel.graph)
-    code, loop = jit.load(compiled.ir), jit.load(REPEAT)
+    code, loop = jit.load(compiled.ir), jit.load(REPEAT.replace("ON_A_PAGE", ON_A_PAGE))
     needed = ctypes.CFUNCTYPE(ctypes.c_int64)(code.address(f"{compiled.symbol}.scratch"))()
     scratch = np.zeros(needed + 64, np.uint8)
     count = max(len(a) for a in arrays)

@@ -24,7 +24,7 @@ __all__ = ["Image", "can_link", "link"]
 
 _EXACT = tuple(name + suffix for name in ("fma", "floor", "ceil", "trunc", "rint") for suffix in ("", "f"))
 _LIBC = ("memcpy", "memmove", "memset", *_EXACT)
-_WRITABLE, _ALLOCATED = 1, 2  # sh_flags
+_WRITABLE, _ALLOCATED, _EXECUTABLE = 1, 2, 4  # sh_flags
 _NO_BITS = 8  # sh_type: variables that begin as zeros
 _RELA, _SYMTAB = 4, 2  # sh_type
 _ABS64, _PC32, _PLT32, _GOT, _GOT_X, _GOT_REX = 1, 2, 4, 9, 41, 42  # R_X86_64_*
@@ -127,11 +127,16 @@ def _text_at(code: bytes, place: int) -> str:
 
 
 def _layout(code: bytes, sections: list[tuple[int, ...]]) -> tuple[dict[int, int], int]:
-    """Offsets of the sections that belong in memory; unwind tables are left out, nothing throws."""
+    """Offsets of the sections that belong in memory; unwind tables are left out, nothing throws.
+
+    Constants come first, at the beginning of a page. A CPU compares the low 12 bits of addresses to find a load that
+    has to wait for a store. Where what a kernel keeps on its stack lay at the same place of a page as its constants,
+    it was half as fast: native.ON_A_PAGE puts the stack at the end of one.
+    """
     names = sections[struct.unpack_from("<H", code, 62)[0]][4]
     places: dict[int, int] = {}
     end = 0
-    for index, section in enumerate(sections):
+    for index, section in sorted(enumerate(sections), key=lambda numbered: numbered[1][2] & _EXECUTABLE):
         if section[2] & _WRITABLE and section[5] and not _text_at(code, names + section[0]).startswith(".data.rel.ro"):
             raise CompileError("machine code has variables of its own, which threads would share.")
         unwind = section[1] == 0x70000001

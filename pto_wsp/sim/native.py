@@ -20,10 +20,19 @@ __all__ = ["address_of_run_rows", "find_edges", "run_rows", "work"]
 
 _Word, _Pointer = ctypes.c_int64, ctypes.c_void_p
 
+ON_A_PAGE = """
+  %mark = alloca i64
+  %mark.at = ptrtoint ptr %mark to i64
+  %above = and i64 %mark.at, 4080
+  %left.out = alloca i8, i64 %above, align 16
+  store volatile i8 0, ptr %left.out
+"""
+"""At the beginning of a function that calls kernels: their stack ends where a page does, see image.py."""
+
 _RUN_ROWS = """
 define i64 @run_rows(ptr %functions, ptr %kernel, ptr %tail, ptr %args, i64 %width, i64 %begin, i64 %end,
                      ptr %scratch, ptr %stop, ptr %progress) {
-entry:
+entry:ON_A_PAGE
   %finished = load i64, ptr %progress
   %mode = call i32 @enter()
   br label %check
@@ -166,7 +175,7 @@ _WORK = """
 define void @work(ptr %functions, ptr %kernel, ptr %tail, ptr %args, i64 %width, ptr %rows, i64 %tasks,
                   ptr %first, ptr %next, ptr %batch, i64 %batches, ptr %waits, ptr %queue, ptr %state, ptr %scratch,
                   ptr %stop, ptr %progress, ptr %pause) {
-entry:
+entry:ON_A_PAGE
   %tickets = getelementptr i64, ptr %state, i64 0
   %places = getelementptr i64, ptr %state, i64 8
   %finished = getelementptr i64, ptr %state, i64 16
@@ -361,7 +370,7 @@ define private void @leave(i32 %mode) alwaysinline {
 
 def _text(*parts: str) -> str:
     mode = _X86_MODE if platform.machine().lower() in ("x86_64", "amd64") else _OTHER_MODE
-    return "".join(parts) + mode
+    return ("".join(parts) + mode).replace("ON_A_PAGE", ON_A_PAGE)
 
 
 _LOADED: dict[str, tuple[Any, jit.Code]] = {}  # function, and the code that has to stay while the function is used

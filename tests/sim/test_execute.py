@@ -417,3 +417,42 @@ def test_flushed_denormals_of_the_caller_do_not_matter():
         put(mode.ctypes.data)
     assert (out.view(np.uint32) == expected.view(np.uint32)).all() and (expected > 0).all()
     assert seen[0] & 0x8040 == 0x8040  # and the caller finds its mode again
+
+
+def test_what_kernels_keep_on_the_stack_is_not_where_their_constants_are():
+    """At other places of a page, so that no load of a constant waits for a store: in any thread, of any depth."""
+    import ctypes
+
+    from pto_wsp.lower import jit
+
+    text = """
+    define void @place(ptr %args, ptr %scratch) {
+      %own = alloca i64
+      %at = ptrtoint ptr %own to i64
+      store i64 %at, ptr %args
+      ret void
+    }
+    define ptr @constant() {
+      ret ptr @numbers
+    }
+    @numbers = private constant [4 x i64] [i64 1, i64 2, i64 3, i64 4]
+    """
+    code, found = jit.load(text), []
+    functions = np.array([code.address("place")] * 2, np.int64)
+    kernel, tail, args = np.zeros(1, np.int32), np.zeros(1, np.uint8), np.zeros((1, 1), np.int64)
+    words = np.zeros(8, np.int64)
+
+    def at_depth(depth):
+        if depth:
+            return at_depth(depth - 1)
+        addresses = [a.ctypes.data for a in (functions, kernel, tail, args)]
+        assert native.run_rows()(*addresses, 1, 0, 1, 0, words.ctypes.data, words.ctypes.data + 8) == 1
+        found.append(int(args[0, 0]) % 4096)
+
+    for depth in (0, 1, 7, 40):
+        at_depth(depth)
+        thread = threading.Thread(target=at_depth, args=(depth,))
+        thread.start()
+        thread.join()
+    assert len(found) == 8 and min(found) >= 3800, found
+    assert ctypes.CFUNCTYPE(ctypes.c_void_p)(code.address("constant"))() % 4096 < 64
