@@ -113,6 +113,7 @@ class _Writer:
         self.algebras = {LANES: self.wide}
         self.scratch_bytes = program.scratch_bytes
         self.views: dict[int, View] = {}  # id(param node) -> its view
+        self.spans: dict[tuple[int, int | None], tuple[Any, Any]] = {}  # (id(param node), contiguous axis)
         self.reads: dict[int, View] = {}  # id(load) -> its view, or a copy of it
         self.writes: dict[int, View] = {}  # id(store) -> its view, or the staging buffer
         self.scalars: dict[int, Lanes] = {}  # id(scalar node) -> value
@@ -213,10 +214,11 @@ class _Writer:
         """Copy what a load reads, if its lanes are not contiguous or a store of the same nests may overlap it."""
         node = next(n for n in self.graph.nodes if id(n) == load)
         view = self.views[id(node.operands[0])]
-        needed: Any = self.strided(node.operands[0], view, node.tile.cols == 1) if snapshot.lanes else I1(0)
+        lanes = int(node.tile.cols > 1) if snapshot.lanes else None
+        needed: Any = self.strided(node.operands[0], view, lanes == 0) if snapshot.lanes else I1(0)
         for hazard in snapshot.hazards:
             other = self.views[id(hazard.store.operands[0])]
-            clash = self.overlap(node.operands[0], hazard.store.operands[0])
+            clash = self.overlap(self.span(node.operands[0], lanes), self.span_written(hazard.store))
             if hazard.pointwise:
                 same = self.build.icmp_signed("==", view.address, other.address)
                 for axis in (0, 1):
@@ -243,7 +245,7 @@ class _Writer:
             needed: Any = self.strided(dst, view, isinstance(nest, RowNest) and nest.flipped) if in_lanes else I1(0)
             for other in stores[:i]:
                 if other.operands[0] is not dst:
-                    needed = self.build.or_(needed, self.overlap(dst, other.operands[0]))
+                    needed = self.build.or_(needed, self.overlap(self.span(dst), self.span(other.operands[0])))
             self.writes[id(store)] = self.choose(needed, self.buffer_view(self.program.staging[id(store)]), view)
             staged.append((store, needed))
         return staged
@@ -288,27 +290,39 @@ class _Writer:
         stride = view.rows if along_rows else view.cols
         return self.build.icmp_signed("!=", stride, I64(param.tile.dtype.itemsize))
 
-    def overlap(self, a: Node, b: Node) -> Any:
-        """May two parameters share memory? Compares the address ranges that they span."""
-        if a is b:
-            return I1(1)
-        (low_a, high_a), (low_b, high_b) = self.span(a), self.span(b)
-        return self.build.and_(
-            self.build.icmp_unsigned("<", low_a, high_b), self.build.icmp_unsigned("<", low_b, high_a)
-        )
+    def overlap(self, a: tuple[Any, Any], b: tuple[Any, Any]) -> Any:
+        """Do two address ranges share memory?"""
+        return self.build.and_(self.build.icmp_unsigned("<", a[0], b[1]), self.build.icmp_unsigned("<", b[0], a[1]))
 
-    def span(self, param: Node) -> tuple[Any, Any]:
-        view = self.views[id(param)]
+    def span_written(self, store: Node) -> tuple[Any, Any]:
+        """What a store writes while loads are read. A strided view is written after the nest: too late for loads of the
+        only one, whatever range is found then."""
+        nest, dst = self.program.nests[self.home[id(store)]], store.operands[0]
+        row_by_row = isinstance(nest, RowNest) and not nest.flipped and dst.tile.cols > 1
+        return self.span(dst, 1 if row_by_row and len(self.program.nests) == 1 else None)
+
+    def span(self, param: Node, contiguous: int | None = None) -> tuple[Any, Any]:
+        """The addresses that a parameter's elements lie between.
+
+        contiguous: an axis whose elements lie side by side, or else the answer does not matter.
+        """
+        key = id(param), contiguous
+        if key in self.spans:
+            return self.spans[key]
+        view, size = self.views[id(param)], I64(param.tile.dtype.itemsize)
         low = self.build.ptrtoint(view.address, I64)
-        high = self.build.add(low, I64(param.tile.dtype.itemsize))
-        rows, cols = self.extents_of(param)
-        for stride, count in ((view.rows, rows), (view.cols, cols)):
+        high = self.build.add(low, size)
+        for axis, (stride, count) in enumerate(zip((view.rows, view.cols), self.extents_of(param))):
             if isinstance(count, ir.Constant) and count.constant == 1:
                 continue
-            reach = self.build.mul(stride, self.build.sub(count, I64(1)))
+            reach = self.build.mul(size if axis == contiguous else stride, self.build.sub(count, I64(1)))
+            if axis == contiguous:
+                high = self.build.add(high, reach)
+                continue
             negative = self.build.icmp_signed("<", reach, I64(0))
             low = self.build.add(low, self.build.select(negative, reach, I64(0)))
             high = self.build.add(high, self.build.select(negative, I64(0), reach))
+        self.spans[key] = low, high
         return low, high
 
     def copy(self, to: View, source: View, dtype: DType, rows: Any, cols: Any, kind: str = "copy") -> None:

@@ -104,13 +104,14 @@ def test_parameters_may_share_memory(data: Any) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     memory = np.zeros(1 << 16, np.uint8)
     fill = draws.elements(DType.F32, (memory.size // 4,), rng, wild=False)
-    pitch = max((a.shape[1] * a.itemsize for a in args.arrays), default=8) // 8 * 8 + 8
+    apart = rng.choice([1, 1, 1, 2], len(args.arrays))  # elements from one column to the next
+    pitch = max((a.shape[1] * n * a.itemsize for a, n in zip(args.arrays, apart)), default=8) // 8 * 8 + 8
 
     def shared(home: np.ndarray) -> list[np.ndarray]:
         home[...] = fill.view(np.uint8)
         return [
-            np.ndarray(a.shape, a.dtype, home, int(offset), (pitch, a.itemsize))
-            for a, offset in zip(args.arrays, offsets)
+            np.ndarray(a.shape, a.dtype, home, int(offset), (pitch, int(n) * a.itemsize))
+            for a, offset, n in zip(args.arrays, offsets, apart)
         ]
 
     offsets = rng.choice([0, 0, 0, pitch, 8, 2 * pitch + 8], len(args.arrays))
