@@ -3,6 +3,8 @@
 The public names, nothing else. Start with `kernel`, `workload` and `P`; README.md has a quick start.
 """
 
+from typing import TYPE_CHECKING
+
 from pto_wsp import csp, errors, layout, linear_layout, program, scalar_expr, schedule, type_checker, types
 from pto_wsp.csp import (
     Channel,
@@ -98,15 +100,9 @@ from pto_wsp.trace.author import (
 )
 from pto_wsp.trace.graph import KernelGraph as KernelIR
 from pto_wsp.trace.kernel import (
-    Constexpr,
-    In,
-    InOut,
     Kernel,
     KernelParam,
     KernelRef,
-    Out,
-    Scalar,
-    Tile,
     extract_kernel_params,
     get_direction,
     get_inner_type,
@@ -126,7 +122,23 @@ from pto_wsp.type_checker import (
     check_layouts_compatible,
     validate_axis_index,
 )
-from pto_wsp.types import Dense, DenseDyn, DType, Location, Ragged, ScalarType, Sparse, Symbol, Tensor, TileType
+from pto_wsp.types import DenseDyn, DType, Location, Ragged, ScalarType, Sparse, Symbol, Tensor, TileType
+
+if TYPE_CHECKING:
+    # To a type checker, In[Tile[rows, 16, DType.F32]] is a type and its arguments are types. What it takes without
+    # looking at the arguments is a name of type Any: kernel bodies are untyped then, and all around them is typed.
+    from typing import Any
+
+    Dense: Any
+    In: Any
+    Out: Any
+    InOut: Any
+    Tile: Any
+    Scalar: Any
+    Constexpr: Any
+else:
+    from pto_wsp.trace.kernel import Constexpr, In, InOut, Out, Scalar, Tile
+    from pto_wsp.types import Dense
 
 __version__ = "0.1.0"
 

@@ -62,7 +62,7 @@ class Channel(Generic[_Token]):
     may be called from any thread.
     """
 
-    def __init__(self, name: str, depth: int = 1) -> None:
+    def __init__(self: Channel[Any], name: str, depth: int = 1) -> None:
         self.name = _checked_name(name, type(self).__name__)
         self.depth = integer(depth, f"depth of {type(self).__name__} {name!r}", 0)
         self._changed = threading.Condition()

@@ -303,7 +303,7 @@ class Ragged:
     outer_size: int
     lengths: IntArray
 
-    def __init__(self, outer_size: int, lengths: Sequence[int]) -> None:
+    def __init__(self, outer_size: int, lengths: Sequence[int] | npt.NDArray[Any]) -> None:
         self.outer_size = _size(outer_size, "Ragged(outer_size={}, ...)")
         self.lengths = _indices("Ragged lengths", lengths)
         if len(self.lengths) != self.outer_size:
@@ -343,7 +343,9 @@ class Sparse:
     indptr: IntArray
     indices: IntArray
 
-    def __init__(self, outer_size: int, indptr: Sequence[int], indices: Sequence[int]) -> None:
+    def __init__(
+        self, outer_size: int, indptr: Sequence[int] | npt.NDArray[Any], indices: Sequence[int] | npt.NDArray[Any]
+    ) -> None:
         self.outer_size = _size(outer_size, "Sparse(outer_size={}, ...)")
         self.indptr = _indices("Sparse indptr", indptr)
         self.indices = _indices("Sparse indices", indices)

@@ -115,6 +115,15 @@ def test_a_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(parsed(path)), f"{path.relative_to(ROOT)} opens without a docstring"
 
 
+def test_type_checkers_see_every_public_name() -> None:
+    """What stands in kernel annotations is of type Any to them, and the real thing at run time."""
+    assert (PACKAGE / "py.typed").exists()
+    choice = next(node for node in parsed(PACKAGE / "__init__.py").body if isinstance(node, ast.If))
+    declared = {node.target.id for node in choice.body if isinstance(node, ast.AnnAssign)}
+    imported = {alias.name for node in choice.orelse if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert declared == imported == {"Constexpr", "Dense", "In", "InOut", "Out", "Scalar", "Tile"}
+
+
 def test_every_room_is_known() -> None:
     assert {room_of(module_name(path)) for path in MODULES} <= LEVEL.keys()
 
