@@ -49,14 +49,14 @@ def _code(symbol: str) -> Any:
 
 def _ir(symbol: str) -> str:
     """The LLVM IR of one of them, for this machine."""
-    from pto_wsp.lower import jit, matmul
+    from pto_wsp.lower import jit, packing, vectors
 
     kind, size = symbol.split("_")[-2], int(symbol.split("_")[-1])
     if kind == "copy":
         return _COPY.replace("SYMBOL", symbol).replace("SIZE", str(size)).replace("ELEMENT", f"i{8 * size}")
-    module, target = ir.Module(), matmul.Target.of(*jit.cpu_features(jit.HOST))
+    module, target = ir.Module(), vectors.Target.of(*jit.cpu_features(jit.HOST))
     function = declared(module, kind, size)
-    matmul.emit_transpose(function, ELEMENTS[size], VECTOR_BYTES // size, target)
+    packing.emit_transpose(function, ELEMENTS[size], VECTOR_BYTES // size, target)
     return str(module)
 
 

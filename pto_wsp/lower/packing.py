@@ -1,0 +1,229 @@
+"""Copies of matrices to where vectors read them: rows of lanes, widened, transposed, in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pto_wsp.lower import ir
+from pto_wsp.lower.algebra import Algebra, Lanes
+from pto_wsp.lower.vectors import I8, I64, Lane, Target, counted, lanes_along_k, minimum, move, shared, widened
+from pto_wsp.types import DType
+
+__all__ = ["emit_transpose", "packer", "start_at_acc"]
+
+SIDE = 16           # of blocks that are transposed in registers, or as many lanes as a vector has
+
+
+def start_at_acc(build: ir.Builder, at: dict[str, Any], dtype: DType, target: Target) -> None:
+    """An acc whose columns are apart is copied to c, and taken from there."""
+    size = dtype.itemsize
+    apart = build.icmp_signed("!=", at["acc_cs"], I64(size))
+    with build.if_then(apart, likely=False):
+        lane = Lane(dtype, 1, target.vector_bits // (8 * size))
+        pack = packer(build.module, dtype, lane, True, lane.count, target)
+        build.call(pack, [at["acc"], at["acc_rs"], at["acc_cs"], at["c"], at["c_rs"], at["m"], at["n"]])
+    at["acc"] = build.select(apart, at["c"], at["acc"])
+    at["acc_rs"] = build.select(apart, at["c_rs"], at["acc_rs"])
+    at["acc_cs"] = I64(size)
+
+
+def emit_transpose(function: ir.Function, dtype: DType, width: int, target: Target) -> None:
+    """The body of a function that copies elements between any strides, as lower/copies.py says: by one of the packers,
+    whose destination is contiguous, or else one by one.
+
+    width   elements of a vector
+    """
+    names = ("to", "to_rows", "to_cols", "from", "from_rows", "from_cols", "rows", "cols")
+    at: dict[str, Any] = dict(zip(names, function.args))
+    pack = packer(function.module, dtype, Lane(dtype, 1, width), False, width, target)
+    build = ir.Builder(function.append_basic_block("entry"))
+    for inner, outer in (("cols", "rows"), ("rows", "cols")):
+        with build.if_then(build.icmp_signed("==", at[f"to_{inner}"], I64(dtype.itemsize))):
+            build.call(pack, [at["from"], at[f"from_{outer}"], at[f"from_{inner}"], at["to"], at[f"to_{outer}"],
+                                at[outer], at[inner]])
+            build.ret_void()
+    k = Algebra(build, 1, target.features)
+
+    def element(side: str, r: Any, c: Any) -> Any:
+        row = move(build, at[side], build.mul(r, at[f"{side}_rows"]))
+        return move(build, row, build.mul(c, at[f"{side}_cols"]))
+
+    def one(r: Any, c: Any) -> None:
+        k.store(k.load(element("from", r, c), dtype, align=1), element("to", r, c), align=1)
+
+    counted(build, 0, at["rows"], 1, lambda r: counted(build, 0, at["cols"], 1, lambda c: one(r, c)))
+    build.ret_void()
+
+
+def packer(module: ir.Module, source: DType, lane: Lane, k_inner: bool, width: int, target: Target,
+            few: int = 0) -> ir.Function:
+    """A function that copies `outer` x `inner` elements to rows of contiguous lanes.
+
+    K runs along inner (operand a) or along outer (operand b). Lanes of two values take two neighbours along K; when K
+    is odd the last lane's second value is 0. Lanes between `inner` and the row stride of dst are left as they are.
+    Rows that are contiguous and have at least `width` lanes are copied in vectors of that many. `few`: outer is that or
+    less, and transposed in blocks all the same.
+    """
+    pairs = f"_pairs_{'inner' if k_inner else 'outer'}" * (lane.group > 1)
+    name = f"matmul_pack_{source.value}_{lane.dtype.value}{pairs}_{width}" + f"_of_{few}" * (few > 1)
+    names = ["*src", "outer_stride", "inner_stride", "*dst", "dst_stride", "outer", "inner"]
+    return shared(module, name, names, lambda f: _Packer(f, source, lane, k_inner, width, target, few).emit())
+
+
+class _Packer:
+    def __init__(self, f: ir.Function, source: DType, lane: Lane, k_inner: bool, width: int, target: Target,
+                 few: int):
+        self.at: dict[str, Any] = {argument.name: argument for argument in f.args}
+        self.build = ir.Builder(f.append_basic_block("entry"))
+        self.source, self.lane, self.k_inner, self.width, self.target = source, lane, k_inner, width, target
+        self.few = few
+
+    def emit(self) -> None:
+        """Vectors along inner, or square blocks transposed, or neither; then what is left one by one.
+
+        Operand a never needs blocks: `prepare_a` calls the other packer when its columns are contiguous.
+        """
+        at, build, lane = self.at, self.build, self.lane
+        group = {"inner": lane.group if self.k_inner else 1, "outer": 1 if self.k_inner else lane.group}
+        full = {d: build.udiv(at[d], I64(group[d])) for d in group}
+        total = {d: build.udiv(build.add(at[d], I64(group[d] - 1)), I64(group[d])) for d in group}
+        self.step = {d: build.mul(at[d + "_stride"], I64(group[d])) for d in group}     # from lane to lane
+        self.along_k = at["inner_stride" if self.k_inner else "outer_stride"]
+        side = min(lane.count, SIDE)
+        count = build.alloca(I64)
+        build.store(I64(0), count)
+
+        def contiguous(d: str) -> Any:
+            return build.icmp_signed("==", at[d + "_stride"], I64(self.source.itemsize))
+
+        def at_least(d: str, n: int) -> Any:
+            return build.icmp_signed(">=", full[d], I64(n))
+
+        def nothing_yet() -> Any:
+            return build.icmp_signed("==", build.load(count, typ=I64), I64(0))
+
+        def row(o: Any) -> None:
+            self.overlapping(full["inner"], self.width, lambda i: self.vector(o, i))
+
+        def block_column(i: Any) -> None:
+            self.overlapping(full["outer"], side, lambda o: self.block(o, i, side))
+
+        with build.if_then(build.and_(contiguous("inner"), at_least("inner", self.width))):
+            counted(build, 0, full["outer"], 1, row)
+            build.store(full["outer"], count)
+        if self.few > 1:
+            side = max(side, 1 << (self.few - 1).bit_length())
+            narrow = build.and_(build.icmp_signed("==", full["outer"], I64(self.few)), at_least("inner", side))
+            with build.if_then(build.and_(build.and_(contiguous("outer"), narrow), nothing_yet())):
+                self.overlapping(full["inner"], side, lambda i: self.narrow_block(i, side))
+                build.store(full["outer"], count)
+        elif not self.k_inner or lane.group == 1:
+            square = build.and_(at_least("outer", side), at_least("inner", side))
+            with build.if_then(build.and_(build.and_(contiguous("outer"), square), nothing_yet())):
+                self.overlapping(full["inner"], side, block_column)     # follows lines of the source to their ends
+                build.store(full["outer"], count)
+        rows = build.load(count, typ=I64)       # that have all lanes of full["inner"]
+        all_lanes = build.icmp_signed("==", full["inner"], total["inner"])
+
+        def rest(o: Any) -> None:
+            first = build.select(build.icmp_signed("<", o, rows), full["inner"], I64(0))
+            counted(build, first, total["inner"], 1, lambda i: self.scalar(o, i))
+
+        counted(build, build.select(all_lanes, rows, I64(0)), total["outer"], 1, rest)
+        build.ret_void()
+
+    def overlapping(self, extent: Any, size: int, body: Callable[[Any], None]) -> None:
+        """Blocks of `size` over an extent of at least that; the last one may repeat some of what is before it."""
+        last = self.build.sub(extent, I64(size))
+        counted(self.build, 0, extent, size, lambda i: body(minimum(self.build, i, last)))
+
+    def source_at(self, o: Any, i: Any) -> Any:
+        offset = self.build.add(self.build.mul(o, self.step["outer"]), self.build.mul(i, self.step["inner"]))
+        return self.build.gep(self.at["src"], [offset], source_etype=I8)
+
+    def lane_at(self, o: Any, i: Any) -> Any:
+        offset = self.build.add(self.build.mul(o, self.at["dst_stride"]), self.build.mul(i, I64(self.lane.size)))
+        return self.build.gep(self.at["dst"], [offset], source_etype=I8)
+
+    def vector(self, o: Any, i: Any) -> None:
+        k = Algebra(self.build, self.width, self.target.features)
+        k.store(self.read(k, self.source_at(o, i), self.k_inner), self.lane_at(o, i), align=1)
+
+    def block(self, o: Any, i: Any, side: int) -> None:
+        """side x side lanes, contiguous along outer at the source."""
+        k = Algebra(self.build, side, self.target.features)
+        columns, source, to = [], self.source_at(o, i), self.lane_at(o, i)
+        for _ in range(side):
+            columns.append(self.read(k, source, True))
+            source = move(self.build, source, self.step["inner"])
+        for lanes in _transposed(k, columns):
+            k.store(lanes, to, align=1)
+            to = move(self.build, to, self.at["dst_stride"])
+
+    def narrow_block(self, i: Any, side: int) -> None:
+        """`few` x side lanes, contiguous along outer at the source, where k runs along inner."""
+        k, source = Algebra(self.build, self.few, self.target.features), self.source_at(I64(0), i)
+        wide, columns = Algebra(self.build, side, self.target.features), []
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), side), [lane % self.few for lane in range(side)])
+        for _ in range(side):
+            x = self.read(k, source, False)
+            columns.append(Lanes(self.build.shuffle_vector(x.ir, x.ir, lanes), x.dtype))
+            source = move(self.build, source, self.step["inner"])
+        to = self.lane_at(I64(0), i)
+        for x in _transposed(wide, columns)[: self.few]:
+            wide.store(x, to, align=1)
+            to = move(self.build, to, self.at["dst_stride"])
+
+    def scalar(self, o: Any, i: Any) -> None:
+        """One lane; the second of a pair may be missing."""
+        build, k = self.build, Algebra(self.build, 1, self.target.features)
+        first = self.source_at(o, i)
+        if self.lane.group == 1:
+            k.store(self.read(k, first, True), self.lane_at(o, i), align=1)
+            return
+        index, extent = (i, self.at["inner"]) if self.k_inner else (o, self.at["outer"])
+        exists = build.icmp_signed("<", build.add(build.mul(index, I64(2)), I64(1)), extent)
+        offset = build.select(exists, self.along_k, I64(0))
+        second = k.load(build.gep(first, [offset], source_etype=I8), self.source, align=1)
+        second = k.select(Lanes(exists, None), second, 0)
+        pair = widened(k, self.lane, [k.load(first, self.source, align=1), second])
+        k.store(pair, self.lane_at(o, i), align=1)
+
+    def read(self, k: Algebra, pointer: Any, along_k: bool) -> Lanes:
+        """Lanes from contiguous elements; along_k says that a pair's two values are neighbours there."""
+        if self.lane.group == 1 or along_k:
+            elements = k if self.lane.group == 1 else Algebra(self.build, 2 * k.lanes, self.target.features)
+            return lanes_along_k(k, elements, self.lane, elements.load(pointer, self.source, align=1))
+        second = self.build.gep(pointer, [self.along_k], source_etype=I8)
+        return widened(k, self.lane, [k.load(p, self.source, align=1) for p in (pointer, second)])
+
+
+def _transposed(k: Algebra, rows: list[Lanes]) -> list[Lanes]:
+    """len(rows) vectors of as many lanes, transposed: one bit of the row number trades places with one of the lane's.
+
+    32-bit lanes trade both bits inside 128 bits at a time, which x86 does in one instruction a vector (unpcklps).
+    """
+    values, n = [x.ir for x in rows], len(rows)
+
+    def shuffle(x: Any, y: Any, lanes: list[int]) -> Any:
+        return k.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), n), lanes))
+
+    step = 1
+    if rows[0].dtype is not None and rows[0].dtype.bits == 32 and n >= 4:
+        quads = range(0, n, 4)
+        low, high = ([q + lane + part for q in quads for part in (at, at + 1) for lane in (0, n)] for at in (0, 2))
+        left, right = ([q + lane + part for q in quads for lane in (at, at + n) for part in (0, 1)] for at in (0, 2))
+        for r in quads:
+            x0, x1, x2, x3 = values[r : r + 4]
+            y0, y1, y2, y3 = shuffle(x0, x1, low), shuffle(x0, x1, high), shuffle(x2, x3, low), shuffle(x2, x3, high)
+            values[r : r + 4] = [shuffle(y0, y2, left), shuffle(y0, y2, right),
+                                 shuffle(y1, y3, left), shuffle(y1, y3, right)]
+        step = 4
+    while step < n:
+        for r in (r for r in range(n) if not r & step):
+            x, y = values[r], values[r + step]
+            values[r] = shuffle(x, y, [lane if not lane & step else n + lane - step for lane in range(n)])
+            values[r + step] = shuffle(x, y, [lane + step if not lane & step else n + lane for lane in range(n)])
+        step *= 2
+    return [Lanes(value, rows[0].dtype) for value in values]
