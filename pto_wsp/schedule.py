@@ -253,7 +253,9 @@ class TaskWindow(_Policy):
 
 
 class DepsMode(Enum):
-    """Where edges between tasks come from, beside those that the workload states."""
+    """Where edges between tasks come from, beside those that the workload states: P.seq, sequential, and slots that are
+    loaded from what tasks wrote.
+    """
 
     INFER_TENSOR_MAP_EXACT = "infer_tensor_map_exact"
     INFER_BYTES_OVERLAP = "infer_bytes_overlap"

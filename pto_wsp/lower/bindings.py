@@ -15,7 +15,7 @@ from pto_wsp.trace.extents import CostTerm, Source, extents_of
 from pto_wsp.trace.graph import KernelGraph
 from pto_wsp.trace.tree import TaskCall
 
-__all__ = ["Binding", "Call", "Dim", "KernelUse", "Load", "RowUse", "bind", "element", "graph_of"]
+__all__ = ["Binding", "Call", "Dim", "KernelUse", "Load", "RowUse", "SlotUse", "bind", "element", "graph_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,7 @@ class Call:
     kernel: int  # index of its KernelUse
     loops: tuple[LoopVar, ...]  # the loops around it, outermost first
     tiles: tuple[Binding, ...]  # one per tile parameter
+    slots: tuple[int, ...] = ()  # those that decide whether it runs, or on what; see SlotUse
 
     @property
     def name(self) -> str:
@@ -61,3 +62,17 @@ class Call:
     def writes(self, binding: Binding) -> bool:
         """Does the kernel store to this tile?"""
         return binding.param.direction != "in"
+
+
+@dataclass(frozen=True, eq=False)
+class SlotUse:
+    """A place of the tree where what a slot waits for changes. Edges of slots are made from these, and from Call.slots.
+
+    slot   which one; numbers from SLOTS on are decisions: what a condition waited for when it was decided
+    waits  the slots that decide whether it is reached, and on what it works
+    load   the element that is loaded; None: nothing is read from memory
+    """
+
+    slot: int
+    waits: tuple[int, ...]
+    load: Load | None = None

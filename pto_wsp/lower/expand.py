@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import AxisError, ExecutionError
-from pto_wsp.lower import axes, control, diagnose, expressions, jit, processes
-from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse
+from pto_wsp.lower import axes, control, diagnose, expressions, jit, processes, slots
+from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse, SlotUse
 from pto_wsp.lower.expressions import signed
 from pto_wsp.lower.places import Placed, address_of
 from pto_wsp.lower.rows import LOAD_OUTSIDE, LONGEST_AXIS, NO_CYCLES, NO_ROW, NO_TOKEN, STOPPED, Emitter, Input
-from pto_wsp.lower.tasks import TaskTable
+from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
 from pto_wsp.scalar_expr import Expr
 from pto_wsp.trace import tree
 from pto_wsp.trace.channels import LATENCY
@@ -58,6 +58,7 @@ class Expansion:
     symbols: tuple[str, ...]  # names of the run-time symbols that are read
     axes: dict[Ragged | Sparse, tree.Loop]  # axes whose data is a run-time input, and a loop over each
     loads: tuple[Load, ...]  # slots that are loaded from tensors
+    slot_uses: tuple[SlotUse, ...]  # where slots change, when their edges are wanted
     row_uses: tuple[RowUse, ...]  # loops over one row of an axis
     keys: tuple[Expr, ...]  # numbers that the schedule wants of each task
     pipeline: processes.Pipeline | None  # when processes make the tasks, in the order that a Clock says
@@ -81,7 +82,7 @@ class Expansion:
 
     def table_of(self, rows: int) -> TaskTable:
         """An empty table of that capacity."""
-        words = max((k.words for k in self.kernels), default=0)
+        words = max([TILE_WORDS * bool(self.slot_uses), *(k.words for k in self.kernels)])
         return TaskTable.empty(rows, words, max((len(c.task.axes) for c in self.calls), default=0), len(self.keys))
 
     def inputs(
@@ -352,12 +353,14 @@ def expand(
     keys: Sequence[Expr] = (),
     clocks: Callable[[processes.Pipeline, Inputs], Clock] | None = None,
     cycles: Mapping[int, Expr] = MappingProxyType({}),
+    slot_edges: bool = False,
 ) -> Expansion:
     """Make a workload ready for expansion.
 
     keys    numbers that the schedule wants of each task: the table has a column for each
     clocks  makes the clock for a run of a pipeline
     cycles  of a task, by the id of its call, where they are not those of its kernel
+    slot_edges  rows say what slots wait for; never so in a pipeline
     raises  CompileError, at the user's line, for what cannot be expanded
     """
     loads = any(isinstance(node, tree.SlotLoad) for node in tree.walk(workload.root))
@@ -373,6 +376,8 @@ def expand(
     else:
         emitter = Emitter(keys, loads)
         emitter.cycles, emitter.handles = cycles, named
+        if slot_edges:
+            emitter.read_slots = slots.read_by(workload.root, keys)
         ir = emitter.module(emitter.root(workload.root))
     known = [what[1] for what in emitter.inputs if what[0] == "symbol"] + [LATENCY] * (pipeline is not None)
     return Expansion(
@@ -383,6 +388,7 @@ def expand(
         symbols=tuple(dict.fromkeys(known)),
         axes=emitter.axes,
         loads=tuple(emitter.loads),
+        slot_uses=tuple(emitter.slot_uses),
         row_uses=tuple(emitter.row_uses),
         keys=tuple(keys),
         pipeline=pipeline,

@@ -43,6 +43,7 @@ class Scope:
     read_symbol: Callable[[Lines, str], str] | None = None
     params: Sequence[str] | None = None  # argument words of the task; None where there is no task
     line: SourceLine | None = None
+    decided_by: frozenset[int] = frozenset()  # slots whose values say whether this place is reached
 
     def inside(self, variable: Variable) -> Scope:
         return replace(self, loops=(*self.loops, variable))

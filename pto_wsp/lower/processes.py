@@ -180,7 +180,7 @@ class Emitter(rows.Emitter):
 
     def cond(self, node: tree.Cond, scope: Scope, sequential: bool) -> Piece:
         piece = super().cond(node, scope, sequential)
-        return _after_look(piece) if piece.text and _reads_slots(node.pred) else piece
+        return _after_look(piece) if piece.text and slots.slots_of(node.pred) else piece
 
     def slot_load(self, node: tree.SlotLoad, scope: Scope) -> Piece:
         return _after_look(super().slot_load(node, scope))
@@ -190,7 +190,7 @@ class Emitter(rows.Emitter):
         whole = axis.ragged if isinstance(axis, RaggedRow) else axis.sparse if isinstance(axis, SparseRow) else axis
         assert isinstance(whole, (Ragged, Sparse))
         self.axes.setdefault(whole, node)
-        if isinstance(axis, (RaggedRow, SparseRow)) and _reads_slots(axis.row):
+        if isinstance(axis, (RaggedRow, SparseRow)) and slots.slots_of(axis):
             _pause(out, str(LOOK))
         else:
             look, fresh = out.label(), out.label()
@@ -236,10 +236,6 @@ def _after_look(piece: Piece) -> Piece:
     _pause(out, str(LOOK))
     out.add(piece)
     return out.piece()
-
-
-def _reads_slots(value: object) -> bool:
-    return isinstance(value, Expr) and any(leaf.kind.startswith("slot_") for leaf in value.leaves())
 
 
 _GO_ON = "¤"  # before a label: the number by which the function finds it again

@@ -14,12 +14,12 @@ from typing import Any
 
 from pto_wsp.errors import CompileError
 from pto_wsp.lower import axes, control, expressions, slots
-from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse, bind, element, graph_of
+from pto_wsp.lower.bindings import Binding, Call, KernelUse, Load, RowUse, SlotUse, bind, element, graph_of
 from pto_wsp.lower.bounds import start_in
 from pto_wsp.lower.expressions import Scope, Variable, signed
 from pto_wsp.lower.lines import Lines, Piece, finish
-from pto_wsp.lower.tasks import COLUMNS, ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, FORGET
-from pto_wsp.scalar_expr import Expr, LoopVar, constant_of, fnv1a_64
+from pto_wsp.lower.tasks import COLUMNS, ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, FORGET, SLOT
+from pto_wsp.scalar_expr import SLOTS, Expr, LoopVar, constant_of, fnv1a_64
 from pto_wsp.trace import tree
 from pto_wsp.trace.c_expr import added_cycles
 from pto_wsp.trace.extents import CostTerm, Source
@@ -54,10 +54,12 @@ class Emitter:
         self.keys = tuple(keys)
         self.cycles: Mapping[int, Expr] = {}  # by id of a call: in place of what its kernel takes
         self.handles: Collection[int] = ()  # by id: calls that some `after` names
+        self.read_slots: frozenset[int] = frozenset()  # slots whose edges are wanted: those that some expression reads
         self.notes_writes = loads  # some slot is loaded: which tasks write where has to be known
         self.kernels: dict[int, KernelUse] = {}  # by id(graph)
         self.calls: list[Call] = []
         self.loads: list[Load] = []
+        self.slot_uses: list[SlotUse] = []
         self.row_uses: list[RowUse] = []
         self.axes: dict[Ragged | Sparse, tree.Loop] = {}  # those with run-time data, and a loop over each
         self.tensors: list[Tensor] = []
@@ -86,7 +88,7 @@ class Emitter:
         if isinstance(node, tree.Cond):
             return self.cond(node, scope, sequential)
         if isinstance(node, tree.SlotSet):
-            return slots.emit_set(node)
+            return self.slot_set(node, scope)
         if isinstance(node, tree.SlotLoad):
             return self.slot_load(node, replace(scope, line=node.line))
         what = type(node).__name__.lower()
@@ -165,6 +167,7 @@ class Emitter:
         then, orelse, after = out.label(), out.label(), out.label()
         found = expressions.emit(out, node.pred, replace(scope, line=node.line))
         holds = found.name if found.type == "bool" else out.value(f"icmp ne i64 {found.name}, 0")
+        scope = self._decide(out, node, slots.slots_of(node.pred), scope)
         out.branch(holds, then, orelse)
         taken, named_in_then = self._branch(node.then, scope, sequential)
         other, named_in_other = self._branch(node.orelse, scope, sequential)
@@ -207,6 +210,7 @@ class Emitter:
             low, high, most = 0, LONGEST_AXIS - 1, LONGEST_AXIS
         else:
             raise CompileError(f"{type(axis).__name__} axes are not supported yet on cpu_sim.").at(node.line)
+        scope = self._decide(out, node, slots.slots_of(axis), scope)
         variable = Variable(node.var, f"%var{depth}", low, high)
         body = self.node(node.body, scope.inside(variable), sequential if most == 1 else not node.parallel)
         self._iterate(out, depth, count, values, body)
@@ -258,6 +262,34 @@ class Emitter:
         out.jump(head)
         out.start(done)
 
+    # -- slots
+
+    def _decide(self, out: Lines, node: tree.Cond | tree.Loop, read: frozenset[int], scope: Scope) -> Scope:
+        """The scope of what a condition, or an axis, decides about by the slots that it reads."""
+        if not self.read_slots or not read:
+            return scope
+        decided = scope.decided_by | read
+        inside = (n.slot for n in tree.walk(node) if isinstance(n, (tree.SlotSet, tree.SlotLoad)))
+        changed = sorted(self.read_slots.intersection(inside))
+        if not read.isdisjoint(changed):  # in there, the slots are no longer those that were read
+            decision = SLOTS + len(self.slot_uses)
+            self._slot_use(out, SlotUse(decision, tuple(sorted(decided))))
+            decided = frozenset([decision])
+        for slot in changed:  # whether they change is decided by it too
+            self._slot_use(out, SlotUse(slot, tuple(sorted(decided | {slot}))))
+        return replace(scope, decided_by=decided)
+
+    def _slot_use(self, out: Lines, use: SlotUse, words: Sequence[str] = ()) -> None:
+        self._event(out, SLOT, out.datum(len(self.slot_uses)), words)
+        self.slot_uses.append(use)
+
+    def slot_set(self, node: tree.SlotSet, scope: Scope) -> Piece:
+        out = Lines()
+        out.add(slots.emit_set(node))
+        if node.slot in self.read_slots:
+            self._slot_use(out, SlotUse(node.slot, tuple(sorted(scope.decided_by))))
+        return out.piece()
+
     def slot_load(self, node: tree.SlotLoad, scope: Scope) -> Piece:
         out = Lines()
         number = self._number(node.tensor)
@@ -266,6 +298,10 @@ class Emitter:
         words = [_read(out, first + k) for k in range(1 + 2 * rank)]
         tensor = slots.Array(words[0], words[1 : 1 + rank], words[1 + rank :], self._written(out, number))
         bad = out.label()
+        if node.slot in self.read_slots:
+            address, _ = slots.address(out, load, tensor, scope)
+            waits = scope.decided_by | slots.slots_of(node.row, node.col, node.tensor)
+            self._slot_use(out, SlotUse(node.slot, tuple(sorted(waits)), load), (address, "0", "0", "1", "1"))
         slots.emit_load(out, load, tensor, scope, bad)
         after = out.label()
         out.jump(after)
@@ -288,7 +324,10 @@ class Emitter:
         use, given = self._kernel(graph), dict(node.args)
         tiles = tuple(self._bind(param, given[param.name], node) for param in graph.tile_params)
         number = len(self.calls)
-        self.calls.append(Call(node, self._numbers[id(graph)], tuple(v.var for v in scope.loops), tiles))
+        reads = scope.decided_by | slots.slots_of(*node.axes, *given.values(), *self.keys)
+        self.calls.append(
+            Call(node, self._numbers[id(graph)], tuple(v.var for v in scope.loops), tiles, tuple(sorted(reads)))
+        )
         out = Lines()
         good, bad, partial, full, write = (out.label() for _ in range(5))
         call = out.datum(number)
@@ -353,16 +392,18 @@ class Emitter:
     def made(self, out: Lines, cycles: str) -> None:
         """Something else to do for each task; `cycles`: its duration."""
 
-    def _event(self, out: Lines, event: int, call: str = "-1") -> None:
+    def _event(self, out: Lines, event: int, leaf: str = "-1", words: Sequence[str] = ()) -> None:
         self.has_events = True
         row = out.value("load i64, ptr %row")
         for column, kind, value in (
             ("kernel", "i32", str(event)),
-            ("leaf", "i32", call if call == "-1" else out.value(f"trunc i64 {call} to i32")),
+            ("leaf", "i32", leaf if leaf == "-1" else out.value(f"trunc i64 {leaf} to i32")),
             ("tail", "i8", "0"),
             ("cycles", "i64", "0"),
         ):
             _put(out, column, kind, row, value)
+        if words:
+            _put_all(out, "args", row, words)
         _next_row(out, row)
 
     def _given_cycles(self, out: Lines, call: int, expr: Expr, scope: Scope) -> str:

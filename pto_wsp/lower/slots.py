@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pto_wsp.lower import control, expressions
 from pto_wsp.lower.bindings import Load
 from pto_wsp.lower.bounds import start_in
 from pto_wsp.lower.expressions import Scope, signed
 from pto_wsp.lower.lines import Lines, Piece
-from pto_wsp.trace.tree import SlotSet
+from pto_wsp.scalar_expr import Expr
+from pto_wsp.trace.resolve import leaves
+from pto_wsp.trace.tree import Cond, Loop, SlotLoad, SlotSet, TaskCall, TreeNode, walk
 
-__all__ = ["Array", "emit_load", "emit_set"]
+__all__ = ["Array", "address", "emit_load", "emit_set", "read_by", "slots_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,25 @@ class Array:
     strides: Sequence[str]  # bytes
     sizes: Sequence[str]
     written: str  # where the row after the last one that writes to this memory is kept
+
+
+def slots_of(*values: Any) -> frozenset[int]:
+    """The slots that expressions, and the indices of tensor views and axes, read."""
+    found = (leaf for value in values for leaf in leaves(value))
+    return frozenset(leaf.a for leaf in found if leaf.kind.startswith("slot_"))
+
+
+def read_by(root: TreeNode, keys: Sequence[Expr]) -> frozenset[int]:
+    """The slots that the expressions of a tree, and the keys of its tasks, read."""
+    found = slots_of(*keys)
+    for node in walk(root):
+        if isinstance(node, TaskCall):
+            found |= slots_of(*node.axes, *(value for _, value in node.args))
+        elif isinstance(node, SlotLoad):
+            found |= slots_of(node.row, node.col, node.tensor)
+        elif isinstance(node, (Cond, Loop)):
+            found |= slots_of(node.pred if isinstance(node, Cond) else node.axis)
+    return found
 
 
 def emit_set(node: SlotSet) -> Piece:
@@ -44,7 +66,7 @@ def emit_load(out: Lines, load: Load, array: Array, scope: Scope, bad: str) -> N
     out.branch(out.value(f"icmp eq i64 {mode}, {control.REPLAY}"), recall, read)
 
     out.start(read)
-    address, checks = _address(out, load, array, scope)
+    place, checks = address(out, load, array, scope)
     out.branch(out.every(checks), good, bad)
     out.start(good)
     last = out.value(f"load i64, ptr {array.written}")
@@ -55,7 +77,7 @@ def emit_load(out: Lines, load: Load, array: Array, scope: Scope, bad: str) -> N
     refused = out.value(f"call i64 @catch_up({given}, i64 {row})")
     out.branch(out.value(f"icmp eq i64 {refused}, 0"), fresh, "stopped")
     out.start(fresh)
-    _store(out, load.node.slot, expressions.emit_load(out, address, load.node.tensor.dtype))
+    _store(out, load.node.slot, expressions.emit_load(out, place, load.node.tensor.dtype))
     out.branch(out.value(f"icmp eq i64 {mode}, {control.RECORD}"), log, after)
 
     out.start(log)
@@ -75,19 +97,19 @@ def emit_load(out: Lines, load: Load, array: Array, scope: Scope, bad: str) -> N
     out.start(after)
 
 
-def _address(out: Lines, load: Load, array: Array, scope: Scope) -> tuple[str, list[str]]:
+def address(out: Lines, load: Load, array: Array, scope: Scope) -> tuple[str, list[str]]:
     """The element's address, and i1s: it lies inside the view and the array."""
-    address, checks = array.address, []
+    place, checks = array.address, []
     for dim, stride, size in zip(load.dims, array.strides, array.sizes, strict=True):
         start, _, inside = start_in(out, dim, size, scope)
-        address = out.value(f"add i64 {address}, {out.value(f'mul i64 {start}, {stride}')}")
+        place = out.value(f"add i64 {place}, {out.value(f'mul i64 {start}, {stride}')}")
         checks.extend(inside)
     for index, extent in load.inside:
         found = expressions.emit(out, index, scope)
         checks.append(out.value(f"icmp ult i64 {found.name}, {out.datum(extent)}"))
         if found.overflow:
             checks.append(out.value(f"xor i1 {found.overflow}, true"))
-    return address, checks
+    return place, checks
 
 
 def _slot(out: Lines, slot: int) -> str:

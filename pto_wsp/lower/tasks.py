@@ -9,6 +9,10 @@ Events appear only where nesting really alternates. Outside every block, rows ar
 
 FORGET, with the number of a kernel call in `leaf`, says that the call stands in the branch that was not taken: tasks
 whose `after` names it do not wait for a task that it was in an earlier iteration.
+
+SLOT, with the number of a bindings.SlotUse in `leaf`, says that a slot changes: tasks that read it from here on wait
+for what the use says. Where it is loaded, `args` begins with the element, as a tile. Only expansions that were asked
+for the edges of slots have such rows.
 """
 
 from __future__ import annotations
@@ -20,9 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLUMNS", "ENTER_PARALLEL", "ENTER_SEQUENTIAL", "EXIT", "FORGET", "TILE_WORDS", "TaskTable"]
+__all__ = ["COLUMNS", "ENTER_PARALLEL", "ENTER_SEQUENTIAL", "EXIT", "FORGET", "SLOT", "TILE_WORDS", "TaskTable"]
 
-ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, FORGET = -1, -2, -3, -4
+ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, FORGET, SLOT = -1, -2, -3, -4, -5
 
 TILE_WORDS = 5
 """Words of args per tile parameter: address, row stride, column stride (bytes), valid rows, valid columns."""
@@ -39,7 +43,7 @@ class TaskTable:
     """
 
     kernel: NDArray[np.int32]  # [rows] index into the program's kernels, or an event (negative)
-    leaf: NDArray[np.int32]  # [rows] which kernel call of the workload tree
+    leaf: NDArray[np.int32]  # [rows] which kernel call of the workload tree; see FORGET and SLOT
     tail: NDArray[np.uint8]  # [rows] 1 when some tile of the task is partial
     cycles: NDArray[np.int64]  # [rows] duration of the task
     keys: NDArray[np.uint64]  # [keys, rows] numbers that the schedule wants to know of each task

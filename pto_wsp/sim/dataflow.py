@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import Deadlock, ExecutionError, ScheduleError, WindowOverflow
-from pto_wsp.lower.bindings import Call
-from pto_wsp.lower.tasks import EXIT, FORGET, TILE_WORDS, TaskTable
+from pto_wsp.lower.bindings import Call, SlotUse
+from pto_wsp.lower.tasks import EXIT, FORGET, SLOT, TILE_WORDS, TaskTable
 from pto_wsp.schedule import DepsMode, WindowMode
 from pto_wsp.sim.edges import (
     BEFORE,
     BEFORE_SERIAL,
     CAUSE,
+    COLLECTED,
     CYCLES,
     DEPTH,
     EDGE_SIZE,
@@ -60,11 +61,13 @@ from pto_wsp.sim.edges import (
     SEALED,
     SEQUENTIAL,
     SERIAL,
+    SLOT_NUMBER,
     STREAM,
     TARGET,
     TASKS_BEFORE,
     WEIGHT,
     chain_of,
+    collect,
     enter,
     follow,
     join,
@@ -73,11 +76,16 @@ from pto_wsp.sim.edges import (
     new_node,
 )
 from pto_wsp.sim.hazards import (
+    BY_IDENTITY,
+    BY_OVERLAP,
     CLAIM_SIZE,
     CLAIMS_TOP,
+    FOR_LOADS,
     FREE_CLAIM,
     FREE_CLAIMS,
+    LOAD,
     MOST_BUCKETS,
+    NO_CLAIMS,
     RELINK,
     UNSEEN,
     USE_SIZE,
@@ -95,9 +103,9 @@ from pto_wsp.sim.queues import (
     BATCH,
     BOUND,
     BY_STREAM,
+    CALLS,
     DEQUES,
     DIRTY,
-    EXACT,
     FIRST_LANE,
     GAP,
     GEN,
@@ -148,7 +156,7 @@ from pto_wsp.sim.queues import (
 )
 from pto_wsp.sim.settings import EXEC_UNITS, MOST_WORKERS, Settings
 
-__all__ = ["DataflowEngine"]
+__all__ = ["DataflowEngine", "after_table"]
 
 # What `play` returns.
 (MORE_ROWS, FINISHED, STUCK, MORE_NODES, MORE_EDGES, MORE_FRAMES, MORE_CLAIMS, TOO_LARGE, OVERFLOWN, GO_ON) = range(10)
@@ -181,8 +189,10 @@ def play(
     pool, key, rank, stream, weights
                                one per row, or empty: number of the pool, worker in it, priority, stream, what the task
                                takes of the window
-    after, last          explicit edges: after[call] ... after[call + 1] are the places in `after` of the calls that a
-                         call waits for; last[call]: the last task of that call, as streams
+    after, last          explicit edges and slots: after[call] ... after[call + 1] are the places in `after` of cells
+                         of `last` that a call waits for. Cells are as streams: per call its last task, then per slot
+                         what ends before its value is known. After the calls, `after` goes on with the slot uses that
+                         SLOT rows name; the first cell of each is that of the slot itself
     streams              per stream: its last task, see queues.py
     args ... chains      the tiles of each row, and what edges are inferred from, see hazards.py
     queues ... idle      of ready tasks, and the workers, see queues.py
@@ -336,13 +346,18 @@ def generate_all(
         if state[FREE_EDGES] * EDGE_SIZE + len(edges) - state[EDGES_TOP] < most * EDGE_SIZE:
             return MORE_EDGES
         free = state[FREE_CLAIMS] * CLAIM_SIZE + len(claims) - state[CLAIMS_TOP]
-        if setup[INFER] == 1 and free < setup[PARAMS] * MOST_BUCKETS * CLAIM_SIZE:
+        if setup[INFER] != NO_CLAIMS and free < setup[PARAMS] * MOST_BUCKETS * CLAIM_SIZE:
             return MORE_CLAIMS
         what = kernel[row]
         if what == EXIT:
             leave(nodes, edges, frames, state)
         elif what == FORGET:
             forget(last, leaf[row] * STREAM_SIZE)
+        elif what == SLOT:
+            set_slot(
+                row, setup[CALLS] + leaf[row], setup, after, last, args, uses, spaces, nodes, edges, claims, chains,
+                state,
+            )  # fmt: skip
         elif what < 0:
             if state[DEPTH] + 2 * FRAME_SIZE > len(frames):
                 return MORE_FRAMES
@@ -361,12 +376,12 @@ def generate_all(
             call = leaf[row]
             for place in range(after[call], after[call + 1]):
                 wait_for(nodes, edges, state, last, after[place] * STREAM_SIZE, node)
-            if setup[INFER] == 1:
+            if setup[INFER] != NO_CLAIMS:
                 for param in range(setup[PARAMS]):
                     use = (call * setup[PARAMS] + param) * USE_SIZE
                     if uses[use] >= 0:
                         claim_tile(
-                            row * setup[WORDS] + TILE_WORDS * param, use, setup[EXACT] == 1, args, uses, spaces,
+                            row * setup[WORDS] + TILE_WORDS * param, use, setup[INFER], args, uses, spaces,
                             nodes, edges, claims, chains, state, node,
                         )  # fmt: skip
             if setup[STREAMS] > 0:
@@ -441,6 +456,40 @@ def remember(nodes: Any, kept: Any, at: int, node: int) -> int:
 def forget(kept: Any, at: int) -> int:
     """There is no last task, as at the beginning."""
     kept[at + S_NODE], kept[at + S_SERIAL], kept[at + S_FROM], kept[at + S_PATH], kept[at + S_TASKS] = -1, -1, -1, 0, 0
+    return 0
+
+
+def set_slot(
+    row: int, entry: int, setup: Any, after: Any, last: Any, args: Any, uses: Any, spaces: Any,
+    nodes: Any, edges: Any, claims: Any, chains: Any, state: Any,
+) -> int:  # fmt: skip
+    """A slot changes: its value is known when those that wrote the element are complete, and all that decides is known.
+
+    entry  of the slot use in `after`
+    """
+    state[SLOT_NUMBER] -= 1
+    state[COLLECTED] = -1
+    path, tasks, number = 0, 0, -1
+    for place in range(after[entry] + 1, after[entry + 1]):
+        cell = after[place] * STREAM_SIZE
+        if path < last[cell + S_PATH]:
+            path, tasks, number = last[cell + S_PATH], last[cell + S_TASKS], last[cell + S_FROM]
+        node = last[cell + S_NODE]
+        if node >= 0 and nodes[node + SERIAL] == last[cell + S_SERIAL]:
+            collect(nodes, edges, state, node)
+    use = entry * setup[PARAMS] * USE_SIZE
+    if setup[INFER] != NO_CLAIMS and uses[use] >= 0:
+        claim_tile(row * setup[WORDS], use, LOAD, args, uses, spaces, nodes, edges, claims, chains, state, -1)
+    cell, node = after[after[entry]] * STREAM_SIZE, state[COLLECTED]
+    forget(last, cell)
+    if node >= 0 and nodes[node + NUMBER] >= 0:
+        remember(nodes, last, cell, node)
+    elif node >= 0:
+        last[cell + S_NODE], last[cell + S_SERIAL] = node, nodes[node + SERIAL]
+        last[cell + S_PATH], last[cell + S_TASKS] = nodes[node + PATH], nodes[node + PATH_TASKS]
+        last[cell + S_FROM] = nodes[node + PATH_FROM]
+    if last[cell + S_PATH] < path:
+        last[cell + S_PATH], last[cell + S_TASKS], last[cell + S_FROM] = path, tasks, number
     return 0
 
 
@@ -571,37 +620,44 @@ class DataflowEngine:
     """The clock of one run: feed it every chunk of the task table in program order, then ask for `counters`.
 
     keys     of the tasks, see keys.py; None when the schedule wants none
-    uses     of the calls' tiles; needed where edges are inferred
+    uses     of the calls' tiles; needed where edges are inferred, and where slots are loaded
     units    per kernel, the index in EXEC_UNITS of what it runs on; needed for Pools.by_exec_unit()
     record   keep start, worker, wait reason and cause of every task
+    slots    where slots change, for the SLOT rows of the table
     """
 
     def __init__(
         self, settings: Settings, calls: Sequence[Call], keys: Keys | None = None, uses: TileUses | None = None,
-        units: Sequence[int] = (), record: bool = False,
+        units: Sequence[int] = (), record: bool = False, slots: Sequence[SlotUse] = (),
     ) -> None:  # fmt: skip
         self.settings, self.recording = settings, record
         self._keys = keys if keys is not None else Keys(())
         self._tiles, self._units = uses, np.array(units, np.int64)
-        infer, exact = uses is not None and settings.infer is not None, settings.infer is _EXACT
+        infer = NO_CLAIMS
+        if uses is not None and settings.infer is not None:
+            infer = BY_IDENTITY if settings.infer is DepsMode.INFER_TENSOR_MAP_EXACT else BY_OVERLAP
+        elif uses is not None and slots and uses.loaded:
+            infer = FOR_LOADS
         setup = {
             ORDER: DEQUES if settings.ready == "work_steal" else TURNS if settings.together else ORDERED,
-            BOUND: settings.bound, KEYED: settings.keyed, WINDOW: settings.window, INFER: infer, EXACT: exact,
+            BOUND: settings.bound, KEYED: settings.keyed, WINDOW: settings.window, INFER: infer, CALLS: len(calls),
             PARAMS: uses.params if uses is not None else 0, MODE: _MODES[settings.mode], START_AT: settings.start_at,
             GAP: settings.gap, BATCH: max(settings.batch, settings.ready == "work_steal"),
             STREAMS: settings.streams, TOGETHER: settings.together, BY_STREAM: settings.by_stream,
             GEN: settings.gen_cycles,
         }  # fmt: skip
         self._setup = np.array([setup.get(word, 0) for word in range(SETUP_SIZE)], np.int64)
-        self._uses = uses.uses if uses is not None and infer else np.zeros(0, np.int64)
-        self._spaces = uses.spaces if uses is not None and infer else np.zeros(0, np.int64)
+        self._uses = self._spaces = np.zeros(0, np.int64)
+        if uses is not None and infer != NO_CLAIMS:
+            self._uses, self._spaces = uses.for_loads() if infer == FOR_LOADS else uses.uses, uses.spaces
         self._claims = np.zeros(0, np.int64)
         self._chains = np.full(2 * (64 + 1), -1, np.int64)
-        self._after, self._last = _after(calls), _kept(len(calls))
+        self._after = after_table(calls, slots)
+        self._last = _kept(len(calls) + len({use.slot for use in slots}))
         self._streams = _kept(settings.streams)
         self._state = np.zeros(STATE_SIZE, np.int64)
         none = [FREE_NODE, FREE_EDGE, FREE_CLAIM, SEALED, FULL_SINCE, LAST_DONE, HELD_HEAD, HELD_TAIL, GENERATING]
-        self._state[[*none, STARTED, LONGEST_LAST]] = -1
+        self._state[[*none, STARTED, LONGEST_LAST, SLOT_NUMBER]] = -1
         self._nodes, self._edges = np.zeros(64 * NODE_SIZE, np.int64), np.zeros(256 * EDGE_SIZE, np.int64)
         self._frames = np.zeros(16 * FRAME_SIZE, np.int64)
         self._frames[[BEFORE, GATE, OWNER, FROM_BEFORE]] = -1
@@ -650,6 +706,8 @@ class DataflowEngine:
 
         raises  WindowOverflow in mode ABORT; ScheduleError for a task that no window of this size can hold
         """
+        if not self._setup[CALLS]:
+            return  # slots change, and there is no task to wait for them
         rows, settings, keys = slice(0, table.count), self.settings, self._keys
         kernel, cycles, none = table.kernel[rows], table.cycles[rows], np.zeros(0, np.int64)
         keys.start(table)
@@ -860,13 +918,18 @@ def _modulo(words: NDArray[np.int64], many: Any) -> NDArray[np.int64]:
     return (words.view(np.uint64) % np.asarray(many, np.uint64)).astype(np.int64)
 
 
-def _after(calls: Sequence[Call]) -> NDArray[np.int64]:
-    """The explicit edges as `play` reads them."""
+def after_table(calls: Sequence[Call], slots: Sequence[SlotUse]) -> NDArray[np.int64]:
+    """What calls and slot uses wait for, as `play` reads it: cells of calls, then of slots. See `after` there."""
     number = {id(call.task): k for k, call in enumerate(calls)}
+    cell = {slot: len(calls) + k for k, slot in enumerate(dict.fromkeys(use.slot for use in slots))}
     lists = [[number[id(handle)] for handle in call.task.after if id(handle) in number] for call in calls]
-    first = len(calls) + 1
-    starts = [first + sum(map(len, lists[:k])) for k in range(first)]
-    return np.array(starts + [k for several in lists for k in several], np.int64)
+    if slots:
+        for call, cells in zip(calls, lists, strict=True):
+            cells += [cell[slot] for slot in call.slots if slot in cell]
+    lists += [[cell[use.slot], *(cell[slot] for slot in use.waits if slot in cell)] for use in slots]
+    first = len(lists) + 1
+    starts = first + np.cumsum([0, *map(len, lists)])
+    return np.array([*starts.tolist(), *(k for cells in lists for k in cells)], np.int64)
 
 
 def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
@@ -881,7 +944,6 @@ def _larger(array: NDArray[Any], least: int = 0) -> NDArray[Any]:
 
 
 _MODES = {WindowMode.STALL: STALL, WindowMode.ABORT: ABORT, WindowMode.BENCHMARK: BENCHMARK}
-_EXACT = DepsMode.INFER_TENSOR_MAP_EXACT
 
 # Plain Python plays a hundred thousand tasks per second, machine code ten million. That takes half a second to make.
 PLAY = Loop(

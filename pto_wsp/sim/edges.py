@@ -1,9 +1,10 @@
 """Edges between tasks, found while the tasks are generated: which task waits for which others?
 
 A node is a task between its generation and its completion, or a gate: a task of no duration that stands for the end of
-a block, so that a block of n tasks needs about 2 n edges and not n * n. Only live nodes exist: what has completed holds
-nothing up. Nodes, edges and frames are records in flat arrays of int64, linked by the position of their first word, so
-that the functions over them can be compiled. Start reading at `enter` and `leave`.
+a block, so that a block of n tasks needs about 2 n edges and not n * n, or for all that the value of a slot waits for.
+Only live nodes exist: what has completed holds nothing up. Nodes, edges and frames are records in flat arrays of int64,
+linked by the position of their first word, so that the functions over them can be compiled. Start reading at `enter`
+and `leave`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = [
     "NODE_SIZE",
     "add_edge",
     "chain_of",
+    "collect",
     "enter",
     "follow",
     "join",
@@ -29,7 +31,7 @@ __all__ = [
 (NUMBER, SERIAL, MISSING, FIRST, LAST, STAMP, PATH, PATH_TASKS, PATH_FROM, CYCLES, CAUSE, FROM, POOL, QUEUE, STREAM,
  RANK, GENERATED, READY, ELIGIBLE, END, LANE, NEXT, CHILD, SIBLING, WEIGHT, TILES, HELD, UNSEEN_BY, NODE_SIZE,
 ) = range(29)  # fmt: skip
-# NUMBER   of the task in program order; a gate has -1
+# NUMBER   of the task in program order; of a gate: -1 at the end of a block, less for a slot
 # SERIAL   grows when the node is freed, so that whoever remembers a node can tell whether it is still the same
 # MISSING  predecessors that have not completed
 # FIRST, LAST  its edges, in the order in which they were added
@@ -50,7 +52,9 @@ TARGET, FOLLOWING, EDGE_SIZE = range(3)
 # OWNER    the frame whose gate collects the tasks of this parallel block, -1 when nobody waits for its end
 
 # Words of the state that belong to this file. dataflow.py counts on from there.
-FREE_NODE, FREE_NODES, NODES_TOP, FREE_EDGE, FREE_EDGES, EDGES_TOP, SEALED, DEPTH, EDGES_STATE = range(9)
+(FREE_NODE, FREE_NODES, NODES_TOP, FREE_EDGE, FREE_EDGES, EDGES_TOP, SEALED, DEPTH, SLOT_NUMBER, COLLECTED,
+ EDGES_STATE) = range(11)  # fmt: skip
+# SLOT_NUMBER  the NUMBER of a gate for the slot that is being set; COLLECTED: the node that it waits for, -1: for none
 
 
 def new_node(nodes: Any, state: Any, number: int, cycles: int) -> int:
@@ -108,6 +112,20 @@ def follow(nodes: Any, edges: Any, state: Any, earlier: int, serial: int, later:
     if earlier >= 0 and nodes[earlier + SERIAL] == serial and nodes[earlier + STAMP] != number:
         nodes[earlier + STAMP] = number
         add_edge(nodes, edges, state, earlier, later)
+    return 0
+
+
+def collect(nodes: Any, edges: Any, state: Any, node: int) -> int:
+    """The slot that changes waits for one more live node; a gate stands for several. May make one node, two edges."""
+    found = state[COLLECTED]
+    if found < 0:
+        state[COLLECTED] = node
+    elif found != node:
+        if nodes[found + NUMBER] != state[SLOT_NUMBER]:
+            gate = new_node(nodes, state, state[SLOT_NUMBER], 0)
+            follow(nodes, edges, state, found, nodes[found + SERIAL], gate)
+            state[COLLECTED] = gate
+        follow(nodes, edges, state, node, nodes[node + SERIAL], state[COLLECTED])
     return 0
 
 

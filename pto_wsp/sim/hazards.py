@@ -4,7 +4,8 @@ Each tile of a live task is kept as a claim: rows of bytes, a pitch apart. A spa
 into buckets of about the size of its tiles; a claim is entered in each bucket that it reaches, readers apart from
 writers, so that a new tile is compared with few others, and with those exactly. A writer takes the place of the
 claims that it covers: who touches those bytes later waits for the writer, and so for them. Claims go when their task
-completes. Start reading at `claim_tile`.
+completes. An element that is loaded into a slot is compared with the writers only, and claims nothing. Start reading at
+`claim_tile`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pto_wsp.lower.bindings import Binding, Call
+from pto_wsp.lower.bindings import Binding, Call, SlotUse
 from pto_wsp.lower.places import Placed
 from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
 from pto_wsp.sim import regions
-from pto_wsp.sim.edges import EDGES_STATE, NUMBER, SERIAL, STAMP, TILES, UNSEEN_BY, follow
+from pto_wsp.sim.edges import EDGES_STATE, NUMBER, SERIAL, STAMP, TILES, UNSEEN_BY, collect, follow
 
-__all__ = ["CLAIM_SIZE", "MOST_BUCKETS", "TileUses", "claim_tile", "relink", "release", "weights_of"]
+__all__ = [
+    "BY_IDENTITY", "BY_OVERLAP", "CLAIM_SIZE", "FOR_LOADS", "LOAD", "MOST_BUCKETS", "NO_CLAIMS", "TileUses",
+    "claim_tile", "relink", "release", "weights_of",
+]  # fmt: skip
 
 # Words of a claim. LOW: its first byte. ROWS runs, PITCH bytes apart, of COUNT pieces of ITEM bytes, STEP bytes apart.
 (LOW, ITEM, PITCH, ROWS, COUNT, STEP, WRITES, OWNER_NODE, OF_OWNER, HASH, IN_CHAIN, BEFORE_IT, AFTER_IT,
@@ -38,6 +42,10 @@ ORIGIN, ROW_BYTES, BUCKET_ROWS, BUCKET_BYTES, SPACE_SIZE = range(5)
 # Words of the state.
 FREE_CLAIM, FREE_CLAIMS, CLAIMS_TOP, RELINK, UNSEEN, WIDE_CLAIMS, HAZARD_STATE = range(EDGES_STATE, EDGES_STATE + 7)
 
+NO_CLAIMS, BY_OVERLAP, BY_IDENTITY, FOR_LOADS, LOAD = range(5)
+"""What tiles are claimed for: nothing; edges between tiles that overlap, or are identical (others that overlap are
+counted); only to be found by loads. LOAD: this is the element of a load."""
+
 MOST_BUCKETS = 64
 """A tile that reaches more buckets is compared with all live ones."""
 
@@ -45,14 +53,14 @@ WIDE = -2  # HASH of such a claim: it is in the chain of its own, after the othe
 
 
 def claim_tile(
-    at: int, use: int, exact: bool, args: Any, uses: Any, spaces: Any,
+    at: int, use: int, what: int, args: Any, uses: Any, spaces: Any,
     nodes: Any, edges: Any, claims: Any, chains: Any, state: Any, node: int,
 ) -> int:  # fmt: skip
     """One tile of a new task: the edges that it needs, and its claim. There has to be room for MOST_BUCKETS claims.
 
     at     where the tile's words begin in `args`
     use    the use of the parameter, its first word in `uses`
-    exact  only the identical region makes an edge; others that overlap are counted
+    what   it is claimed for; BY_OVERLAP ... LOAD
     """
     space = uses[use + SPACE] * SPACE_SIZE
     many, few = args[at + 3], args[at + 4]
@@ -112,10 +120,10 @@ def claim_tile(
             mixed += ((left + visit % across) & 0xFFFFFFF) * 0x2545F491
             mixed ^= mixed >> 15
             chain = mixed & (half - 1)
-        for readers in range(1 + writes):
-            meet(chain + (1 - readers) * (half + 1), low, item, pitch, rows, count, step, writes, exact,
+        for readers in range(1 if what == FOR_LOADS else 1 + writes):
+            meet(chain + (1 - readers) * (half + 1), low, item, pitch, rows, count, step, writes, what,
                  nodes, edges, claims, chains, state, node)  # fmt: skip
-        if visit == buckets - 1 or (visit < buckets and not wide):
+        if what != LOAD and (visit == buckets - 1 or (visit < buckets and not wide)):
             claim = new_claim(claims, state)
             claims[claim + LOW], claims[claim + ITEM], claims[claim + PITCH] = low, item, pitch
             claims[claim + ROWS], claims[claim + COUNT], claims[claim + STEP] = rows, count, step
@@ -127,11 +135,12 @@ def claim_tile(
 
 
 def meet(
-    chain: int, low: int, item: int, pitch: int, rows: int, count: int, step: int, writes: int, exact: bool,
+    chain: int, low: int, item: int, pitch: int, rows: int, count: int, step: int, writes: int, what: int,
     nodes: Any, edges: Any, claims: Any, chains: Any, state: Any, node: int,
 ) -> int:  # fmt: skip
     """Compare a new tile with the claims of one chain."""
-    claim, number = chains[chain], nodes[node + NUMBER]
+    claim = chains[chain]
+    number = nodes[node + NUMBER] if what != LOAD else 0
     while claim >= 0:
         following = claims[claim + AFTER_IT]
         other = claims[claim + OWNER_NODE]
@@ -144,7 +153,11 @@ def meet(
                 low, item, pitch, rows, count, step, claims[claim + LOW], claims[claim + ITEM],
                 claims[claim + PITCH], claims[claim + ROWS], claims[claim + COUNT], claims[claim + STEP],
             ) == 1:  # fmt: skip
-                if same or not exact:
+                if what == LOAD:
+                    collect(nodes, edges, state, other)
+                elif what == FOR_LOADS:
+                    pass
+                elif same or what == BY_OVERLAP:
                     if nodes[other + UNSEEN_BY] == number:
                         nodes[other + UNSEEN_BY] = -1
                         state[UNSEEN] -= 1
@@ -152,7 +165,7 @@ def meet(
                 elif nodes[other + STAMP] != number and nodes[other + UNSEEN_BY] != number:
                     nodes[other + UNSEEN_BY] = number
                     state[UNSEEN] += 1
-                if writes == 1 and (same or (not exact and covers(
+                if writes == 1 and (same or (what != BY_IDENTITY and covers(
                     low, item, pitch, rows, count, claims[claim + LOW], claims[claim + ITEM],
                     claims[claim + PITCH], claims[claim + ROWS], claims[claim + COUNT],
                 ) == 1)):  # fmt: skip
@@ -274,14 +287,22 @@ def relink(claims: Any, chains: Any, state: Any) -> int:
 class TileUses:
     """What each call does with its tile parameters, and how the memory is cut into buckets, as `claim_tile` reads it.
 
-    params  most tile parameters of a call; call c's parameter p is entry c * params + p
+    params  most tile parameters of a call; call c's parameter p is entry c * params + p. The element that slot use s
+            loads is entry (len(calls) + s) * params
+    loaded  spaces that tasks write and slots are loaded from
     """
 
-    def __init__(self, calls: Sequence[Call], arrays: Sequence[Placed]) -> None:
+    def __init__(self, calls: Sequence[Call], arrays: Sequence[Placed], slot_uses: Sequence[SlotUse] = ()) -> None:
         space_of, origin = regions.spaces_of(arrays)
-        self.params = max((len(call.tiles) for call in calls), default=0)
-        uses = np.full((len(calls), self.params, USE_SIZE), -1, np.int64)
+        self.params = max([int(len(slot_uses) > 0), *(len(call.tiles) for call in calls)])
+        uses = np.full((len(calls) + len(slot_uses), self.params, USE_SIZE), -1, np.int64)
         written = {int(space_of[b.tensor]) for call in calls for b in call.tiles if call.writes(b)}
+        self.loaded = set[int]()
+        for s, slot in enumerate(slot_uses):
+            if slot.load is not None and space_of[slot.load.tensor] in written:
+                space = int(space_of[slot.load.tensor])
+                uses[len(calls) + s, 0] = space, arrays[slot.load.tensor].itemsize, 0
+                self.loaded.add(space)
         shapes: dict[int, list[tuple[int, int, int]]] = {}
         for c, call in enumerate(calls):
             for p, binding in enumerate(call.tiles):
@@ -297,13 +318,21 @@ class TileUses:
                 self.written_bytes[c, p] = arrays[binding.tensor].itemsize * call.writes(binding)
         spaces = [(int(origin[s]), *_buckets(shapes.get(s, []))) for s in range(len(origin))]
         self.uses = uses.reshape(-1)
+        self._first_load = len(calls) * self.params
         self.spaces = np.array(spaces, np.int64).reshape(-1)
+
+    def for_loads(self) -> NDArray[np.int64]:
+        """The uses that matter where no edges are inferred: the elements that are loaded, and what writes to them."""
+        uses = self.uses.reshape(-1, USE_SIZE)
+        matters = (uses[:, IS_WRITTEN] == 1) | (np.arange(len(uses)) >= self._first_load)
+        matters &= np.isin(uses[:, SPACE], list(self.loaded))
+        return np.where(matters[:, None], uses, -1).reshape(-1)
 
 
 def weights_of(table: TaskTable, unit: str, tiles: TileUses) -> NDArray[np.int64]:
     """What each row of a table takes of a window that is counted in bytes (that it writes) or entries (its tiles)."""
     rows, weights = slice(0, table.count), np.zeros(table.count, np.int64)
-    leaf = np.maximum(table.leaf[rows], 0)
+    leaf = np.where(table.kernel[rows] >= 0, table.leaf[rows], 0)
     for p in range(tiles.params):
         many, few = (table.args[rows, TILE_WORDS * p + k] for k in (3, 4))
         if unit == "entries":

@@ -44,11 +44,12 @@ LANE_TASKS, LANE_BUSY, LANE_LAST, LANE_FREE, LANE_IDLE, LANE_SIZE = range(6)
 S_NODE, S_SERIAL, S_PATH, S_TASKS, S_FROM, S_READY, STREAM_SIZE = range(7)
 
 # Words of the setup.
-(ORDER, BOUND, KEYED, WINDOW, INFER, EXACT, PARAMS, WORDS, MODE, START_AT, GAP, BATCH, STREAMS, TOGETHER, BY_STREAM,
+(ORDER, BOUND, KEYED, WINDOW, INFER, CALLS, PARAMS, WORDS, MODE, START_AT, GAP, BATCH, STREAMS, TOGETHER, BY_STREAM,
  GEN, SETUP_SIZE) = range(17)  # fmt: skip
 # ORDER    of ready tasks; BOUND: a task is bound to a worker when it is generated; KEYED: by its key, else in turn, or
 #          BY_STREAM: to the worker of its stream
-# INFER    edges are inferred from tiles; EXACT: from identical ones; PARAMS: tile parameters, WORDS: args per task
+# INFER    what tiles are claimed for, see hazards.py; PARAMS: tile parameters, WORDS: args per task
+# CALLS    kernel calls: in the tables by call, what belongs to SLOT rows comes after them
 # MODE     of the window: STALL, ABORT or BENCHMARK
 # START_AT workers start when so many tasks are ready, 0: at once, -1: when all tasks are generated
 # GAP      cycles between two starts; BATCH: tasks become eligible in groups of so many; STREAMS: in-order queues, of

@@ -8,22 +8,23 @@ Order. Every task has a label, its number in a walk that takes parallel parts ba
 program order comes first whatever the schedule if its label is the lower one; else they are parallel. So a piece need
 only know the highest label among those that wrote it, and among those that read it. With explicit edges, labels are not
 the whole order: then a piece knows its last writer and the readers since, and a task knows the ends of edges that lead
-to it from outside the blocks it stands in (`frontiers`). Start reading at `check`.
+to it from outside the blocks it stands in (`frontiers`). A slot that is loaded from what a task wrote makes such edges
+too, by way of the load: it comes after the last writer of its element, and the tasks that need the slot come after it.
+Start reading at `check`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pto_wsp.errors import ExecutionError, RaceError, ScheduleError
-from pto_wsp.lower.bindings import Call
 from pto_wsp.lower.expand import Expansion
-from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT, FORGET, TILE_WORDS, TaskTable
+from pto_wsp.lower.tasks import ENTER_SEQUENTIAL, EXIT, FORGET, SLOT, TILE_WORDS, TaskTable
 from pto_wsp.sim import cells, regions
+from pto_wsp.sim.dataflow import after_table
 from pto_wsp.sim.decisions import Replaying
 from pto_wsp.sim.hazards import IS_WRITTEN, ITEMSIZE, SPACE, USE_SIZE, TileUses
 from pto_wsp.sim.loops import Loop
@@ -38,7 +39,10 @@ _Int = NDArray[np.int64]
 TILE_SPACE, TILE_ITEM, TILE_SIZE = TILE_WORDS, TILE_WORDS + 1, TILE_WORDS + 2
 
 # Words of the state of `gather`.
-TASKS, TILES, ACCESSES, EDGES, EVENTS, GATHER_STATE = range(6)
+TASKS, TILES, ACCESSES, EDGES, EVENTS, READS, LOADS, CALLS, GATHER_STATE = range(9)
+
+# The begin of an edge may also be an element that is read: READ + its number. Both ends may be a load: -1 - its number.
+READ = 1 << 40
 
 # Words of a frame of `label` and of `frontiers`.
 FRAME = 4
@@ -49,17 +53,18 @@ FRAME = 4
 
 def gather(
     row: int, count: int, kernel: Any, leaf: Any, args: Any, words: int, params: int, uses: Any, after: Any, last: Any,
-    tiles: Any, slots: Any, tasks: Any, touched: Any, edges: Any, events: Any, state: Any,
+    tiles: Any, slots: Any, tasks: Any, touched: Any, edges: Any, reads: Any, events: Any, state: Any,
 ) -> int:  # fmt: skip
     """Keep what the tasks in the rows [row, count) of a chunk touch; the row before which some array has to grow.
 
     uses      what each call does with each tile parameter, see hazards.TileUses
-    after     explicit edges, as in dataflow.play; last: the last task of each call, -1
+    after     explicit edges and slots, as in dataflow.play; last: the last task of each call, the load that each slot
+              waits for, -1
     tiles     the distinct tiles; slots: a hash table of their places in `tiles`, -1 where it is free
     tasks, touched  per access its task, and 2 * number of the tile, + 1 if it is written
-    edges     pairs of tasks; events: pairs of what a row is, and the number of the next task
+    edges     pairs of tasks and loads, see READ; reads: pairs of a tile that a load reads, and how many accesses there
+              were before; events: pairs of what a row is, and the number of the next task
     """
-    mask = len(slots) - 1
     while row < count:
         what = kernel[row]
         if state[EVENTS] + 2 > len(events):
@@ -68,45 +73,93 @@ def gather(
             last[leaf[row]] = -1
             row += 1
             continue
+        call = leaf[row]
+        if what == SLOT:
+            call += state[CALLS]
+        if what >= 0 or what == SLOT:
+            if state[ACCESSES] + params > len(tasks) or state[TILES] + params * TILE_SIZE > len(tiles):
+                return row
+            if 2 * (state[TILES] // TILE_SIZE + params) > len(slots) or state[READS] + 2 > len(reads):
+                return row
+            if state[EDGES] + 2 * (after[call + 1] - after[call]) > len(edges):
+                return row
+        if what == SLOT:
+            set_slot(row * words, call, params, args, uses, after, last, tiles, slots, edges, reads, state)
+            row += 1
+            continue
         if what < 0:
             events[state[EVENTS]], events[state[EVENTS] + 1] = what, state[TASKS]
             state[EVENTS] += 2
             row += 1
             continue
-        call = leaf[row]
-        if state[ACCESSES] + params > len(tasks) or state[TILES] + params * TILE_SIZE > len(tiles):
-            return row
-        if 2 * (state[TILES] // TILE_SIZE + params) > len(slots):
-            return row
-        if state[EDGES] + 2 * (after[call + 1] - after[call]) > len(edges):
-            return row
         task = state[TASKS]
         for place in range(after[call], after[call + 1]):
             earlier = last[after[place]]
             if earlier >= 0:
-                edges[state[EDGES]], edges[state[EDGES] + 1] = earlier, task
-                state[EDGES] += 2
+                add_edge(edges, state, earlier if after[place] < state[CALLS] else -1 - earlier, task)
         last[call] = task
         for param in range(params):
             use = (call * params + param) * USE_SIZE
             at = row * words + TILE_WORDS * param
             if uses[use + SPACE] >= 0 and args[at + 3] > 0 and args[at + 4] > 0:
-                slot = mixed(args, at) & mask
-                while slots[slot] >= 0 and differ(args, at, uses, use, tiles, slots[slot]) == 1:
-                    slot = (slot + 1) & mask
-                if slots[slot] < 0:
-                    tile = state[TILES]
-                    slots[slot] = tile
-                    state[TILES] = tile + TILE_SIZE
-                    for word in range(TILE_WORDS):
-                        tiles[tile + word] = args[at + word]
-                    tiles[tile + TILE_SPACE], tiles[tile + TILE_ITEM] = uses[use + SPACE], uses[use + ITEMSIZE]
                 tasks[state[ACCESSES]] = task
-                touched[state[ACCESSES]] = slots[slot] // TILE_SIZE * 2 + uses[use + IS_WRITTEN]
+                tile = tile_of(args, at, uses, use, tiles, slots, state)
+                touched[state[ACCESSES]] = 2 * tile + uses[use + IS_WRITTEN]
                 state[ACCESSES] += 1
         state[TASKS] = task + 1
         row += 1
     return row
+
+
+def add_edge(edges: Any, state: Any, earlier: int, later: int) -> int:
+    edges[state[EDGES]], edges[state[EDGES] + 1] = earlier, later
+    state[EDGES] += 2
+    return 0
+
+
+def set_slot(
+    at: int, entry: int, params: int, args: Any, uses: Any, after: Any, last: Any, tiles: Any, slots: Any, edges: Any,
+    reads: Any, state: Any,
+) -> int:  # fmt: skip
+    """A slot changes: the load that it waits for is an earlier one, or a new one that comes after several of these."""
+    use, found, several = entry * params * USE_SIZE, -1, 0
+    for place in range(after[entry] + 1, after[entry + 1]):
+        earlier = last[after[place]]
+        if earlier >= 0 and found >= 0 and earlier != found:
+            several = 1
+        if earlier >= 0:
+            found = earlier
+    read = 1 if params > 0 and uses[use + SPACE] >= 0 else 0
+    if read == 1 or several == 1:
+        load = state[LOADS]
+        state[LOADS] = load + 1
+        for place in range(after[entry] + 1, after[entry + 1]):
+            if last[after[place]] >= 0:
+                add_edge(edges, state, -1 - last[after[place]], -1 - load)
+        if read == 1:
+            add_edge(edges, state, READ + state[READS] // 2, -1 - load)
+            reads[state[READS]] = tile_of(args, at, uses, use, tiles, slots, state)
+            reads[state[READS] + 1] = state[ACCESSES]
+            state[READS] += 2
+        found = load
+    last[after[after[entry]]] = found
+    return 0
+
+
+def tile_of(args: Any, at: int, uses: Any, use: int, tiles: Any, slots: Any, state: Any) -> int:
+    """The number of a tile, which may be a new one."""
+    mask = len(slots) - 1
+    slot = mixed(args, at) & mask
+    while slots[slot] >= 0 and differ(args, at, uses, use, tiles, slots[slot]) == 1:
+        slot = (slot + 1) & mask
+    if slots[slot] < 0:
+        tile = state[TILES]
+        slots[slot] = tile
+        state[TILES] = tile + TILE_SIZE
+        for word in range(TILE_WORDS):
+            tiles[tile + word] = args[at + word]
+        tiles[tile + TILE_SPACE], tiles[tile + TILE_ITEM] = uses[use + SPACE], uses[use + ITEMSIZE]
+    return slots[slot] // TILE_SIZE  # type: ignore[no-any-return]
 
 
 def mixed(words: Any, at: int) -> int:
@@ -196,30 +249,45 @@ def sweep(
 
 
 def frontiers(
-    tasks: int, count: int, events: Any, edges: Any, frames: Any, set_of: Any, ends: Any, pool: Any, sizes: Any
+    tasks: int, count: int, events: Any, edges: Any, frames: Any, set_of: Any, set_of_load: Any, ends: Any, pool: Any,
+    sizes: Any,
 ) -> int:  # fmt: skip
     """For each task the tasks at which explicit edges begin that lead to it, 1 when there is no room for them.
 
     Those that come before the task by their labels anyway are left out where that is seen.
 
-    edges    pairs of tasks, by the later one
+    edges    pairs of tasks and loads, by the later one; the loads before a task come before its own edges
     frames   per open block: sequential, its first task, the set before its next part, the set of all its parts
-    set_of   per task, the number of its set; set s is pool[ends[s]:ends[s + 1]], descending; set 0 is empty
+    set_of   per task, and set_of_load per load, the number of its set; set s is pool[ends[s]:ends[s + 1]], descending;
+             set 0 is empty
     sizes    how many sets there are
     """
     frames[0], frames[1], frames[2], frames[3] = 0, 0, 0, 0
-    frame, edge, task = 0, 0, 0
+    frame, edge, own, task = 0, 0, 0, 0  # own: the next edge to a task
     sizes[0], ends[0], ends[1] = 1, 0, 0
     for at in range(0, count + 1, 2):
         until = events[at + 1] if at < count else tasks
         while task < until:
             mine = frames[frame + 2]
-            while edge < len(edges) and edges[edge + 1] == task:
-                if ends[sizes[0]] + 2 * (task + 1) > len(pool) or sizes[0] + 5 > len(ends):
-                    return 1
-                mine = with_one(ends, pool, sizes, mine, edges[edge])
-                mine = union(ends, pool, sizes, mine, set_of[edges[edge]], task)
-                edge += 2
+            while own < len(edges) and edges[own + 1] < 0:
+                own += 2
+            while own < len(edges) and edges[own + 1] == task:
+                while edge <= own:  # first those of the loads before it
+                    earlier, load = edges[edge], -1 - edges[edge + 1]
+                    if ends[sizes[0]] + 2 * (task + 1) > len(pool) or sizes[0] + 5 > len(ends):
+                        return 1
+                    known = mine if load < 0 else set_of_load[load]
+                    if earlier >= 0:
+                        known = with_one(ends, pool, sizes, known, earlier)
+                        known = union(ends, pool, sizes, known, set_of[earlier], task)
+                    else:
+                        known = union(ends, pool, sizes, known, set_of_load[-1 - earlier], task)
+                    if load < 0:
+                        mine = known
+                    else:
+                        set_of_load[load] = known
+                    edge += 2
+                own += 2
             set_of[task] = mine
             if mine != frames[frame + 2]:
                 if add_part(frames, frame, ends, pool, sizes, mine) == 1:
@@ -367,6 +435,34 @@ def in_order(
     return 0
 
 
+def writers(
+    count: int, edges: Any, reads: Any, tasks: Any, touched: Any, first: Any, piece: Any, writer: Any, found: Any
+) -> int:
+    """Edges from elements that are read become edges from the tasks that wrote them last: in `found`, so many words.
+
+    writer   per piece, room for the last task that writes to it, -1
+    """
+    access, filled = 0, 0
+    for at in range(0, count, 2):
+        read = edges[at] - READ
+        if read < 0:
+            found[filled], found[filled + 1] = edges[at], edges[at + 1]
+            filled += 2
+            continue
+        while access < reads[2 * read + 1]:
+            if touched[access] & 1 == 1:
+                for here in range(first[touched[access] >> 1], first[(touched[access] >> 1) + 1]):
+                    writer[piece[here]] = tasks[access]
+            access += 1
+        before = -1
+        for here in range(first[reads[2 * read]], first[reads[2 * read] + 1]):
+            if writer[piece[here]] >= 0 and writer[piece[here]] != before:
+                before = writer[piece[here]]
+                found[filled], found[filled + 1] = before, edges[at + 1]
+                filled += 2
+    return filled
+
+
 def link(
     count: int, tasks: Any, touched: Any, first: Any, piece: Any, writer: Any, readers: Any, reader: Any,
     following: Any, pairs: Any,
@@ -401,13 +497,13 @@ def link(
 
 
 _GATHER = Loop(
-    gather, "i64", "i64", "i32[]", "i32[]", "i64[]", "i64", "i64", *["i64[]"] * 5, "i32[]", "i32[]", "i64[]", "i64[]",
-    "i64[]",
+    gather, "i64", "i64", "i32[]", "i32[]", "i64[]", "i64", "i64", *["i64[]"] * 5, "i32[]", "i32[]", *["i64[]"] * 4,
 )  # fmt: skip
 _ENTER_ALL = Loop(enter_all, "i64", "i64[]", "i64[]")
 _LABEL = Loop(label, "i64", "i64", "i64[]", "i64[]", "i64[]", "i32[]")
 _SWEEP = Loop(sweep, "i64", "i32[]", "i32[]", "i64[]", "i64[]", "i64", "i32[]", "i32[]", "i32[]", "i64[]")
-_FRONTIERS = Loop(frontiers, "i64", "i64", *["i64[]"] * 3, "i32[]", "i64[]", "i32[]", "i64[]")
+_FRONTIERS = Loop(frontiers, "i64", "i64", *["i64[]"] * 3, "i32[]", "i32[]", "i64[]", "i32[]", "i64[]")
+_WRITERS = Loop(writers, "i64", *["i64[]"] * 2, "i32[]", "i32[]", *["i64[]"] * 4)
 _LINK = Loop(link, "i64", "i32[]", "i32[]", *["i64[]"] * 7)
 _SWEEP_LISTS = Loop(
     sweep_lists, "i64", "i32[]", "i32[]", "i64[]", "i64[]", "i32[]", "i32[]", "i64[]", "i32[]", "i64[]", "i64",
@@ -422,7 +518,9 @@ class Gathered:
     """What all tasks touch, and how they are ordered.
 
     labels           per task, see `label`
-    edges            explicit ones: pairs of tasks, by the later one
+    edges            explicit ones, and by way of slots: pairs of tasks, loads (-1 - number) and elements that loads
+                     read (READ + number), in program order; see `resolved`
+    reads            [reads, 2] per such element its tile, and how many accesses there were before
     tasks, touched   per access its task, and 2 * number of the tile, + 1 if it is written
     distinct         [tiles, TILE_SIZE] the tiles
     """
@@ -433,13 +531,16 @@ class Gathered:
     def __init__(self, expansion: Expansion, uses: TileUses, cold: NDArray[np.bool_]) -> None:
         self.params = uses.params
         self.uses = uses.uses.copy().reshape(-1, USE_SIZE)
-        self.uses[cold] = -1
+        self.uses[: len(cold)][cold] = -1
         self.uses = self.uses.reshape(-1)
-        self.after, self.last = _handles(expansion.calls), np.full(len(expansion.calls) + 1, -1, np.int64)
+        self.after = after_table(expansion.calls, expansion.slot_uses)
+        self.last = np.full(len(expansion.calls) + len(expansion.slot_uses), -1, np.int64)
         self.tiles, self.slots = np.zeros(64 * TILE_SIZE, np.int64), np.full(128, -1, np.int64)
         self.tasks, self.touched = np.zeros(64, np.int32), np.zeros(64, np.int32)
-        self.edges, self.events = np.zeros(64, np.int64), np.zeros(64, np.int64)
+        self.edges, self.reads, self.events = (np.zeros(64, np.int64) for _ in range(3))
         self.state = np.zeros(GATHER_STATE, np.int64)
+        self.state[CALLS] = len(expansion.calls)
+        self.loads = 0
 
     def add(self, table: TaskTable) -> None:
         """One chunk of the task table."""
@@ -448,11 +549,12 @@ class Gathered:
         while True:
             row = _GATHER(
                 count, row, count, kernel, leaf, args, table.args.shape[1], self.params, self.uses, self.after,
-                self.last, self.tiles, self.slots, self.tasks, self.touched, self.edges, self.events, state,
+                self.last, self.tiles, self.slots, self.tasks, self.touched, self.edges, self.reads, self.events,
+                state,
             )  # fmt: skip
             if row == count:
                 break
-            self._grow(int(np.diff(self.after[: len(self.last)]).max(initial=0)))
+            self._grow(int(np.diff(self.after[: self.after[0]]).max(initial=0)))
         if state[TASKS] >= 1 << 30:
             raise ExecutionError("more than 2**30 tasks cannot be checked for races at once")
 
@@ -465,6 +567,8 @@ class Gathered:
             self.edges = _twice(self.edges, 2 * handles)
         if state[EVENTS] + 2 > len(self.events):
             self.events = _twice(self.events, 2)
+        if state[READS] + 2 > len(self.reads):
+            self.reads = _twice(self.reads, 2)
         if state[TILES] + params * TILE_SIZE > len(self.tiles):
             self.tiles = _twice(self.tiles, params * TILE_SIZE)
             self.slots = np.full(4 << (len(self.tiles) // TILE_SIZE).bit_length(), -1, np.int64)
@@ -472,10 +576,10 @@ class Gathered:
 
     def finish(self) -> None:
         """There are no more tasks: cut the arrays to what is filled, and label the tasks."""
-        tasks, tiles, accesses, edges, events = self.state[:EVENTS + 1].tolist()
+        tasks, tiles, accesses, edges, events, reads, self.loads = self.state[: LOADS + 1].tolist()
         self.distinct = self.tiles[:tiles].reshape(-1, TILE_SIZE)
         self.tasks, self.touched = self.tasks[:accesses], self.touched[:accesses]
-        self.edges, self.events = self.edges[:edges], self.events[:events]
+        self.edges, self.events, self.reads = self.edges[:edges], self.events[:events], self.reads[:reads]
         self.labels = np.zeros(tasks, np.int32)
         closes, stack = np.zeros(events + 1, np.int64), np.zeros(FRAME * (events + 1), np.int64)
         _LABEL(tasks + events, tasks, events, np.append(self.events, [0, 0]), closes, stack, self.labels)
@@ -485,15 +589,6 @@ def _twice(array: NDArray[Any], more: int) -> NDArray[Any]:
     larger = np.zeros(2 * len(array) + more, array.dtype)
     larger[: len(array)] = array
     return larger
-
-
-def _handles(calls: Sequence[Call]) -> _Int:
-    """The explicit edges between calls as `gather` reads them."""
-    number = {id(call.task): k for k, call in enumerate(calls)}
-    lists = [[number[id(handle)] for handle in call.task.after if id(handle) in number] for call in calls]
-    first = len(calls) + 1
-    starts = [first + sum(map(len, lists[:k])) for k in range(first)]
-    return np.array(starts + [k for several in lists for k in several], np.int64)
 
 
 # ---- the check
@@ -520,7 +615,8 @@ def _find(snapshot: Snapshot, exact: bool) -> tuple[int, int] | None:
     general = exact or len(gathered.edges) > 0
     tiles = _tiles(gathered)
     cut = _cut(snapshot, gathered, tiles, flat=general)
-    return _sweep_lists(gathered, cut, tiles, exact) if general else _sweep(gathered, cut)
+    edges = resolved(snapshot, gathered, cut).reshape(-1)
+    return _sweep_lists(gathered, edges, cut, tiles, exact) if general else _sweep(gathered, cut)
 
 
 def gather_all(snapshot: Snapshot, expansion: Expansion, needed: bool = False) -> Gathered:
@@ -535,7 +631,7 @@ def gather_all(snapshot: Snapshot, expansion: Expansion, needed: bool = False) -
             "not follow. Tasks take effect in the order of simulated time there, the same in every run.", "check"
         )  # fmt: skip
     places = [snapshot.places[tensor] for tensor in expansion.tensors]
-    uses = TileUses(expansion.calls, places)
+    uses = TileUses(expansion.calls, places, expansion.slot_uses)
     gathered = Gathered(expansion, uses, _cold(expansion, uses))
     idle = needed and not (gathered.uses[SPACE::USE_SIZE] >= 0).any()
     host = None if snapshot.log is None else Replaying(snapshot.log)
@@ -555,7 +651,25 @@ def _cut(snapshot: Snapshot, gathered: Gathered, tiles: cells.Lines, flat: bool)
     bases: list[list[int]] = [[] for _ in range(int(space_of.max(initial=-1)) + 1)]
     for place, space in zip(places, space_of.tolist(), strict=True):
         bases[space].append(regions.first_byte(place))
-    return cells.cut(tiles, bases, np.bincount(gathered.touched >> 1, minlength=len(tiles)), flat)
+    used = np.concatenate([gathered.touched >> 1, gathered.reads[::2]])
+    return cells.cut(tiles, bases, np.bincount(used, minlength=len(tiles)), flat)
+
+
+def resolved(snapshot: Snapshot, gathered: Gathered, cut: cells.Cells | None = None) -> _Int:
+    """[edges, 2] the explicit edges, and those by way of slots: where an element is read, from who wrote it last.
+
+    cut   the pieces of all tiles, flat, if they are known
+    """
+    edges, tiles = gathered.edges, gathered.reads[::2]
+    if not len(tiles):
+        return edges.reshape(-1, 2)
+    cut = cut or _cut(snapshot, gathered, _tiles(gathered), flat=True)
+    found = np.zeros(len(edges) + 2 * int((cut.first[tiles + 1] - cut.first[tiles]).sum()), np.int64)
+    filled = _WRITERS(
+        len(edges), len(edges), edges, gathered.reads, gathered.tasks, gathered.touched, cut.first, cut.piece,
+        np.full(cut.nodes, -1, np.int64), found,
+    )  # fmt: skip
+    return found[:filled].reshape(-1, 2)
 
 
 def _regions(tiles: cells.Lines) -> _Int:
@@ -594,12 +708,13 @@ def _ignore(table: TaskTable) -> None:
 
 def _cold(expansion: Expansion, uses: TileUses) -> NDArray[np.bool_]:
     """Uses of spaces in which no two tasks can meet: a single parameter touches them, with tiles that are apart."""
-    space = uses.uses.reshape(-1, USE_SIZE)[:, SPACE]
+    space = uses.uses.reshape(-1, USE_SIZE)[: len(expansion.calls) * uses.params, SPACE]
     cold = np.zeros(len(space), bool)
     for c, call in enumerate(expansion.calls):
         for p, binding in enumerate(call.tiles):
             at = c * uses.params + p
-            cold[at] = space[at] >= 0 and (space == space[at]).sum() == 1 and regions.are_apart(call, binding)
+            alone = space[at] >= 0 and (space == space[at]).sum() == 1 and space[at] not in uses.loaded
+            cold[at] = alone and regions.are_apart(call, binding)
     return cold
 
 
@@ -614,9 +729,11 @@ def _sweep(gathered: Gathered, cut: cells.Cells) -> tuple[int, int] | None:
     return int(np.flatnonzero(gathered.labels == found[1])[0]), int(gathered.tasks[found[0]])
 
 
-def _sweep_lists(gathered: Gathered, cut: cells.Cells, tiles: cells.Lines, exact: bool) -> tuple[int, int] | None:
+def _sweep_lists(
+    gathered: Gathered, edges: _Int, cut: cells.Cells, tiles: cells.Lines, exact: bool
+) -> tuple[int, int] | None:
     tasks, touched, count = gathered.tasks, gathered.touched, len(gathered.tasks)
-    set_of, ends, pool = _frontiers(gathered)
+    set_of, ends, pool = _frontiers(gathered, edges)
     region = _regions(tiles)
     begins = np.searchsorted(tasks, np.arange(len(gathered.labels) + 1)).astype(np.int64)
     reads = int(np.diff(cut.first)[touched[touched & 1 == 0] >> 1].sum())
@@ -630,17 +747,20 @@ def _sweep_lists(gathered: Gathered, cut: cells.Cells, tiles: cells.Lines, exact
     return int(tasks[found[1]]), int(tasks[found[0]])
 
 
-def _frontiers(gathered: Gathered) -> tuple[NDArray[np.int32], _Int, NDArray[np.int32]]:
-    """The sets of `frontiers`."""
+def _frontiers(gathered: Gathered, edges: _Int) -> tuple[NDArray[np.int32], _Int, NDArray[np.int32]]:
+    """The sets of `frontiers`, from edges without elements."""
     tasks, events = len(gathered.labels), len(gathered.events)
     set_of = np.zeros(tasks, np.int32)
-    if not len(gathered.edges):
+    if not len(edges):
         return set_of, np.zeros(2, np.int64), np.zeros(1, np.int32)
-    sets, room = 16 + len(gathered.edges), 64 + 4 * len(gathered.edges)
+    sets, room = 16 + len(edges), 64 + 4 * len(edges)
     frames, padded = np.zeros(FRAME * (events + 1), np.int64), np.append(gathered.events, [0, 0])
     while True:
         ends, pool, sizes = np.zeros(sets, np.int64), np.zeros(room, np.int32), np.zeros(1, np.int64)
-        if not _FRONTIERS(tasks + events, tasks, events, padded, gathered.edges, frames, set_of, ends, pool, sizes):
+        if not _FRONTIERS(
+            tasks + events, tasks, events, padded, edges, frames, set_of, np.zeros(gathered.loads, np.int32),
+            ends, pool, sizes,
+        ):  # fmt: skip
             return set_of, ends, pool
         sets, room = 2 * sets, 2 * room
 

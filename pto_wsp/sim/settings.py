@@ -176,7 +176,7 @@ class Settings:
         return "single"
 
     def _deps(self) -> str:
-        edges = ["structural"]
+        edges = ["structural (slots too)" if self.engine == "dataflow" else "structural"]
         if self.explicit and self.engine == "dataflow":
             edges.append("explicit (after=)")
         if self.infer is not None:

@@ -30,7 +30,7 @@ from pto_wsp.sim.keys import Keys, columns_of, shape_of, warn_of_unknown_names
 from pto_wsp.sim.settings import EXEC_UNITS, Settings, brief, check_explicit_edges
 from pto_wsp.sim.stats import ProgramStats
 from pto_wsp.sim.timeline import Recorder, Timeline
-from pto_wsp.trace.tree import Connect, Loop, WorkloadTree, walk
+from pto_wsp.trace.tree import Connect, Loop, SlotLoad, WorkloadTree, walk
 from pto_wsp.types import Ragged, Sparse, Tensor
 
 if TYPE_CHECKING:
@@ -64,21 +64,28 @@ class Expansions:
         self._made: dict[Any, Expansion] = {}
 
     def of(self, settings: Settings, cycles: Durations = OWN_CYCLES) -> Expansion:
-        """The expansion that gives the tasks the keys of a schedule, and these cycles."""
+        """The expansion that gives the tasks the keys of a schedule, and these cycles; with what slots wait for, where
+        the engine knows that.
+        """
         columns = columns_of((*settings.keys, *cycles.keys), self.tree)
-        what = (cycles.shape(), *map(shape_of, columns))
+        slot_edges = self._has_slots and settings.engine == "dataflow"
+        what = (slot_edges, cycles.shape(), *map(shape_of, columns))
         if what not in self._made:
             warn_of_unknown_names((*settings.keys, *cycles.keys), self.tree)
-            self._made[what] = expand(self.tree, columns, channels.ChannelEngine.of, cycles.exprs)
+            self._made[what] = expand(self.tree, columns, channels.ChannelEngine.of, cycles.exprs, slot_edges)
             while len(self._made) > MOST_EXPANSIONS:
                 del self._made[next(iter(self._made))]
         return self._made[what]
 
     def of_any(self) -> Expansion:
-        """Some expansion, for those who need no keys."""
-        if not self._made:
-            self._made[((),)] = expand(self.tree, (), channels.ChannelEngine.of)
-        return next(iter(self._made.values()))
+        """Some expansion that knows all edges that the workload states, for those who need no keys."""
+        found = (made for what, made in self._made.items() if what[0] == self._has_slots)
+        return next(found, None) or self.of(Settings("", 1, 0, "dataflow" if self._has_slots else "in-order"))
+
+    @cached_property
+    def _has_slots(self) -> bool:
+        root = self.tree.root
+        return not isinstance(root, Connect) and any(isinstance(node, SlotLoad) for node in walk(root))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -270,8 +277,8 @@ class Replay:
 
 def tile_uses(settings: Settings, expansion: Expansion, arrays: Sequence[Placed]) -> TileUses | None:
     """What edges are inferred from, and windows counted in; where the schedule wants that."""
-    needed = settings.infer is not None or settings.unit != "tasks"
-    return TileUses(expansion.calls, arrays) if needed else None
+    needed = settings.infer is not None or settings.unit != "tasks" or expansion.slot_uses
+    return TileUses(expansion.calls, arrays, expansion.slot_uses) if needed else None
 
 
 Engine = InOrderEngine | DataflowEngine | channels.ChannelEngine
@@ -286,7 +293,7 @@ def engine_of(
     keys = Keys(settings.keys, expansion.keys, expansion.calls, settings.workers, inputs.symbols)
     if settings.engine == "dataflow":
         units = [EXEC_UNITS.index("cube" if kernel.uses_cube else "vector") for kernel in expansion.kernels]
-        return DataflowEngine(settings, expansion.calls, keys, uses, units, record)
+        return DataflowEngine(settings, expansion.calls, keys, uses, units, record, expansion.slot_uses)
     return InOrderEngine(
         settings.workers, settings.window, False, keys if settings.keyed else None, settings.unit, settings.mode, uses
     )

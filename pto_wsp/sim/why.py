@@ -47,7 +47,8 @@ class Edge:
 
     task: int
     kind: str
-    """"structural": P.seq, sequential; "explicit": after=[...]; "inferred": from what both touch."""
+    """"structural": P.seq, sequential, a slot that was loaded from what the task wrote; "explicit": after=[...];
+    "inferred": from what both touch."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,13 @@ class Reports:
         return races.gather_all(self.replay.snapshot, self.replay.expansion)
 
     @cached_property
+    def _stated(self) -> NDArray[np.int64]:
+        """[edges, 2] what `after` and slots say: tasks, and loads as -1 - number."""
+        if self._gathered is None:
+            return np.zeros((0, 2), np.int64)
+        return races.resolved(self.replay.snapshot, self._gathered)
+
+    @cached_property
     def _inferred(self) -> NDArray[np.int64]:
         """[edges, 2] the edges that the schedule infers from regions, no more than needed."""
         settings, gathered = self.replay.settings, self._gathered
@@ -192,9 +200,16 @@ class Reports:
             return ()
         found: dict[int, str] = {}
         mine, other = (1, 0) if before else (0, 1)
-        for kind, pairs in (("explicit", gathered.edges.reshape(-1, 2)), ("inferred", self._inferred)):
-            for there in pairs[pairs[:, mine] == task][:, other].tolist():
-                found.setdefault(there, kind)
+        left, pairs = [task], self._stated
+        while left:
+            here = left.pop()
+            for there in pairs[pairs[:, mine] == here][:, other].tolist():
+                if there >= 0:
+                    found.setdefault(there, "explicit" if here >= 0 else "structural")
+                elif there not in left:
+                    left.append(there)
+        for there in self._inferred[self._inferred[:, mine] == task][:, other].tolist():
+            found.setdefault(there, "inferred")
         for there in neighbours(gathered.labels, task, before).tolist():
             found.setdefault(there, "structural")
         return tuple(Edge(there, kind) for there, kind in sorted(found.items()))

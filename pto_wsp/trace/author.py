@@ -382,7 +382,12 @@ def slot_set_u64(slot: int, value: int) -> Workload:
 
 @_entry
 def slot_load_u64(slot: int, tensor: Any, row: Any = 0, col: Any = 0) -> Workload:
-    """slots[slot] = element (row, col) of a tensor view of rank 2 or more, when the program gets there."""
+    """slots[slot] = element (row, col) of a tensor view of rank 2 or more, when the program gets there.
+
+    What it decides sees the tasks before it in any case. In simulated time a load takes nothing; in the dataflow engine
+    the tasks that need the slot, in their arguments or by a condition around them, also wait for those that wrote the
+    element.
+    """
     return _recorded(Workload("slot_load_u64", slot=slot_number(slot, where()), tensor=tensor, row=row, col=col))
 
 

@@ -68,7 +68,7 @@ def test_deps_choose_the_dataflow_engine() -> None:
     assert run(program).total_cycles == 30
     text = str(program.schedule)
     assert "engine    dataflow" in text
-    assert "deps      structural + explicit" in text
+    assert "deps      structural (slots too) + explicit" in text
     assert "8192 tasks, STALL: generation waits" in text
 
 
