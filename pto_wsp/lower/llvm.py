@@ -26,6 +26,7 @@ from pto_wsp.lower.loops import (
     Stage,
     WholeNest,
     reduce_cost,
+    reduce_rule,
 )
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce
 from pto_wsp.trace.extents import Extent
@@ -507,8 +508,9 @@ class _Writer:
 
     def tree_of_rows(self, node: Node, count: int) -> ir.Function:
         """The tree of `across` for several rows at once. Lane r of the result belongs to row r."""
-        rule, dtype = _reduce_rule(node), node.tile.dtype
+        rule, dtype = reduce_rule(node), node.tile.dtype
         kind, name = self.wide.ir_type(dtype), f"tree_{node.op.name}_{dtype.value}_{count}"
+        name += "_of_absolutes" * (rule is not RULES[node.op.name])
         if name in self.module.functions:
             return self.module.functions[name]
         function = ir.Function(self.module, ir.FunctionType(kind, [POINTER]), name)
@@ -714,7 +716,7 @@ class _Writer:
                 for here, value in pairs:
                     self.put(here, self.writes[id(node)], value, node.operands[0])
             elif isinstance(rule, Reduce):
-                self.reduce(lane, node, rule)
+                self.reduce(lane, node, reduce_rule(node))
             elif isinstance(rule, Interleave):
                 lane.pairs[id(node)] = self.interleave(lane, node)
                 for here, value in lane.pairs[id(node)]:
@@ -893,7 +895,7 @@ class _Writer:
     def start_reduction(self, node: Node, steps: dict[int, int]) -> None:
         """Accumulators for steps of so many lanes. Floats: ACCUMULATORS of 16 lanes, or as many as will get a turn: the
         others would add nothing, to the bit. Integers may be added in any order, and an addition takes one cycle."""
-        rule, dtype = _reduce_rule(node), node.tile.dtype
+        rule, dtype = reduce_rule(node), node.tile.dtype
         for lanes, count in steps.items():
             k, most = self.algebra(lanes), INT_ACCUMULATORS if dtype.is_int else ACCUMULATORS
             if dtype.is_float and (count > 2 or self.tail):
@@ -930,7 +932,7 @@ class _Writer:
     def folded(self, node: Node, steps: dict[int, int]) -> Lanes:
         """The accumulators in one of 16 lanes: 0 with 2 and 1 with 3, then the two. Where a sum of accumulators started
         in the queue does not matter to it. Wider ones, of integers, are halved first."""
-        rule, dtype = _reduce_rule(node), node.tile.dtype
+        rule, dtype = reduce_rule(node), node.tile.dtype
         found = []
         for lanes in steps:
             k = self.algebra(lanes)
@@ -955,7 +957,7 @@ class _Writer:
 
     def across(self, node: Node, lanes: Lanes) -> Lanes:
         """The fixed tree: lanes 0-7 with 8-15, 0-3 with 4-7, 0-1 with 2-3, 0 with 1."""
-        rule, dtype = _reduce_rule(node), node.tile.dtype
+        rule, dtype = reduce_rule(node), node.tile.dtype
         value = lanes.ir
         width = LANES
         while width > 1:
@@ -1011,12 +1013,12 @@ class _Writer:
 
     def fill(self, node: Node) -> None:
         """Column accumulators at their neutral element."""
-        rule, dtype = _reduce_rule(node), self.program.buffers[id(node)].dtype
+        rule, dtype = reduce_rule(node), self.program.buffers[id(node)].dtype
         for k, pointer in self.columns[id(node)].values() if id(node) in self.columns else self.accumulated(node):
             k.store(k.const(rule.start(dtype), dtype), pointer)
 
     def finish_columns(self, node: Node) -> None:
-        rule, dtype = _reduce_rule(node), self.program.buffers[id(node)].dtype
+        rule, dtype = reduce_rule(node), self.program.buffers[id(node)].dtype
         if rule.mean:
             count = self.count_of(node, rule)
             for k, pointer in self.accumulated(node):
@@ -1154,12 +1156,6 @@ def _reductions(nodes: list[Node], axis: int) -> list[Node]:
     """Those that reduce along `axis`."""
     rules = ((node, RULES[node.op.name]) for node in nodes)
     return [node for node, rule in rules if isinstance(rule, Reduce) and rule.axis == axis]
-
-
-def _reduce_rule(node: Node) -> Reduce:
-    rule = RULES[node.op.name]
-    assert isinstance(rule, Reduce)
-    return rule
 
 
 def lanes_of(stage: Stage) -> int:

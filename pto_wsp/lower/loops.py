@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pto_wsp.lower.rules import RULES, Interleave, Map, Reduce
+from pto_wsp.lower.rules import OF_ABSOLUTES, RULES, Interleave, Map, Reduce
 from pto_wsp.trace.extents import Extent, Extents
 from pto_wsp.trace.graph import KernelGraph, Node
 from pto_wsp.types import DType
@@ -94,11 +94,18 @@ class WholeNest:
 Nest = RowNest | WholeNest
 
 
-def reduce_cost(node: Node) -> int:
-    """Vector instructions for one element of a reduction: integers have no NaN to look after."""
+def reduce_rule(node: Node) -> Reduce:
+    """How a reduction is computed."""
     rule = RULES[node.op.name]
     assert isinstance(rule, Reduce)
-    return rule.cost if node.tile.dtype.is_float else 1
+    if node.operands[0].op.name == "abs" and node.tile.dtype.is_float:
+        return OF_ABSOLUTES.get(node.op.name, rule)
+    return rule
+
+
+def reduce_cost(node: Node) -> int:
+    """Vector instructions for one element of a reduction: integers have no NaN to look after."""
+    return reduce_rule(node).cost if node.tile.dtype.is_float else 1
 
 
 @dataclass(frozen=True)

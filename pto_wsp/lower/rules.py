@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pto_wsp.lower import math
+from pto_wsp.lower.algebra import INT_OF_WIDTH
 from pto_wsp.types import DType
 
 Body = Callable[..., Any]
@@ -83,6 +84,12 @@ def mask(k: Any, x: Any) -> Any:
     return k.convert(x, DType.U8)
 
 
+def larger_bits(k: Any, acc: Any, x: Any) -> Any:
+    """The larger of floats of which none is a NaN with a sign and one is positive, as ints: NaN is above infinity."""
+    as_int = INT_OF_WIDTH[x.dtype.bits]
+    return k.bitcast(k.maximum(k.bitcast(acc, as_int), k.bitcast(x, as_int)), x.dtype)
+
+
 _ADD = Map(lambda k, x, y: k.add(x, y))
 _MUL = Map(lambda k, x, y: k.mul(x, y))
 
@@ -149,3 +156,6 @@ RULES: dict[str, Rule] = {
     "tsort32": Whole(),
     "extract_topk_indices": Whole(),
 }
+
+# Reductions of floats that are the result of abs(): one instruction each, where a NaN with a sign takes three or six.
+OF_ABSOLUTES = {"rowmax": Reduce(1, lowest, larger_bits), "colmax": Reduce(0, lowest, larger_bits)}

@@ -219,3 +219,35 @@ def test_pairs_are_written_in_the_pass_that_makes_them(cols: int) -> None:
                     x, out = (home[at:][: 5 * cols].reshape(5, cols)[:rows, :used] for at in (0, apart))
                     run_it(graph, [x, out], [], *([(rows, used) != (5, cols)] if run_it is run else []))
                 assert np.array_equal(want, got), (graph.name, rows, used, apart)
+
+
+@pytest.mark.parametrize("dtype", (DType.F32, DType.F16, DType.F64), ids=str)
+@pytest.mark.parametrize("shape", [(16, 33), (16, 256), (5, 7), (3, 1)], ids=str)
+def test_largest_absolute_values(dtype: DType, shape: tuple[int, int]) -> None:
+    """They are found as integers: with NaN of both signs, infinities and zeros, beside the plain largest values."""
+    rows, cols = shape
+
+    @kernel
+    def largest(
+        x: In[Tile[rows, cols, dtype]],
+        by_row: Out[Tile[rows, 1, dtype]],
+        by_col: Out[Tile[1, cols, dtype]],
+        plain: Out[Tile[rows, 1, dtype]],
+    ) -> None:
+        pto.store(by_row, pto.rowmax(pto.abs(x)))
+        pto.store(by_col, pto.colmax(pto.abs(x)))
+        pto.store(plain, pto.rowmax(x))
+
+    rng = np.random.default_rng(rows * cols)
+    for special in ([], [np.nan], [-np.nan], [np.inf, -np.inf], [-0.0], SPECIAL):
+        x = -(rng.uniform(1, 2, shape).astype(dtype.numpy))
+        if special:
+            with np.errstate(over="ignore"):
+                flat = rng.choice(np.array(special).astype(dtype.numpy), x.shape)
+            x = np.where(rng.random(x.shape) < (0.02 if len(special) < 3 else 0.5), flat, x)
+        wanted = [f(x) for f in (lambda x: abs(x).max(1), lambda x: abs(x).max(0), lambda x: x.max(1))]
+        for tail in (False, True):
+            found = [np.zeros(s, dtype.numpy) for s in ((rows, 1), (1, cols), (rows, 1))]
+            run(largest.graph, [x, *found], [], tail)
+            for a, b in zip(found, wanted):
+                assert np.array_equal(a.ravel(), b, equal_nan=True)
