@@ -2,8 +2,8 @@
 
 A kernel calls `pto_wsp_copy_<bytes of an element>` where its operands may have to be copied, which is in most kernels
 and mostly does not happen; and `pto_wsp_transpose_<bytes>`, which does the same faster when one side is the transpose
-of the other, where that is its work. The functions are not part of each kernel: those that one calls are compiled once
-on a machine, and linked when the kernel is loaded.
+of the other, where that is its work. Matrix products call `pto_wsp_pack_...` (lower/packing.py) likewise. The functions
+are not part of each kernel: those that one calls are compiled once on a machine, and linked when the kernel is loaded.
 
     void pto_wsp_copy_4(ptr to, i64 to_rows, i64 to_cols, ptr from, i64 from_rows, i64 from_cols, i64 rows, i64 cols)
 
@@ -12,26 +12,38 @@ Strides are in bytes and of any sign; the two regions must not overlap.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
 from pto_wsp.lower import ir
 from pto_wsp.types import DType
 
-__all__ = ["NAMES", "address", "declared"]
+__all__ = ["address", "declared", "is_shared", "names_in"]
 
 ELEMENTS = {d.itemsize: d for d in (DType.I8, DType.I16, DType.I32, DType.I64)}
 VECTOR_BYTES = 32
-NAMES = tuple(f"pto_wsp_{kind}_{size}" for kind in ("copy", "transpose") for size in ELEMENTS)
+_NAME = r"pto_wsp_(?:(?:copy|transpose)_[1248]|pack_[a-z0-9_]+)"
+_WORD, _POINTER = ir.IntType(64), ir.PointerType()
+_PARAMETERS = {kind: [_POINTER, _WORD, _WORD, _POINTER, _WORD, _WORD, _WORD] + [_WORD] * (kind != "pack")
+               for kind in ("copy", "transpose", "pack")}
 
 
-def declared(module: ir.Module, kind: str, size: int) -> ir.Function:
-    """The function `kind` for elements of so many bytes, for calls from a module."""
-    name = f"pto_wsp_{kind}_{size}"
+def is_shared(symbol: str) -> bool:
+    """Is it the name of such a function?"""
+    return re.fullmatch(_NAME, symbol) is not None
+
+
+def names_in(code: bytes) -> list[str]:
+    """Names of shared functions in an object file."""
+    return sorted({name.decode() for name in re.findall(_NAME.encode() + rb"(?=\0)", code)})
+
+
+def declared(module: ir.Module, kind: str, what: int | str) -> ir.Function:
+    """The function `kind` for elements of so many bytes (a packer: of that name), for calls from an LLVM module."""
+    name = f"pto_wsp_{kind}_{what}"
     if name not in module.functions:
-        pointer, word = ir.PointerType(), ir.IntType(64)
-        kinds = [pointer, word, word] * 2 + [word, word]
-        ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+        ir.Function(module, ir.FunctionType(ir.VoidType(), _PARAMETERS[kind]), name)
     return module.functions[name]
 
 
@@ -51,12 +63,14 @@ def _ir(symbol: str) -> str:
     """The LLVM IR of one of them, for this machine."""
     from pto_wsp.lower import jit, packing, vectors
 
-    kind, size = symbol.split("_")[-2], int(symbol.split("_")[-1])
+    kind, what = symbol.removeprefix("pto_wsp_").split("_", 1)
     if kind == "copy":
-        return _COPY.replace("SYMBOL", symbol).replace("SIZE", str(size)).replace("ELEMENT", f"i{8 * size}")
+        return _COPY.replace("SYMBOL", symbol).replace("SIZE", what).replace("ELEMENT", f"i{8 * int(what)}")
     module, target = ir.Module(), vectors.Target.of(*jit.cpu_features(jit.HOST))
-    function = declared(module, kind, size)
-    packing.emit_transpose(function, ELEMENTS[size], VECTOR_BYTES // size, target)
+    if kind == "pack":
+        packing.emit_packer(declared(module, kind, what), what, target)
+    else:
+        packing.emit_transpose(declared(module, kind, what), ELEMENTS[int(what)], VECTOR_BYTES // int(what), target)
     return str(module)
 
 

@@ -143,9 +143,8 @@ class Dots:
                 build.select(apart, I64(plan.few_pitch), at["few_columns"]))
 
     def packer(self, source: DType, to: DType, group: int, few: int = 0) -> ir.Function:
-        count = self.target.vector_bits // to.bits
-        width = min(count, 1 << ((self.spec.k // group).bit_length() - 1))
-        return packer(self.module, source, Lane(to, group, count), True, width, self.target, few)
+        lane = Lane(to, group, self.target.vector_bits // to.bits)
+        return packer(self.module, source, lane.at_most(self.spec.k // group), True, few)
 
     def chunk(self, start: Any, few: Any, few_columns: Any) -> None:
         at, build, plan = self.at, self.build, self.plan

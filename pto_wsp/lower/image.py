@@ -88,9 +88,8 @@ def _link_by_llvm(code: bytes) -> Image:
     import llvmlite.binding as llvm
 
     host = llvm.Target.from_default_triple().create_target_machine()
-    for name in copies.NAMES:
-        if name.encode() in code:
-            llvm.add_symbol(name, copies.address(name))
+    for name in copies.names_in(code):
+        llvm.add_symbol(name, copies.address(name))
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly("", llvm.create_context()), host)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
@@ -149,7 +148,7 @@ def _layout(code: bytes, sections: list[tuple[int, ...]]) -> tuple[dict[int, int
 
 def _missing(symbols: list[_Symbol]) -> list[str]:
     names = [s.name for s in symbols if s.section == 0 and s.name and s.is_global]
-    strange = [n for n in names if n not in _LIBC and n not in copies.NAMES]
+    strange = [n for n in names if n not in _LIBC and not copies.is_shared(n)]
     if strange:
         raise CompileError(f"machine code calls {', '.join(strange)}, which kernels may not call.")
     return names
@@ -157,7 +156,7 @@ def _missing(symbols: list[_Symbol]) -> list[str]:
 
 def _outside(name: str) -> int:
     """Address of a function that is not in the object."""
-    if name in copies.NAMES:
+    if copies.is_shared(name):
         return copies.address(name)
     address = ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
     assert address

@@ -329,24 +329,18 @@ class _Product:
         along_rows, along_columns = I64(self.plan.k_lanes * size), I64(self.plan.padded_rows * size)
         with build.if_else(turned) as (columns, rows):
             with columns:
-                build.call(self.packer(self.spec.a, False),
+                build.call(self.packer(self.spec.a, False, self.spec.m),
                            [block, at["a_cs"], at["a_rs"], at["scratch"], along_columns, k, at["m"]])
             with rows:
-                build.call(self.packer(self.spec.a, True),
+                build.call(self.packer(self.spec.a, True, self.plan.k_lanes),
                            [block, at["a_rs"], at["a_cs"], at["scratch"], along_rows, at["m"], k])
         return (at["scratch"], build.select(turned, I64(size), along_rows),
                 build.select(turned, along_columns, I64(size)))
 
-    def packer(self, source: DType, k_inner: bool, to: DType | None = None) -> ir.Function:
-        """With vectors no longer than the rows they are for, unless those are too short for any."""
-        k, n = self.plan.k_lanes, self.spec.n
+    def packer(self, source: DType, k_inner: bool, lanes: int, to: DType | None = None) -> ir.Function:
+        """For rows of so many lanes, of `to` if they are not those of the sums."""
         lane = self.lane if to is None or to is self.lane.dtype else Lane(to, 1, self.lane.count)
-        if lane.group > 1:
-            longest = k if k_inner else n
-        else:                       # both operands share one
-            longest = min(k, n) if min(k, n) >= 4 else max(k, n)
-        width = min(self.lane.count, 1 << (longest.bit_length() - 1))
-        return packer(self.function.module, source, lane, k_inner, width, self.target)
+        return packer(self.function.module, source, lane.at_most(lanes), k_inner)
 
     def prepare_b(self, start: Any, k: Any) -> Callable[[Any, int], tuple[Any, Any]]:
         """(first column, vectors) -> address and row stride of that panel of b's K block.
@@ -361,7 +355,7 @@ class _Product:
             row = I64(width * count * size)
             columns = minimum(build, build.sub(at["n"], column), I64(width * count))
             here = self.move(block, build.mul(column, at["b_cs"]))
-            build.call(self.packer(self.spec.b, False, self.plan.panel),
+            build.call(self.packer(self.spec.b, False, self.spec.n, self.plan.panel),
                        [here, at["b_rs"], at["b_cs"], packed, row, k, columns])
             return packed, row
 

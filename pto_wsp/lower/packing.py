@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pto_wsp.lower import ir
+from pto_wsp.lower import copies, ir
 from pto_wsp.lower.algebra import Algebra, Lanes
-from pto_wsp.lower.vectors import I8, I64, Lane, Target, counted, lanes_along_k, minimum, move, shared, widened
+from pto_wsp.lower.vectors import I8, I64, Lane, Target, counted, lanes_along_k, minimum, move, widened
 from pto_wsp.types import DType
 
-__all__ = ["emit_transpose", "packer", "start_at_acc"]
+__all__ = ["emit_packer", "emit_transpose", "packer", "start_at_acc"]
 
 SIDE = 16           # of blocks that are transposed in registers, or as many lanes as a vector has
 
@@ -21,7 +21,7 @@ def start_at_acc(build: ir.Builder, at: dict[str, Any], dtype: DType, target: Ta
     apart = build.icmp_signed("!=", at["acc_cs"], I64(size))
     with build.if_then(apart, likely=False):
         lane = Lane(dtype, 1, target.vector_bits // (8 * size))
-        pack = packer(build.module, dtype, lane, True, lane.count, target)
+        pack = packer(build.module, dtype, lane, True)
         build.call(pack, [at["acc"], at["acc_rs"], at["acc_cs"], at["c"], at["c_rs"], at["m"], at["n"]])
     at["acc"] = build.select(apart, at["c"], at["acc"])
     at["acc_rs"] = build.select(apart, at["c_rs"], at["acc_rs"])
@@ -36,12 +36,12 @@ def emit_transpose(function: ir.Function, dtype: DType, width: int, target: Targ
     """
     names = ("to", "to_rows", "to_cols", "from", "from_rows", "from_cols", "rows", "cols")
     at: dict[str, Any] = dict(zip(names, function.args))
-    pack = packer(function.module, dtype, Lane(dtype, 1, width), False, width, target)
+    pack = packer(function.module, dtype, Lane(dtype, 1, width), False)
     build = ir.Builder(function.append_basic_block("entry"))
     for inner, outer in (("cols", "rows"), ("rows", "cols")):
         with build.if_then(build.icmp_signed("==", at[f"to_{inner}"], I64(dtype.itemsize))):
             build.call(pack, [at["from"], at[f"from_{outer}"], at[f"from_{inner}"], at["to"], at[f"to_{outer}"],
-                                at[outer], at[inner]])
+                              at[outer], at[inner]])
             build.ret_void()
     k = Algebra(build, 1, target.features)
 
@@ -56,28 +56,34 @@ def emit_transpose(function: ir.Function, dtype: DType, width: int, target: Targ
     build.ret_void()
 
 
-def packer(module: ir.Module, source: DType, lane: Lane, k_inner: bool, width: int, target: Target,
-            few: int = 0) -> ir.Function:
-    """A function that copies `outer` x `inner` elements to rows of contiguous lanes.
+def packer(module: ir.Module, source: DType, lane: Lane, k_inner: bool, few: int = 0) -> ir.Function:
+    """A function that copies `outer` x `inner` elements to rows of contiguous lanes, shared by all kernels.
+
+    void pto_wsp_pack_...(ptr src, i64 outer_stride, i64 inner_stride, ptr dst, i64 dst_stride, i64 outer, i64 inner)
 
     K runs along inner (operand a) or along outer (operand b). Lanes of two values take two neighbours along K; when K
     is odd the last lane's second value is 0. Lanes between `inner` and the row stride of dst are left as they are.
-    Rows that are contiguous and have at least `width` lanes are copied in vectors of that many. `few`: outer is that or
-    less, and transposed in blocks all the same.
+    Rows that are contiguous and have at least lane.count lanes are copied in vectors of that many. `few`: outer is that
+    or less, and transposed in blocks all the same.
     """
-    pairs = f"_pairs_{'inner' if k_inner else 'outer'}" * (lane.group > 1)
-    name = f"matmul_pack_{source.value}_{lane.dtype.value}{pairs}_{width}" + f"_of_{few}" * (few > 1)
-    names = ["*src", "outer_stride", "inner_stride", "*dst", "dst_stride", "outer", "inner"]
-    return shared(module, name, names, lambda f: _Packer(f, source, lane, k_inner, width, target, few).emit())
+    group = {1: "1", 2: "2i" if k_inner else "2o"}[lane.group]      # of one element, k may as well run along outer
+    what = f"{source.value}_{lane.dtype.value}_{group}_{lane.count}_{few if few > 1 else 0}"
+    return copies.declared(module, "pack", what)
+
+
+def emit_packer(function: ir.Function, what: str, target: Target) -> None:
+    """The body of the packer that `packer` named so."""
+    source, lane, group, width, few = what.split("_")
+    _Packer(function, DType(source), Lane(DType(lane), int(group[0]), int(width)), group == "2i", target,
+            int(few)).emit()
 
 
 class _Packer:
-    def __init__(self, f: ir.Function, source: DType, lane: Lane, k_inner: bool, width: int, target: Target,
-                 few: int):
-        self.at: dict[str, Any] = {argument.name: argument for argument in f.args}
+    def __init__(self, f: ir.Function, source: DType, lane: Lane, k_inner: bool, target: Target, few: int):
+        names = ("src", "outer_stride", "inner_stride", "dst", "dst_stride", "outer", "inner")
+        self.at: dict[str, Any] = dict(zip(names, f.args, strict=True))
         self.build = ir.Builder(f.append_basic_block("entry"))
-        self.source, self.lane, self.k_inner, self.width, self.target = source, lane, k_inner, width, target
-        self.few = few
+        self.source, self.lane, self.k_inner, self.target, self.few = source, lane, k_inner, target, few
 
     def emit(self) -> None:
         """Vectors along inner, or square blocks transposed, or neither; then what is left one by one.
@@ -104,12 +110,12 @@ class _Packer:
             return build.icmp_signed("==", build.load(count, typ=I64), I64(0))
 
         def row(o: Any) -> None:
-            self.overlapping(full["inner"], self.width, lambda i: self.vector(o, i))
+            self.overlapping(full["inner"], lane.count, lambda i: self.vector(o, i))
 
         def block_column(i: Any) -> None:
             self.overlapping(full["outer"], side, lambda o: self.block(o, i, side))
 
-        with build.if_then(build.and_(contiguous("inner"), at_least("inner", self.width))):
+        with build.if_then(build.and_(contiguous("inner"), at_least("inner", lane.count))):
             counted(build, 0, full["outer"], 1, row)
             build.store(full["outer"], count)
         if self.few > 1:
@@ -147,7 +153,7 @@ class _Packer:
         return self.build.gep(self.at["dst"], [offset], source_etype=I8)
 
     def vector(self, o: Any, i: Any) -> None:
-        k = Algebra(self.build, self.width, self.target.features)
+        k = Algebra(self.build, self.lane.count, self.target.features)
         k.store(self.read(k, self.source_at(o, i), self.k_inner), self.lane_at(o, i), align=1)
 
     def block(self, o: Any, i: Any, side: int) -> None:

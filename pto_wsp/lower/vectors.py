@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pto_wsp.lower import ir
@@ -54,6 +54,10 @@ class Lane:
     @property
     def size(self) -> int:
         return self.dtype.itemsize
+
+    def at_most(self, lanes: int) -> Lane:
+        """In vectors that rows of so many lanes can fill."""
+        return replace(self, count=min(self.count, 1 << (max(lanes, 1).bit_length() - 1)))
 
 
 # ---- lanes --------------------------------------------------------------------------------------------------------
