@@ -73,6 +73,7 @@ class Lanes(NamedTuple):
     high: float = inf  # … and above, unless they are NaN
     unrounded: Any = None  # the Lanes that rint() made them of
     narrow: Any = None  # the Lanes of f16 or bf16 that they were widened from
+    mask: Any = None  # the mask that they are 1 and 0 of
 
     def __str__(self) -> str:
         return f"{self.dtype.value if self.dtype else 'mask'} {self.ir}"
@@ -195,7 +196,8 @@ class Algebra:
         return self._binary("add", x, y)
 
     def sub(self, x: Operand, y: Operand) -> Lanes:
-        return self._binary("sub", x, y)
+        """x - y; of a number, the sum with its negative, which other sums may need too."""
+        return self._binary("sub", x, y) if isinstance(y, Lanes) else self.add(x, -y)
 
     def mul(self, x: Operand, y: Operand) -> Lanes:
         return self._binary("mul", x, y)
@@ -277,6 +279,8 @@ class Algebra:
         # just these cases; `or` keeps a NaN, `and` of the sign bits prefers +0.
         a, b = self._both_orders(self.gt, x, y)
         bits, sign = a.dtype, 1 << (a.dtype.bits - 1)
+        if "avx512f" in self.features and self.lanes * bits.bits == 512:
+            return self.bitcast(self._both_or_either(self.const(sign, bits), a, b), x.dtype)
         either, both = self.or_(a, b), self.and_(a, b)
         return self.bitcast(self.or_(self.and_(either, self.const(sign - 1, bits)), both), x.dtype)
 
@@ -297,6 +301,14 @@ class Algebra:
         bits = INT_OF_WIDTH[x.dtype.bits]
         a, b = self.select(first(x, y), x, y), self.select(first(y, x), y, x)
         return self.bitcast(a, bits), self.bitcast(b, bits)
+
+    def _both_or_either(self, where: Lanes, a: Lanes, b: Lanes) -> Lanes:
+        """a & b in the bits set in `where`, a | b in the others: one instruction of AVX-512; LLVM would take two."""
+        kind = self.ir_type(a.dtype)
+        name = f"llvm.x86.avx512.pternlog.{'d' if a.dtype.bits == 32 else 'q'}.512"
+        function = self.declare(name, kind, [kind, kind, kind, I32])
+        table = 0b10001110  # by where, a, b
+        return Lanes(self.builder.call(function, [where.ir, a.ir, b.ir, I32(table)]), a.dtype)
 
     # ---- comparison ---------------------------------------------------------------------------------------------
 
@@ -324,6 +336,8 @@ class Algebra:
 
     def _compare(self, relation: str, x: Operand, y: Operand) -> Lanes:
         x, y = self._numbers(relation, x, y)
+        if relation == "ne" and x.mask is not None and y.number == 0:
+            return x.mask  # type: ignore[no-any-return]
         if x.dtype.is_float:
             opcode = f"fcmp {'u' if relation == 'ne' else 'o'}{relation}"
         elif relation in ("eq", "ne"):
@@ -419,7 +433,7 @@ class Algebra:
     def convert(self, x: Lanes, dtype: DType) -> Lanes:
         """x as dtype: float -> int truncates, saturates, NaN -> 0; int -> int wraps; else rounded to nearest even."""
         if x.dtype is None:
-            return self.select(x, self.const(1, dtype), self.const(0, dtype))
+            return self.select(x, self.const(1, dtype), self.const(0, dtype))._replace(mask=x)
         if x.dtype == dtype:
             return x
         if x.narrow is not None and x.narrow.dtype == dtype:
@@ -527,10 +541,10 @@ class Algebra:
             x = self.convert(x, DType.F64)
         near = self.convert(x, DType.F32)
         back, bits = self.convert(near, DType.F64), self.bitcast(near, DType.I32)
-        inexact = self.and_(self.ne(back, x), self.not_(self.isnan(x)))
-        too_far = self.gt(self.abs(back), self.abs(x))
-        toward_zero = self.select(too_far, self.sub(bits, 1), bits)
-        return self.bitcast(self.select(inexact, self.or_(toward_zero, 1), bits), DType.F32)
+        found, exact = self.abs(back), self.abs(x)
+        bits = self.select(self.lt(found, exact), self.or_(bits, 1), bits)
+        toward_zero = self.or_(self.sub(bits, 1), 1)
+        return self.bitcast(self.select(self.gt(found, exact), toward_zero, bits), DType.F32)
 
     def _sticky_53(self, x: Lanes) -> Lanes:
         """A 64-bit int, its low 11 bits merged into bit 11: exact in f64, and it rounds the same way further down."""

@@ -396,7 +396,7 @@ def expand(
         clocks=clocks,
         has_events=emitter.has_events,
         ir=ir,
-        code=jit.load(ir),
+        code=jit.load(ir, kind="expander"),
         _rows=_most_rows(workload.root),
         _data_loops=tuple(_data_loops(workload.root)),
         _inputs=emitter.inputs,

@@ -14,6 +14,7 @@ element type. A mistake in an operand's type is found by LLVM when it reads the 
 
 from __future__ import annotations
 
+import operator
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -282,8 +283,17 @@ _BRANCH_WEIGHTS = {
 }
 
 
-def _binary(opcode: str) -> Callable[..., Value]:
+def _binary(opcode: str, fold: Callable[[int, int], int], neutral: int, commutes: bool = True) -> Callable[..., Value]:
+    """x op y on integers. What is known already is not left to LLVM: two numbers, or a neutral one."""
+
     def verb(self: Builder, x: Value, y: Value) -> Value:
+        if commutes and isinstance(x, Constant):
+            x, y = y, x
+        if isinstance(y, Constant) and isinstance(y.constant, int):
+            if y.constant == neutral:
+                return x
+            if isinstance(x, Constant) and isinstance(x.constant, int):
+                return x.type(fold(x.constant, y.constant))
         return self.append(x.type, f"{opcode} {x.type.text} {x.text}, {y.text}")
 
     return verb
@@ -294,6 +304,11 @@ def _cast(opcode: str) -> Callable[..., Value]:
         return self.append(kind, f"{opcode} {x.type.text} {x.text} to {kind.text}", name)
 
     return verb
+
+
+_RELATIONS: dict[str, Callable[[int, int], bool]] = {
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
+}  # fmt: skip
 
 
 class Builder:
@@ -323,8 +338,9 @@ class Builder:
         """An instruction without a result."""
         self.block.lines.append(f"  {text}")
 
-    add, sub, mul, udiv = _binary("add"), _binary("sub"), _binary("mul"), _binary("udiv")
-    and_, or_, xor = _binary("and"), _binary("or"), _binary("xor")
+    add, sub = _binary("add", operator.add, 0), _binary("sub", operator.sub, 0, commutes=False)
+    mul, udiv = _binary("mul", operator.mul, 1), _binary("udiv", operator.floordiv, 1, commutes=False)
+    and_, or_ = _binary("and", operator.and_, -1), _binary("or", operator.or_, 0)
     trunc, zext, sext, bitcast = _cast("trunc"), _cast("zext"), _cast("sext"), _cast("bitcast")
     inttoptr, ptrtoint = _cast("inttoptr"), _cast("ptrtoint")
 
@@ -338,11 +354,15 @@ class Builder:
         return self._icmp("u", relation, x, y)
 
     def _icmp(self, sign: str, relation: str, x: Value, y: Value) -> Value:
+        if isinstance(x, Constant) and isinstance(y, Constant) and min(x.constant, y.constant) >= 0:
+            return IntType(1)(_RELATIONS[relation](x.constant, y.constant))
         word = {"==": "eq", "!=": "ne", "<": f"{sign}lt", "<=": f"{sign}le", ">": f"{sign}gt", ">=": f"{sign}ge"}
         kind = IntType(1) if x.type.count == 1 else VectorType(IntType(1), x.type.count)
         return self.append(kind, f"icmp {word[relation]} {x.type.text} {x.text}, {y.text}")
 
     def select(self, condition: Value, x: Value, y: Value) -> Value:
+        if isinstance(condition, Constant):
+            return x if condition.constant else y
         return self.append(x.type, f"select {condition}, {x}, {y}")
 
     # ---- memory
@@ -356,6 +376,8 @@ class Builder:
     def gep(self, pointer: Value, indices: Sequence[Value], source_etype: Type) -> Value:
         """The address so many elements further; many addresses when the index is a vector."""
         (index,) = indices
+        if isinstance(index, Constant) and index.constant == 0:
+            return pointer
         kind = pointer.type if index.type.count == 1 else VectorType(pointer.type, index.type.count)
         return self.append(kind, f"getelementptr {source_etype.text}, ptr {pointer.text}, {index}")
 
@@ -396,6 +418,8 @@ class Builder:
         self._leave(f"br {to.text}")
 
     def cbranch(self, condition: Value, then: Block, other: Block, likely: bool | None = None) -> None:
+        if isinstance(condition, Constant):
+            return self.branch(then if condition.constant else other)
         weights = "" if likely is None else f", !prof {_LIKELY if likely else _UNLIKELY}"
         self._leave(f"br i1 {condition.text}, {then.text}, {other.text}{weights}")
 

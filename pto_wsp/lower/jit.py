@@ -44,10 +44,15 @@ LEVELS = {  # CPUs that can be named without their features: the levels of the x
     "x86-64-v4": "+sse4.1,+avx,+avx2,+fma,+f16c,+avx512f,+avx512bw,+avx512vl,+avx512dq,+avx512cd",
 }
 
-# Generated code is vectorised and unrolled already. Measured on five kernels: LLVM's -O1 takes 30 times as long to run
-# as this list and makes code that is as fast to within 3 % (f16 and i32 matmul: 5 %); code generation at level 2 takes
-# a third longer than at level 1, for nothing.
-PASSES = ("always_inliner", "sroa", "simplify_cfg", "instruction_combine")
+# Kernels are vectorised, unrolled and folded before LLVM sees them. Its instruction combining takes five times as long
+# as these passes and makes no kernel faster; its floor of f16 is a call of libm for each lane. Expanders are written
+# carelessly and gain a third by it. Engines are loops that were Python. Code generation at level 2 takes a third longer
+# than at level 1, for nothing.
+PASSES: dict[str, tuple[str, ...]] = {
+    "kernel": ("sroa", "simplify_cfg"),
+    "expander": ("always_inliner", "sroa", "simplify_cfg", "instruction_combine"),
+    "engine": (),  # those of LLVM's -O1
+}
 CODE_LEVEL = 1
 
 
@@ -76,25 +81,25 @@ class Code:
         return assembly(self.ir, self.target)
 
 
-def load(text: str, make_ir: Callable[[], str] | None = None, target: Target = HOST, level: int = 0) -> Code:
+def load(text: str, make_ir: Callable[[], str] | None = None, target: Target = HOST, kind: str = "kernel") -> Code:
     """Machine code for `text`.
 
     text     what the code is made from, and its key in the disk cache: the LLVM IR itself, or, with make_ir, anything
              that determines it (a printed graph). make_ir is called only when the cache has no code for text
-    level    0: PASSES, for code that is written as it shall be; 1 to 3: what LLVM does at -O1 to -O3
+    kind     of code, which decides the PASSES
     returns  Code; programs that load one text share its memory, which goes with the last of them
     raises   CompileError when LLVM refuses the text
     """
     ir = make_ir if make_ir is not None else lambda: text
     phases: dict[str, float] = {}
-    key = _timed(phases, "key", lambda: key_of(text + level * "+", (target.triple, target.cpu, target.features)))
+    key = _timed(phases, "key", lambda: key_of(f"{kind} {text}", (target.triple, target.cpu, target.features)))
     linked = _LOADED.get(key)
     if linked is not None:
         return Code(ir, target, linked, phases, "process")
     disk = _disk(str(default_root()))
     code, origin = _timed(phases, "read", lambda: disk.load(key)), "disk"
     if code is None:
-        code, origin = _compile(ir, target, phases, level), "compiled"
+        code, origin = _compile(ir, target, phases, kind), "compiled"
         _timed(phases, "write", lambda: disk.store(key, code))
     linked = _LOADED[key] = _timed(phases, "link", lambda: image.link(code))
     return Code(ir, target, linked, phases, origin)
@@ -120,12 +125,12 @@ def optimised(ir: str, target: Target = HOST) -> str:
     return str(_optimise(_parse(ir, machine), machine))
 
 
-def _compile(make_ir: Callable[[], str], target: Target, phases: dict[str, float], level: int) -> bytes:
+def _compile(make_ir: Callable[[], str], target: Target, phases: dict[str, float], kind: str) -> bytes:
     _check_host(target)
     ir = _timed(phases, "emit IR", make_ir)
     machine = _timed(phases, "start LLVM", lambda: _machine(target))
     module = _timed(phases, "parse", lambda: _parse(ir, machine))
-    _timed(phases, "optimise", lambda: _optimise(module, machine, level))
+    _timed(phases, "optimise", lambda: _optimise(module, machine, kind))
     return bytes(_timed(phases, "machine code", lambda: machine.emit_object(module)))
 
 
@@ -174,11 +179,11 @@ def _parse(ir: str, machine: Any) -> Any:
     return module
 
 
-def _optimise(module: Any, machine: Any, level: int = 0) -> Any:
+def _optimise(module: Any, machine: Any, kind: str = "kernel") -> Any:
     llvm = _llvm(False)
-    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=level or 1))
-    passes = builder.getModulePassManager() if level else llvm.create_new_module_pass_manager()
-    for name in () if level else PASSES:
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=1))
+    passes = llvm.create_new_module_pass_manager() if PASSES[kind] else builder.getModulePassManager()
+    for name in PASSES[kind]:
         getattr(passes, f"add_{name}_pass")()
     passes.run(module, builder)
     return module

@@ -349,8 +349,10 @@ def _reduce_by_pi(k: Algebra, c: Format, size: Lanes, offset: float) -> tuple[La
     Of the three fused steps the first is exact, because pi's first part is short, so cancellation costs nothing.
     """
     magic = 1.5 * 2.0**c.fraction
-    shifted = k.add(k.fma(size, ONE_OVER_PI, -offset), magic)
-    n = k.add(k.sub(shifted, magic), offset)
+    turns = k.fma(size, ONE_OVER_PI, -offset) if offset else k.mul(size, ONE_OVER_PI)
+    shifted = k.add(turns, magic)
+    n = k.sub(shifted, magic)
+    n = k.add(n, offset) if offset else n
     r = size
     for part in c.pi:
         r = k.fma(n, -part, r)

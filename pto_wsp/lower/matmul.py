@@ -30,7 +30,7 @@ a spec cuts m x n into such blocks. Operands that the micro-kernel cannot read i
 that many rows would widen again, ends without masks) or reads slowly there (crowded rows) are first copied to scratch
 by `packer`. Micro-kernels and packers are shared by a module's specs. A product of few columns is computed as its
 transpose. Dot products along k read the large operand once, as it lies, without packing. The IR is explicit: it needs
-instruction combining, no loop optimiser.
+no optimiser.
 """
 
 from __future__ import annotations

@@ -44,14 +44,14 @@ def compiled(function: Callable[..., int], types: Sequence[str], report: int = 0
     """
     if _disabled():
         return function
-    code = jit.load(_identity(function, types, report), lambda: llvm_text(function, types, report), level=1)
+    code = jit.load(_identity(function, types, report), lambda: llvm_text(function, types, report), kind="engine")
     return _callable(code, types)
 
 
 def from_cache(function: Callable[..., int], types: Sequence[str]) -> Callable[..., int] | None:
     """The same if it can be had at once, that is, when this machine has compiled it before; else None."""
     try:
-        return None if _disabled() else _callable(jit.load(_identity(function, types), _refuse, level=1), types)
+        return None if _disabled() else _callable(jit.load(_identity(function, types), _refuse, kind="engine"), types)
     except _NotCached:
         return None
 

@@ -380,7 +380,7 @@ _LOADING = threading.Lock()
 def _function(name: str, parts: tuple[str, ...], result: Any, *arguments: Any) -> Any:
     with _LOADING:
         if name not in _LOADED:
-            code = jit.load(_text(*parts))
+            code = jit.load(_text(*parts), kind="expander")
             _LOADED[name] = ctypes.CFUNCTYPE(result, *arguments)(code.address(name)), code
         return _LOADED[name][0]
 

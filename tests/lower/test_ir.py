@@ -98,3 +98,18 @@ def test_constant_data_and_calls():
     f, build = function(module)
     build.ret(build.add(build.call(g, [f.args[0]]), build.call(g, [f.args[1]])))
     assert run(module, 0, 2) == 101
+
+
+def test_what_is_known_is_not_left_to_llvm():
+    f, build = function(ir.Module(), arguments=1)
+    x, (no, yes) = f.args[0], (ir.IntType(1)(n) for n in (0, 1))
+    numbers = [verb(I64(7), I64(2)) for verb in (build.add, build.sub, build.mul, build.udiv)]
+    assert [n.text for n in numbers] == ["9", "5", "14", "3"]
+    same = [build.add(I64(0), x), build.sub(x, I64(0)), build.mul(I64(1), x), build.udiv(x, I64(1))]
+    same += [build.or_(x, I64(0)), build.and_(I64(-1), x), build.select(yes, x, I64(0)), build.select(no, I64(0), x)]
+    assert all(value is x for value in same)
+    assert build.icmp_signed("<", I64(2), I64(3)).text == "1"
+    assert not build.block.lines
+    assert build.sub(I64(0), x) is not x and build.icmp_unsigned("<", I64(-1), I64(3)).text == "%v2"
+    build.cbranch(no, build.append_basic_block("never"), build.append_basic_block("always"))
+    assert f.blocks[0].lines[-1] == "  br label %always"
