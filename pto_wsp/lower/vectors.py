@@ -206,8 +206,7 @@ def move(build: ir.Builder, pointer: Any, offset: Any) -> Any:
     """The address `offset` bytes further."""
     if isinstance(offset, int):
         offset = I64(offset)
-    still = isinstance(offset, ir.Constant) and offset.constant == 0
-    return pointer if still else build.gep(pointer, [offset], source_etype=I8)
+    return build.gep(pointer, [offset], source_etype=I8)
 
 
 def minimum(build: ir.Builder, x: Any, y: Any) -> Any:
