@@ -1,5 +1,7 @@
 """Pipelines as users run them: data through channels, control that is decided at run time, runs again and again."""
 
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -628,3 +630,52 @@ def test_tensor_without_data_is_made():
         lambda q: consume(q, lambda t: task(shift, [t], {"x": STAGE[t], "out": Y[t], "by": 3.0})),
     ))  # fmt: skip
     assert np.array_equal(result, source * 2 + 3)
+
+
+# ---- interrupts, children and the end of the process
+
+LIFE = """
+import os, signal, sys, threading
+import numpy as np
+from pto_wsp import DispatchPolicy, SweepInterrupted, schedule_grid, sweep
+from tests.e2e.test_pipelines import long_pipeline
+signal.signal(signal.SIGINT, signal.default_int_handler)    # a shell ignores it for what it starts with &
+
+def interrupted(function):
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        function()
+    except KeyboardInterrupt as stopped:
+        timer.join()
+        return stopped
+
+endless, short = long_pipeline(100_000_000), long_pipeline(50)
+endless.execute()
+assert interrupted(endless.synchronize) and interrupted(lambda: endless.simulate())
+assert isinstance(interrupted(lambda: sweep(endless, schedule_grid(dispatch=[DispatchPolicy.round_robin(2)]))),
+                  SweepInterrupted)
+short.execute(); short.synchronize(); cycles = short.stats.total_cycles
+child = os.fork()
+if child == 0:
+    short.execute(); short.synchronize()
+    os._exit(0 if short.stats.total_cycles == cycles == short.simulate().total_cycles else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+endless.execute()
+print("left")
+"""
+
+
+def long_pipeline(tokens):
+    x, y, q = tensor(f32(4, 4, 8)), tensor(f32(4, 4, 8)), Channel("q", 2)
+    sender = process("sender").produces(q).body(
+        for_each(tokens, lambda i: send(q, task(double, [i], {"x": x[i % 4], "out": y[i % 4]}))))
+    receiver = process("receiver").consumes(q).body(
+        consume(q, lambda i: task(double, [i], {"x": y[i % 4], "out": x[i % 4]})))
+    return connect([sender, receiver], [q]).compile()
+
+
+def test_a_pipeline_in_the_life_of_a_process():
+    """Ctrl-C in a run, a simulation and a sweep; a child of fork; the end of Python during a run."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", LIFE], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "left\n" and done.returncode == 0, done.stderr
