@@ -28,7 +28,7 @@ from pto_wsp.lower.loops import (
     reduce_cost,
     reduce_rule,
 )
-from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce
+from pto_wsp.lower.rules import RULES, Fold, Halve, Interleave, Leaf, Map, Reduce
 from pto_wsp.trace.extents import Extent
 from pto_wsp.trace.graph import Node
 from pto_wsp.types import DType
@@ -119,7 +119,7 @@ class _Writer:
         self.writes: dict[int, View] = {}  # id(store) -> its view, or the staging buffer
         self.scalars: dict[int, Lanes] = {}  # id(scalar node) -> value
         self.row_values: dict[int, Lanes] = {}  # id([rows, 1] node) -> value in this row
-        self.accumulators: dict[tuple[int, int], list[Any]] = {}  # id(row reduction), lanes -> allocas
+        self.accumulators: dict[tuple[int, int, int], list[Any]] = {}  # id(row reduction), lanes, fold -> allocas
         self.columns: dict[int, dict[int, tuple[Algebra, Any]]] = {}  # id(column reduction) -> column -> alloca
         self.in_pass = False  # inside the loop of a stage, where row scalars are not kept
         self.in_block: Any = None  # index of the row in its block
@@ -895,16 +895,24 @@ class _Writer:
     def start_reduction(self, node: Node, steps: dict[int, int]) -> None:
         """Accumulators for steps of so many lanes. Floats: ACCUMULATORS of 16 lanes, or as many as will get a turn: the
         others would add nothing, to the bit. Integers may be added in any order, and an addition takes one cycle."""
-        rule, dtype = reduce_rule(node), node.tile.dtype
+        dtype = node.tile.dtype
         for lanes, count in steps.items():
-            k, most = self.algebra(lanes), INT_ACCUMULATORS if dtype.is_int else ACCUMULATORS
-            if dtype.is_float and (count > 2 or self.tail):
-                count = most
-            queue = self.accumulators.setdefault((id(node), lanes), [])
-            while len(queue) < min(count, most):
-                queue.append(self.build.alloca(k.ir_type(dtype), name=node.op.name))
-            for pointer in queue:
-                k.store(k.const(rule.start(dtype), dtype), pointer)
+            for at, fold in enumerate(self.folds(node)):
+                k, most = self.algebra(lanes), INT_ACCUMULATORS if fold.dtype.is_int else ACCUMULATORS
+                if dtype.is_float and (count > 2 or self.tail):
+                    count = most
+                queue = self.accumulators.setdefault((id(node), lanes, at), [])
+                while len(queue) < min(count, most):
+                    queue.append(self.build.alloca(k.ir_type(fold.dtype), name=node.op.name))
+                for pointer in queue:
+                    k.store(k.const(fold.start, fold.dtype), pointer)
+
+    def folds(self, node: Node) -> tuple[Fold, ...]:
+        """What the accumulators of a row reduction keep."""
+        rule, dtype = reduce_rule(node), node.tile.dtype
+        if rule.folds and dtype is DType.F32:
+            return rule.folds
+        return (Fold(dtype, rule.start(dtype), rule.body),)
 
     def reduce(self, lane: Lane, node: Node, rule: Reduce) -> None:
         """Fold the lanes of this step into the accumulators; lanes that do not exist leave theirs alone.
@@ -913,12 +921,14 @@ class _Writer:
         """
         k, x = lane.k, self.value(lane, node.operands[0])
         if rule.axis == 1:
-            queue, dtype = self.accumulators[id(node), k.lanes], node.tile.dtype
-            values = [k.load(pointer, dtype) for pointer in queue]
-            after = rule.body(k, values[0], k.convert(x, dtype))
-            after = after if lane.mask is None else k.select(lane.mask, after, values[0])
-            for pointer, value in zip(queue, [*values[1:], after], strict=True):
-                k.store(value, pointer)
+            x = k.convert(x, node.tile.dtype)
+            for at, fold in enumerate(self.folds(node)):
+                queue = self.accumulators[id(node), k.lanes, at]
+                values = [k.load(pointer, fold.dtype) for pointer in queue]
+                after = fold.body(k, values[0], x if fold.dtype is x.dtype else k.bitcast(x, fold.dtype))
+                after = after if lane.mask is None else k.select(lane.mask, after, values[0])
+                for pointer, value in zip(queue, [*values[1:], after], strict=True):
+                    k.store(value, pointer)
             return
         buffer = self.program.buffers[id(node)]
         if id(node) in self.columns:
@@ -932,15 +942,17 @@ class _Writer:
     def folded(self, node: Node, steps: dict[int, int]) -> Lanes:
         """The accumulators in one of 16 lanes: 0 with 2 and 1 with 3, then the two. Where a sum of accumulators started
         in the queue does not matter to it. Wider ones, of integers, are halved first."""
-        rule, dtype = reduce_rule(node), node.tile.dtype
-        found = []
+        rule, found = reduce_rule(node), []
         for lanes in steps:
-            k = self.algebra(lanes)
-            parts = [k.load(pointer, dtype) for pointer in self.accumulators[id(node), lanes]]
-            while len(parts) > 1:
-                half = len(parts) // 2
-                parts = [rule.body(k, x, y) for x, y in zip(parts[:half], parts[half:], strict=True)]
-            found.append(self.halved(rule, parts[0], lanes))
+            k, results = self.algebra(lanes), []
+            for at, fold in enumerate(self.folds(node)):
+                parts = [k.load(pointer, fold.dtype) for pointer in self.accumulators[id(node), lanes, at]]
+                while len(parts) > 1:
+                    half = len(parts) // 2
+                    parts = [fold.body(k, x, y) for x, y in zip(parts[:half], parts[half:], strict=True)]
+                results += parts
+            total = rule.join(k, *results) if rule.join is not None and len(results) > 1 else results[0]
+            found.append(self.halved(rule, total, lanes))
         return found[0] if len(found) == 1 else rule.body(self.wide, *found)
 
     def halved(self, rule: Reduce, value: Lanes, lanes: int) -> Lanes:

@@ -39,6 +39,17 @@ class Reduce:
     body: Body  # (k, accumulator, element) -> accumulator
     mean: bool = False  # divide by the number of elements
     cost: int = 1  # of the body, as in Map
+    folds: tuple[Fold, ...] = ()  # f32: instead of the body, one instruction each …
+    join: Body | None = None  # … (k, *accumulators) -> what the body would have found
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One of several accumulators in which a row reduction of f32 keeps what it needs, of `dtype` and f32's bits."""
+
+    dtype: DType
+    start: float | int
+    body: Body
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,19 @@ def larger_bits(k: Any, acc: Any, x: Any) -> Any:
     return k.bitcast(k.maximum(k.bitcast(acc, as_int), k.bitcast(x, as_int)), x.dtype)
 
 
+def join_largest(k: Any, signed: Any, least: Any, most: Any) -> Any:
+    """The largest float of a row: the largest int if that has no sign (NaN is above infinity), else all are negative,
+    and the least bits belong to the one next to zero; but bits above those of -inf are a NaN with a sign."""
+    largest = k.select(k.lt(signed, 0), k.bitcast(least, DType.I32), signed)
+    return k.bitcast(k.select(k.gt(most, MINUS_INF), k.bitcast(most, DType.I32), largest), DType.F32)
+
+
+MINUS_INF = 0xFF800000  # bits
+LARGEST = (
+    Fold(DType.I32, -(1 << 31), lambda k, acc, x: k.maximum(acc, x)),
+    Fold(DType.U32, MINUS_INF, lambda k, acc, x: k.minimum(acc, x)),
+    Fold(DType.U32, 0, lambda k, acc, x: k.maximum(acc, x)),
+)
 _ADD = Map(lambda k, x, y: k.add(x, y))
 _MUL = Map(lambda k, x, y: k.mul(x, y))
 
@@ -136,7 +160,7 @@ RULES: dict[str, Rule] = {
     "round": Map(lambda k, x: k.rint(x)),
     "cast": Map(lambda k, x: x),  # the result's dtype is all there is to it
     "rowsum": Reduce(1, zero, lambda k, acc, x: k.add(acc, x)),
-    "rowmax": Reduce(1, lowest, lambda k, acc, x: k.maximum(acc, x), cost=3),
+    "rowmax": Reduce(1, lowest, lambda k, acc, x: k.maximum(acc, x), cost=3, folds=LARGEST, join=join_largest),
     "rowmin": Reduce(1, highest, lambda k, acc, x: k.minimum(acc, x), cost=3),
     "rowmean": Reduce(1, zero, lambda k, acc, x: k.add(acc, x), mean=True),
     "colsum": Reduce(0, zero, lambda k, acc, x: k.add(acc, x)),

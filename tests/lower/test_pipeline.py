@@ -251,3 +251,24 @@ def test_largest_absolute_values(dtype: DType, shape: tuple[int, int]) -> None:
             run(largest.graph, [x, *found], [], tail)
             for a, b in zip(found, wanted):
                 assert np.array_equal(a.ravel(), b, equal_nan=True)
+
+
+@pytest.mark.parametrize("cpu", ["", "x86-64", "x86-64-v3"])
+@pytest.mark.parametrize("cols", [3, 16, 50, 256])
+def test_largest_of_special_values(cols: int, cpu: str) -> None:
+    """Three ints make up the largest of a row: zeros of two signs, rows without a positive number, NaN of two signs."""
+
+    @kernel
+    def largest(x: In[Tile[16, cols, DType.F32]], out: Out[Tile[16, 1, DType.F32]]) -> None:
+        pto.store(out, pto.rowmax(x))
+
+    special = np.array([-np.inf, -3e38, -1e-45, -0.0, 0.0, 1e-45, np.inf, np.nan, -np.nan], np.float32)
+    for most in special:
+        for one in special:
+            x = np.full((16, cols), most, np.float32)
+            x[np.arange(16), np.arange(16) % cols] = one
+            out = np.zeros((16, 1), np.float32)
+            run(largest.graph, [x, out], [], False, jit.Target(cpu=cpu))
+            wanted = np.nan if np.isnan([most, one]).any() else max(most, one, key=lambda v: (v, not np.signbit(v)))
+            assert np.array_equal(out, np.full_like(out, wanted), equal_nan=True), (most, one)
+            assert np.isnan(wanted) or (np.signbit(out) == np.signbit(wanted)).all(), (most, one)
