@@ -65,7 +65,8 @@ def _ir(symbol: str) -> str:
 
     kind, what = symbol.removeprefix("pto_wsp_").split("_", 1)
     if kind == "copy":
-        return _COPY.replace("SYMBOL", symbol).replace("SIZE", what).replace("ELEMENT", f"i{8 * int(what)}")
+        text = _COPY.replace("FOUR", "\n".join(_ELEMENT.format(i=i, next=i + 1) for i in range(4)))
+        return text.replace("SYMBOL", symbol).replace("SIZE", what).replace("ELEMENT", f"i{8 * int(what)}")
     module, target = ir.Module(), vectors.Target.of(*jit.cpu_features(jit.HOST))
     if kind == "pack":
         packing.emit_packer(declared(module, kind, what), what, target)
@@ -74,6 +75,11 @@ def _ir(symbol: str) -> str:
     return str(module)
 
 
+_ELEMENT = """\
+  %value.{i} = load ELEMENT, ptr %here.{i}, align 1
+  %here.{next} = getelementptr i8, ptr %here.{i}, i64 %from.cols
+  store ELEMENT %value.{i}, ptr %there.{i}, align 1
+  %there.{next} = getelementptr i8, ptr %there.{i}, i64 %to.cols"""
 _COPY = """
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 define void @SYMBOL(ptr %to, i64 %to.rows, i64 %to.cols, ptr %from, i64 %from.rows, i64 %from.cols,
@@ -94,20 +100,33 @@ row:
 columns:
   br i1 %empty, label %row.end, label %which
 which:
-  br i1 %contiguous, label %whole, label %one
+  br i1 %contiguous, label %whole, label %turns
 whole:
   call void @llvm.memcpy.p0.p0.i64(ptr %there.row, ptr %here.row, i64 %bytes, i1 false)
   br label %row.end
+turns:
+  %c = phi i64 [0, %which], [%c.next, %four]
+  %there.0 = phi ptr [%there.row, %which], [%there.4, %four]
+  %here.0 = phi ptr [%here.row, %which], [%here.4, %four]
+  %c.next = add i64 %c, 4
+  %enough = icmp sle i64 %c.next, %cols
+  br i1 %enough, label %four, label %rest
+four:
+FOUR
+  br label %turns
+rest:
+  %done.row = icmp eq i64 %c, %cols
+  br i1 %done.row, label %row.end, label %one
 one:
-  %c = phi i64 [0, %which], [%c.next, %one]
-  %there = phi ptr [%there.row, %which], [%there.after, %one]
-  %here = phi ptr [%here.row, %which], [%here.after, %one]
-  %value = load ELEMENT, ptr %here, align 1
-  store ELEMENT %value, ptr %there, align 1
-  %there.after = getelementptr i8, ptr %there, i64 %to.cols
-  %here.after = getelementptr i8, ptr %here, i64 %from.cols
-  %c.next = add i64 %c, 1
-  %left = icmp slt i64 %c.next, %cols
+  %i = phi i64 [%c, %rest], [%i.next, %one]
+  %there.one = phi ptr [%there.0, %rest], [%there.after, %one]
+  %here.one = phi ptr [%here.0, %rest], [%here.after, %one]
+  %value = load ELEMENT, ptr %here.one, align 1
+  store ELEMENT %value, ptr %there.one, align 1
+  %there.after = getelementptr i8, ptr %there.one, i64 %to.cols
+  %here.after = getelementptr i8, ptr %here.one, i64 %from.cols
+  %i.next = add i64 %i, 1
+  %left = icmp slt i64 %i.next, %cols
   br i1 %left, label %one, label %row.end
 row.end:
   %there.next = getelementptr i8, ptr %there.row, i64 %to.rows
