@@ -26,11 +26,11 @@ in `spec.result`: f32 for f16, bf16 and f32; f64 for f64; i32 for i8 and u8; oth
 f16, bf16 and small integers are widened exactly first. (Which NaN comes out of several is not defined.)
 
 How: `_micro_kernel` keeps a few rows by a few vectors of sums in registers while it walks one K block. The function of
-a spec cuts m x n into such blocks. Operands that the micro-kernel cannot read in place (columns apart, another dtype
-that many rows would widen again, ends without masks) or reads slowly there (crowded rows) are first copied to scratch
-by `packer`. Micro-kernels and packers are shared by a module's specs. A product of few columns is computed as its
-transpose. Dot products along k read the large operand once, as it lies, without packing. The IR is explicit: it needs
-no optimiser.
+a spec cuts m x n into such blocks. Operands that the micro-kernel cannot read in place (columns of b apart, elements of
+a to widen, ends without masks) or reads slowly there (crowded rows) are first copied to scratch (lower/packing.py). A
+module's specs share micro-kernels, all kernels share packers. A product of few columns is computed as its transpose.
+Dot products along k (lower/dots.py) read the large operand once, as it lies. The IR is explicit: it needs instruction
+combining, no loop optimiser.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class _Plan:
     k_lanes: int            # lanes that one K block takes
     pack_a: bool            # always; else a is read in place
     pack_b: bool            # always; else b is read in place unless its columns are apart or its rows crowded
-    panel: DType            # of b as micro-kernels read it: of the sums, or b's own where it is read twice at most
+    panel: DType            # of b as micro-kernels read it: b's own, widened in registers, where that is cheap
 
     @staticmethod
     def of(spec: MatmulSpec, target: Target) -> _Plan:
@@ -196,9 +196,12 @@ class _Plan:
         registers = target.registers - mask_registers - (group - 1)             # a pair dot product needs a place
         rows, vectors = _blocking(spec.m, -(-spec.n // lane.count), registers, spec.tail)
         k_lanes = -(-min(max(spec.k, 1), K_BLOCK) // group)
-        few = sum(count for count, _ in rows) <= 2 and (target.any_masks or not ragged)
-        whole = group == 1 or (spec.k % group == 0 and not spec.tail)
-        panel = spec.b if few and whole else spec.result
+        blocks = sum(count for count, _ in rows)        # each of which reads all of b
+        if group == 2:
+            narrow = blocks <= 2 and spec.k % 2 == 0 and not spec.tail
+        else:
+            narrow = blocks <= 2 or spec.b is not DType.F16 or "f16c" in target.features
+        panel = spec.b if narrow and (target.any_masks or not ragged) else spec.result
         return _Plan(lane, rows, vectors, k_lanes, pack_a=spec.a is not spec.result,
                      pack_b=spec.b is not panel or (ragged and not masked), panel=panel)
 
