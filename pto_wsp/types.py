@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -109,30 +109,32 @@ class DType(Enum):
             )
         return found
 
-    @property
+    @cached_property
     def bits(self) -> int:
         """Bits of one element."""
         return int(self.value.lstrip("fbiu"))
 
-    @property
+    @cached_property
     def itemsize(self) -> int:
         """Bytes of one element."""
         return self.bits // 8
 
-    @property
+    @cached_property
     def is_float(self) -> bool:
         """f16, bf16, f32 or f64?"""
         return "f" in self.value
 
-    @property
+    @cached_property
     def is_int(self) -> bool:
         """An integer, signed or unsigned?"""
         return not self.is_float
 
-    @property
+    @cached_property
     def is_signed(self) -> bool:
         """Can it hold negative numbers? True for floats."""
         return not self.value.startswith("u")
+
+    __hash__ = object.__hash__  # that of Enum hashes the name each time, and compilers look things up by dtype
 
     def __str__(self) -> str:
         return str(self.value)

@@ -39,10 +39,10 @@ def ignore(step: str, graph: KernelGraph) -> None:
 
 
 def simplified(graph: KernelGraph, observe: Observer = ignore) -> KernelGraph:
-    """The graph after GRAPH_STEPS, held to the type rules after each."""
+    """A checked graph after GRAPH_STEPS, held to the type rules after each."""
     for step in GRAPH_STEPS:
-        graph = step(graph)
-        check(graph)
+        before, graph = graph, step(graph)
+        check(graph, before)
         observe(step.__name__, graph)
     return graph
 

@@ -237,17 +237,21 @@ def number_as(value: Number, dtype: DType) -> Number:
     return whole
 
 
-def check(graph: KernelGraph) -> None:
+def check(graph: KernelGraph, checked: KernelGraph | None = None) -> None:
     """Hold a graph to the rules: SSA order, memory used through parameters only, every type what its row infers.
 
     A graph that passes can be interpreted and compiled, whoever wrote it.
-    raises OperandError naming the node and showing the graph.
+    checked  a graph that has passed: the types of nodes that it has are what they should be
+    raises   OperandError naming the node and showing the graph.
     """
     seen: set[int] = set()
+    known = {id(node) for node in checked.nodes} if checked is not None else ()
     directions = check_params(graph.name, graph.params)
     for number, node in enumerate(graph.nodes):
         try:
-            check_node(node, seen, directions)
+            _check_place(node, seen, directions)
+            if id(node) not in known:
+                _check_type(node)
         except OperandError as error:
             raise OperandError(f"kernel {graph.name}: node {number}, {node.op.name}: {error.message}\n{graph}"
                                ).at(node.line) from None
@@ -276,9 +280,27 @@ def check_params(name: str, params: Iterable[Param]) -> dict[int, str]:
 
 def check_node(node: Node, seen: Container[int], directions: Mapping[int, str]) -> None:
     """The rules for one node after those in `seen` (ids of nodes)."""
-    op, attrs = node.op, node.attrs
+    _check_place(node, seen, directions)
+    _check_type(node)
+
+
+def _check_place(node: Node, seen: Container[int], directions: Mapping[int, str]) -> None:
+    """The rules for where a node stands and what it works on."""
+    op = node.op
     if id(node) in seen or any(id(o) not in seen for o in node.operands):
         raise OperandError("its operands are not earlier nodes of this graph, or it is there twice.")
+    if op.name in ("param", "scalar_param") and (id(node) not in directions or node.is_tile != (op.name == "param")):
+        raise OperandError("it is no parameter of this kernel.")
+    for position, operand in enumerate(node.operands):
+        if (operand.op.name == "param") != (position == 0 and op.name in ("load", "store")):
+            raise OperandError("load reads, and store writes, a tile parameter; other ops use values that load gives.")
+    if op.name == "store" and directions[id(node.operands[0])] == "in":
+        raise OperandError("it writes to an In parameter.")
+
+
+def _check_type(node: Node) -> None:
+    """The rules for what a node says of itself: attributes and type."""
+    op, attrs = node.op, node.attrs
     if attrs.keys() != op.attrs.keys():
         raise OperandError(f"needs the attributes {', '.join(op.attrs)}; has {', '.join(attrs)}.")
     for name, allowed in CHOICES.items():
@@ -287,17 +309,10 @@ def check_node(node: Node, seen: Container[int], directions: Mapping[int, str]) 
     expected = op.infer(op, [o.type for o in node.operands], attrs)
     if expected != node.type:
         raise OperandError(f"its type is {node.type}, but its operands make {expected}.")
-    if op.name in ("param", "scalar_param") and (id(node) not in directions or node.is_tile != (op.name == "param")):
-        raise OperandError("it is no parameter of this kernel.")
     if op.name == "constant" and repr(attrs["value"]) != repr(number_as(attrs["value"], attrs["dtype"])):
         raise OperandError(f"{attrs['value']!r} is no {attrs['dtype']}.")
     if op.name == "add_cycles":
         _check_cycles(attrs["cycles"])
-    for position, operand in enumerate(node.operands):
-        if (operand.op.name == "param") != (position == 0 and op.name in ("load", "store")):
-            raise OperandError("load reads, and store writes, a tile parameter; other ops use values that load gives.")
-    if op.name == "store" and directions[id(node.operands[0])] == "in":
-        raise OperandError("it writes to an In parameter.")
 
 
 def _check_cycles(cycles: Any) -> None:
