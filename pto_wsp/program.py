@@ -52,6 +52,7 @@ from pto_wsp.sim.channels import settled
 from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.decisions import Log, Recording
 from pto_wsp.sim.execute import Executor, Job
+from pto_wsp.sim.hazards import TileUses
 from pto_wsp.sim.interpreted import Interpreter
 from pto_wsp.sim.progress import Progress, someone_watches
 from pto_wsp.sim.settings import Settings, check_explicit_edges
@@ -143,6 +144,7 @@ class Program:
         self._bound: tuple[Any, Inputs] | None = None  # what the last inputs were made of
         self._places: list[Place] = []  # of the arrays of the last run, which lie in these spaces
         self._spaces: list[int] = []
+        self._uses: tuple[list[Place], TileUses | None] | None = None  # what tasks do with tiles of arrays there
         self._table: TaskTable | None = None  # memory for tasks
         begin = time.perf_counter_ns()
         with _compile_errors(self.name, target):
@@ -682,6 +684,7 @@ class _Run:
     ) -> None:
         self.program, self.inputs, self.check = program, inputs, check
         self.arrays = arrays  # alive until the run is over, whatever their tensors are bound to meanwhile
+        self.places = program._places
         self.known = program._foreseen if program._foreseen and program._foreseen.inputs.same(inputs) else None
         self.most: float = self.known.tasks if self.known else program._expansion.most_rows(inputs)  # tasks
         self.finished = threading.Event()
@@ -767,8 +770,10 @@ class _Run:
         return found
 
     def _engine(self) -> Engine:
-        schedule, expansion = self.program.schedule, self.program._expansion
-        return engine_of(schedule, expansion, tile_uses(schedule, expansion, self.arrays), self.inputs)
+        program = self.program
+        if program._uses is None or program._uses[0] is not self.places:
+            program._uses = self.places, tile_uses(program.schedule, program._expansion, self.places)
+        return engine_of(program.schedule, program._expansion, program._uses[1], self.inputs)
 
     def _expand(
         self,

@@ -179,7 +179,7 @@ class Expansion:
             host.begin(going.words)
         where = np.zeros(2 + self._depth, np.int64)
         given = (inputs.words, table.words, _TELL(going.tell), where, stop, going.words, going.axis_words)
-        outcome = self._native(*(g.ctypes.data if isinstance(g, np.ndarray) else g for g in given))
+        outcome = self._native(*(address_of(g) if isinstance(g, np.ndarray) else g for g in given))
         rows = int(where[1])
         if outcome == 0 and rows:
             going.tell(control.FLUSH, rows)

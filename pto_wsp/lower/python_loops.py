@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from pto_wsp.lower import jit
+from pto_wsp.lower.places import address_of
 
 __all__ = ["SWITCHES", "compiled", "from_cache"]
 
@@ -74,7 +75,7 @@ def _callable(code: jit.Code, types: Sequence[str]) -> Callable[..., int]:
     def call(*arguments: Any) -> int:
         words = [word for argument, name in zip(arguments, types, strict=True) for word in _words(argument, name)]
         given = np.array(words, np.int64)  # kept alive during the call
-        return int(entry(given.ctypes.data))
+        return int(entry(address_of(given)))
 
     call.code = code  # type: ignore[attr-defined]  # the machine code lives as long as its caller
     return call
@@ -90,7 +91,7 @@ def _words(argument: Any, name: str) -> tuple[int, ...]:
     if argument.dtype != _DTYPES[name] or argument.ndim != 1 or not argument.flags.c_contiguous:
         got = f"{argument.dtype} of shape {argument.shape}"
         raise TypeError(f"machine code was made for a contiguous {name}; got {got}")
-    return argument.ctypes.data, argument.size
+    return address_of(argument), argument.size
 
 
 def _identity(function: Callable[..., int], types: Sequence[str], report: int = 0) -> str:

@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pto_wsp.lower.places import address_of
+
 __all__ = ["COLUMNS", "ENTER_PARALLEL", "ENTER_SEQUENTIAL", "EXIT", "FORGET", "SLOT", "TILE_WORDS", "TaskTable"]
 
 ENTER_PARALLEL, ENTER_SEQUENTIAL, EXIT, FORGET, SLOT = -1, -2, -3, -4, -5
@@ -81,7 +83,7 @@ class TaskTable:
     @cached_property
     def words(self) -> NDArray[np.int64]:
         """For native code: the address of each of COLUMNS, the number of rows, the widths of `axes` and `args`."""
-        places = [getattr(self, column).ctypes.data for column in COLUMNS]
+        places = [address_of(getattr(self, column)) for column in COLUMNS]
         return np.array([*places, self.capacity, self.axes.shape[1], self.args.shape[1]], np.int64)
 
     @property

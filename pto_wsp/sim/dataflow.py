@@ -650,8 +650,9 @@ class DataflowEngine:
         self._uses = self._spaces = np.zeros(0, np.int64)
         if uses is not None and infer != NO_CLAIMS:
             self._uses, self._spaces = uses.for_loads() if infer == FOR_LOADS else uses.uses, uses.spaces
-        self._claims = np.zeros(0, np.int64)
-        self._chains = np.full(2 * (64 + 1), -1, np.int64)
+        self._claims, self._chains = np.zeros(0, np.int64), np.full(2, -1, np.int64)
+        if infer != NO_CLAIMS:
+            self._make_claims()
         self._after = after_table(calls, slots)
         self._last = _kept(len(calls) + len({use.slot for use in slots}))
         self._streams = _kept(settings.streams)
@@ -674,6 +675,12 @@ class DataflowEngine:
         self._finished = False
         self._stuck = False
         self._starts: list[Any] = [np.zeros(0, kind) for kind in (np.int64, np.int32, np.uint8, *[np.int64] * 3)]
+
+    def _make_claims(self) -> None:
+        """More room for claims, at least what the next task may need."""
+        self._claims = _larger(self._claims, 2 * int(self._setup[PARAMS]) * MOST_BUCKETS * CLAIM_SIZE)
+        chains = 1 << (len(self._claims) // CLAIM_SIZE).bit_length()
+        self._chains = np.full(2 * (chains + 1), -1, np.int64)
 
     @property
     def pools(self) -> tuple[tuple[str, int], ...]:
@@ -818,10 +825,7 @@ class DataflowEngine:
             elif outcome == MORE_FRAMES:
                 self._frames = _larger(self._frames)
             elif outcome == MORE_CLAIMS:
-                least = 2 * int(self._setup[PARAMS]) * MOST_BUCKETS * CLAIM_SIZE
-                self._claims = _larger(self._claims, least)
-                chains = 1 << (len(self._claims) // CLAIM_SIZE).bit_length()
-                self._chains = np.full(2 * (chains + 1), -1, np.int64)
+                self._make_claims()
                 state[RELINK] = 1
             else:
                 break

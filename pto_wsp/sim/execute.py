@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pto_wsp.errors import ExecutionError, UsageError
 from pto_wsp.lower import custom, jit, pipeline
 from pto_wsp.lower.expand import Binding, Call, Expansion
-from pto_wsp.lower.places import Place
+from pto_wsp.lower.places import Place, address_of
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.sim import bodies, native, regions
 
@@ -74,7 +74,7 @@ class Executor:
         self._scratch_bytes = 64
         self._stop = 0  # address of the word that ends the run
         self._scratch: dict[int, _Scratch] = {}  # by number of the thread within a run
-        self.functions = int(self._functions.ctypes.data)  # two per kernel, for full and for partial tiles
+        self.functions = address_of(self._functions)  # two per kernel, for full and for partial tiles
         self._where: Sequence[Place] | None = None  # see bind()
         self._pace = 0.0  # seconds per unit of weight, see _Plan, as far as it is known
         self._mean = 0.0  # weight of a task of the last table
@@ -130,7 +130,7 @@ class Executor:
         raises  KernelError when the CPU body of a custom kernel raised something
         """
         self._compile_tails(table)
-        self._stop = int(stop.ctypes.data)
+        self._stop = address_of(stop)
         self._run(table, stop, done)
         self.raise_failure(table)
 
@@ -165,8 +165,8 @@ class Executor:
 
     def machine(self, progress: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[int, int, int, int]:
         """What native code needs to run tasks in order: see decisions.Recording. `progress`, `stop`: one word each."""
-        self._stop = int(stop.ctypes.data)
-        return native.address_of_run_rows(), self.functions, self.scratch(0), int(progress.ctypes.data)
+        self._stop = address_of(stop)
+        return native.address_of_run_rows(), self.functions, self.scratch(0), address_of(progress)
 
     def found_parallel(self, found: bool) -> None:
         """Looking for tasks that can run side by side was worth it, or not: then look less often."""
@@ -236,9 +236,9 @@ class _Scratch:
 
     def __init__(self, room: int) -> None:
         memory = np.zeros(room + 128, np.uint8)
-        begin = -int(memory.ctypes.data) % 64
+        begin = -address_of(memory) % 64
         self.room, self.record = room, memory[begin : begin + 8 * custom.RECORD].view(np.int64)
-        self.address = int(self.record.ctypes.data) + 64
+        self.address = address_of(self.record) + 64
 
 
 class _Plan:
@@ -272,7 +272,7 @@ class _Run:
         executor._mean = self.plan.weight / max(table.count, 1)
         kernel, _, tail, _, _, _, args, _, _, width = table.words.tolist()
         self.given = executor.functions, kernel, tail, args, width
-        self.ends = int(stop.ctypes.data), int(self.progress.ctypes.data)
+        self.ends = address_of(stop), address_of(self.progress)
 
     def weight(self, begin: int, end: int) -> float:
         """Of these rows."""
@@ -390,7 +390,7 @@ class _Graph:
         self._queue[: len(ready)] = ready + 1
         self._batches = np.zeros(1, np.int32) if len(target) else _batches(cycles, threads)
         rows_at, first, following, batches = (
-            int(a.ctypes.data) for a in (self.rows, self._first, self._next, self._batches)
+            address_of(a) for a in (self.rows, self._first, self._next, self._batches)
         )
         self.words = rows_at, n, first, following, batches, len(self._batches) - 1
 
@@ -411,9 +411,9 @@ class _Graph:
         writer, reader = np.full(accesses.cells, -1, np.int32), np.full(accesses.cells, -1, np.int32)
         before, source, target = (np.empty(2 * many, np.int32) for _ in range(3))
         edges = native.find_edges()(
-            many, accesses.task.ctypes.data, accesses.cell.ctypes.data, accesses.writes.ctypes.data, writer.ctypes.data,
-            reader.ctypes.data, before.ctypes.data, source.ctypes.data, target.ctypes.data, cycles.ctypes.data,
-            longest.ctypes.data,
+            many, address_of(accesses.task), address_of(accesses.cell), address_of(accesses.writes), address_of(writer),
+            address_of(reader), address_of(before), address_of(source), address_of(target), address_of(cycles),
+            address_of(longest),
         )  # fmt: skip
         parallelism = float(cycles.sum()) / float(longest.max())
         return cls(rows, source[:edges], target[:edges], parallelism, cycles, threads)
@@ -439,7 +439,7 @@ class _State:
     def __init__(self, waits: _Tasks, queue: _Tasks, ready: int) -> None:
         self._waits, self._queue, self._words = waits, queue, np.zeros(24, np.int64)
         self._words[8] = ready
-        self.addresses = tuple(int(a.ctypes.data) for a in (waits, queue, self._words))
+        self.addresses = tuple(address_of(a) for a in (waits, queue, self._words))
 
     @property
     def finished(self) -> int:

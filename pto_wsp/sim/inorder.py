@@ -526,5 +526,5 @@ PLAY = Loop(
     "i64", "i64[]",  # mode, weights
     *["i64[]"] * 12,  # state ... chain
     "bool", "i64[]", "i32[]", "u8[]", "i64[]",  # recording, start, worker, wait, entered
-    loading=1_000, making=100_000, few=40,
+    loading=1_000, making=100_000,
 )  # fmt: skip

@@ -22,14 +22,10 @@ class Loop:
     types    of its arguments, as python_loops.compiled wants them
     loading  steps of plain Python, since the process began, after which machine code is used if there is some on disk
     making   steps after which it is made
-    few      steps that are done sooner in plain Python even then: handing over the arrays takes 40 us
     """
 
-    def __init__(
-        self, function: Callable[..., int], *types: str, loading: int = 2_000, making: int = 20_000, few: int = 0
-    ) -> None:
-        self.function, self.types = function, types
-        self.loading, self.making, self.few = loading, making, few
+    def __init__(self, function: Callable[..., int], *types: str, loading: int = 2_000, making: int = 20_000) -> None:
+        self.function, self.types, self.loading, self.making = function, types, loading, making
         self.played = 0  # steps of plain Python so far
         self._code: Callable[..., int] | None = None
         self._sought = False  # on disk, which is done once
@@ -40,7 +36,7 @@ class Loop:
 
     def choose(self, steps: int) -> Callable[..., int]:
         """Plain Python or machine code, whichever is done sooner with so many more steps."""
-        code = self.machine_code(steps) if steps >= self.few else None
+        code = self.machine_code(steps)
         if code is not None:
             return code
         self.played += steps
