@@ -251,7 +251,7 @@ def _gate(
 
 def _times_power(k: Algebra, c: Format, x: Lanes, n: Lanes, shifted: Lanes) -> Lanes:
     """x * 2**n, rounded once; shifted: ints that hold n + 2 bias in their low bits."""
-    if _has_scalef(k, x):
+    if _has_avx512(k, x):
         return _scalef(k, x, n)
     # 2**n may lie outside of the format: first times 2**floor(n / 2), which is exact, then times the rest.
     half = k.lshr(shifted, 1)
@@ -274,44 +274,60 @@ def erf(k: Algebra, x: Lanes) -> Lanes:
 
 # ---- log ---------------------------------------------------------------------------------------------------------
 
-LOG_F32 = (0.3333321511745453, -0.24999797344207764, 0.20010405778884888, -0.16680487990379333, 0.140058696269989,
-           -0.12184260785579681, 0.1398443579673767, -0.1289168745279312)  # fmt: skip
+LOG_F32 = (0.3333345055580139, -0.25000104308128357, 0.19990819692611694, -0.1664699912071228, 0.14478321373462677,
+           -0.13163873553276062, 0.10468878597021103, -0.04511205479502678)  # fmt: skip
 LOG_F64 = (0.666666666666666, 0.4000000000005664, 0.28571428555841516, 0.22222224294671936, 0.18181665995200763,
            0.15391107780692886, 0.13173672473868864, 0.13842528930243267)  # fmt: skip
 
 
+LN2_F32 = (0.6931471228599548, 5.769998878690785e-08)  # both positive, so that infinite e give infinite sums
+
+
 def log(k: Algebra, x: Lanes) -> Lanes:
-    """x = 2**e m with 2/3 <= m < 4/3; log x = e ln 2 + log m. log(+-0) is -inf, of negatives NaN."""
+    """x = 2**e m with 3/4 <= m < 3/2; log x = e ln 2 + log m. log(+-0) is -inf, of negatives NaN."""
     c = _format(x)
+    if _has_avx512(k, x):
+        # In mode 15 m is 1 for zeros and infinity and NaN for negatives; e of zeros is -inf, that of infinity infinity.
+        m = _avx512(k, "getmant", x, between=[ir.IntType(32)(15)])
+        return _log_of(k, k.sub(_avx512(k, "getexp", x), _avx512(k, "getexp", m)), m)
     tiny = k.lt(x, 2.0 ** (1 - c.bias))
     scale = c.fraction + 1
     scaled = k.select(tiny, k.mul(x, 2.0**scale), x)  # no subnormals from here on
-    start = k.bitcast(k.const(2.0 / 3.0, x.dtype), c.bits)
+    start = k.bitcast(k.const(0.75, x.dtype), c.bits)
     bits = k.sub(k.bitcast(scaled, c.bits), start)
     exponent = k.convert(k.ashr(bits, c.fraction), x.dtype)
     e = k.add(exponent, k.select(tiny, k.const(-float(scale), x.dtype), 0.0))
     fraction = k.and_(bits, (1 << c.fraction) - 1)
-    f = k.sub(k.bitcast(k.add(fraction, start), x.dtype), 1.0)
-    y = _log1p_f32(k, c, e, f) if c is F32 else _log1p_f64(k, c, e, f)
+    y = _log_of(k, e, k.bitcast(k.add(fraction, start), x.dtype))
     of_the_rest = k.select(k.eq(x, 0.0), k.const(float("-inf"), x.dtype), float("nan"))
     return k.select(k.eq(x, float("inf")), x, k.select(k.gt(x, 0.0), y, of_the_rest))
 
 
-def _log1p_f32(k: Algebra, c: Format, e: Lanes, f: Lanes) -> Lanes:
+def _log_of(k: Algebra, e: Lanes, m: Lanes) -> Lanes:
+    """e ln 2 + log m."""
+    f = k.sub(m, 1.0)
+    return _log1p_f32(k, e, f) if m.dtype == DType.F32 else _log1p_f64(k, e, f)
+
+
+def _log1p_f32(k: Algebra, e: Lanes, f: Lanes) -> Lanes:
     """e ln 2 + f - f**2 / 2 + f**3 P(f)."""
     square = k.mul(f, f)
-    curve = k.mul(k.fma(_polynomial(k, f, LOG_F32), f, -0.5), square)
-    return k.fma(e, c.ln2[0], k.add(f, k.fma(e, c.ln2[1], curve)))
+    pairs = [k.fma(f, odd, even) for even, odd in zip(LOG_F32[::2], LOG_F32[1::2], strict=True)]
+    p = pairs.pop()
+    for pair in reversed(pairs):
+        p = k.fma(p, square, pair)
+    curve = k.mul(k.fma(p, f, -0.5), square)
+    return k.fma(e, LN2_F32[0], k.add(f, k.fma(e, LN2_F32[1], curve)))
 
 
-def _log1p_f64(k: Algebra, c: Format, e: Lanes, f: Lanes) -> Lanes:
+def _log1p_f64(k: Algebra, e: Lanes, f: Lanes) -> Lanes:
     """The same with q = f / (2 + f): log(1 + f) = f - (f**2 / 2 - q (f**2 / 2 + q**2 P(q**2))), as in fdlibm."""
     q = k.div(f, k.add(f, 2.0))
     q2 = k.mul(q, q)
     half_square = k.mul(k.mul(f, f), 0.5)
     inner = k.fma(q2, _polynomial(k, q2, LOG_F64), half_square)
-    curve = k.sub(k.fma(e, c.ln2[1], k.mul(q, inner)), half_square)
-    return k.fma(e, c.ln2[0], k.add(f, curve))
+    curve = k.sub(k.fma(e, F64.ln2[1], k.mul(q, inner)), half_square)
+    return k.fma(e, F64.ln2[0], k.add(f, curve))
 
 
 # ---- sin and cos -------------------------------------------------------------------------------------------------
@@ -513,27 +529,31 @@ def _at_most(k: Algebra, x: Lanes, limit: float) -> Lanes:
     return k.select(k.gt(x, limit), limit, x)
 
 
-def _has_scalef(k: Algebra, x: Lanes) -> bool:
-    """AVX-512 can multiply by 2**n for any n in one instruction, rounding once: the bits are those of the long way."""
+def _has_avx512(k: Algebra, x: Lanes) -> bool:
+    """Are x's lanes whole AVX-512 registers? Its own instructions for floats give the bits of the long way."""
     return "avx512f" in k.features and k.lanes * x.dtype.bits in (512, 1024)
 
 
 def _scalef(k: Algebra, x: Lanes, n: Lanes) -> Lanes:
-    """x * 2**n by AVX-512's vscalef; f64 lanes in two halves."""
-    element, width = ("ps", 16) if x.dtype == DType.F32 else ("pd", 8)
-    vector = ir.VectorType(k.element(x.dtype), width)
-    mask, mode = ir.IntType(width), ir.IntType(32)
-    function = k.declare(f"llvm.x86.avx512.mask.scalef.{element}.512", vector, [vector, vector, vector, mask, mode])
-    constants = [ir.undefined(vector), mask(-1), mode(4)]
+    """x * 2**n for any n, rounded once."""
+    return _avx512(k, "scalef", x, n)
 
-    def call(a: Any, b: Any) -> Any:
-        return k.builder.call(function, [a, b, *constants])
 
+def _avx512(k: Algebra, name: str, *operands: Lanes, between: Sequence[Any] = ()) -> Lanes:
+    """An instruction of AVX-512 on one register or two, with what comes between its operands and its mask."""
+    dtype, given = operands[0].dtype, [x.ir for x in operands]
+    element, width = ("ps", 16) if dtype == DType.F32 else ("pd", 8)
+    vector, mask, mode = ir.VectorType(k.element(dtype), width), ir.IntType(width), ir.IntType(32)
+    constants = [*between, ir.undefined(vector), mask(-1), mode(4)]
+    kinds = [vector] * len(given) + [constant.type for constant in constants]
+    function = k.declare(f"llvm.x86.avx512.mask.{name}.{element}.512", vector, kinds)
     if k.lanes == width:
-        return k.wrap(call(x.ir, n.ir), x.dtype)
-    halves = [call(_half(k, x.ir, i * width, width), _half(k, n.ir, i * width, width)) for i in (0, 1)]
+        return k.wrap(k.builder.call(function, [*given, *constants]), dtype)
+    halves = [
+        k.builder.call(function, [*(_half(k, x, first, width) for x in given), *constants]) for first in (0, width)
+    ]
     order = ir.Constant(ir.VectorType(mode, 2 * width), list(range(2 * width)))
-    return k.wrap(k.builder.shuffle_vector(halves[0], halves[1], order), x.dtype)
+    return k.wrap(k.builder.shuffle_vector(halves[0], halves[1], order), dtype)
 
 
 def _half(k: Algebra, vector: Any, first: int, width: int) -> Any:
