@@ -127,6 +127,7 @@ class Program:
     codegen_artifact_dir: str | None = None
     """The folder of the emitted sources; None on targets that emit none."""
     _project: Project | None = None
+    _traced_ms = 0.0  # of compiling, what machine code did not take
 
     @show_user_frames()
     def __init__(self, workload: Workload, target: str = "cpu_sim", options: Mapping[str, Any] | None = None) -> None:
@@ -150,6 +151,7 @@ class Program:
         with _compile_errors(self.name, target):
             self._compile()
         self._compiled = TraceEvent(f"compile {self.name}", "compile", begin, time.perf_counter_ns())
+        self._traced_ms = self._compiled.duration_ms - sum(self.phases.values())
         self._stats = self._no_stats = ProgramStats(compile_time_ms=self._compiled.duration_ms)
 
     def _compile(self) -> None:
@@ -267,10 +269,12 @@ class Program:
 
     @property
     def phases(self) -> dict[str, float]:
-        """Milliseconds that each step of making machine code took: for the loops of the workload and its kernels."""
+        """Milliseconds that each step of compiling took, for the loops of the workload and its kernels: making machine
+        code, and tracing, which is the rest. They add up to the time of `compile()`; code for partial tiles is made
+        when there are some, and adds to them."""
         if self._project is not None:
             return {}
-        spent = dict(self._expansion.code.phases)
+        spent = {"trace": self._traced_ms, **self._expansion.code.phases}
         for phase, ms in self._executor.phases.items():
             spent[phase] = spent.get(phase, 0.0) + ms
         return spent

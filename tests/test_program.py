@@ -745,7 +745,7 @@ def test_phases_of_compiling(empty_cache: Path) -> None:
 
     first, second = one().compile(), one().compile(target="numpy")
     assert {"emit IR", "optimise", "machine code", "link"} <= first.phases.keys()
-    assert 0 < sum(first.phases.values()) < first.stats.compile_time_ms
+    assert sum(first.phases.values()) == pytest.approx(first.stats.compile_time_ms)
     assert "machine code" not in second.phases
 
 

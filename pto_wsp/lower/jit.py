@@ -127,8 +127,8 @@ def optimised(ir: str, target: Target = HOST) -> str:
 
 def _compile(make_ir: Callable[[], str], target: Target, phases: dict[str, float], kind: str) -> bytes:
     _check_host(target)
-    ir = _timed(phases, "emit IR", make_ir)
     machine = _timed(phases, "start LLVM", lambda: _machine(target))
+    ir = _timed(phases, "emit IR", make_ir)
     module = _timed(phases, "parse", lambda: _parse(ir, machine))
     _timed(phases, "optimise", lambda: _optimise(module, machine, kind))
     return bytes(_timed(phases, "machine code", lambda: machine.emit_object(module)))
