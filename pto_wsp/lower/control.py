@@ -8,6 +8,7 @@ Control words, 64 bits each:
     LOG        address of a page of such values;  CURSOR  the next one;  ROOM  how many the page holds
     RUN        address of native.run_rows, or 0: tasks are run by the caller only;  FUNCTIONS, SCRATCH, PROGRESS  for it
     PIPELINE   address of what processes and the clock share, see processes.py; 0 for a workload without processes
+    SLOT_EDGES whether SLOT rows are wanted: some slot is loaded from memory that tasks write
     WRITTEN    and following, one per space of memory: the row after the last one that writes to it
 
 The caller is told what has happened by `tell(what, rows)`, which returns 0 to go on: FLUSH, the table is full;
@@ -21,10 +22,12 @@ from pto_wsp.scalar_expr import SLOTS
 
 __all__ = [
     "ATTEND", "CATCH_UP", "CURSOR", "EXECUTED", "FLUSH", "FUNCTIONS", "KEEP_NOTHING", "LOG", "MODE", "PIPELINE",
-    "PROGRESS", "RECORD", "REFRESH", "REPLAY", "ROOM", "RUN", "SCRATCH", "SLOTS", "TEXT", "TURN", "WRITTEN",
+    "PROGRESS", "RECORD", "REFRESH", "REPLAY", "ROOM", "RUN", "SCRATCH", "SLOTS", "SLOT_EDGES", "TEXT", "TURN",
+    "WRITTEN",
 ]  # fmt: skip
 
-EXECUTED, MODE, LOG, CURSOR, ROOM, RUN, FUNCTIONS, SCRATCH, PROGRESS, PIPELINE, WRITTEN = range(SLOTS, SLOTS + 11)
+(EXECUTED, MODE, LOG, CURSOR, ROOM, RUN, FUNCTIONS, SCRATCH, PROGRESS, PIPELINE, SLOT_EDGES,
+ WRITTEN) = range(SLOTS, SLOTS + 12)  # fmt: skip
 KEEP_NOTHING, RECORD, REPLAY = range(3)
 FLUSH, CATCH_UP, TURN, ATTEND, REFRESH = range(5)
 

@@ -290,6 +290,7 @@ class _Pass:
         self.failure: BaseException | None = None
         self.tasks = table.count = table.first_task = 0
         self.words = np.zeros(control.WRITTEN + len(expansion.tensors), np.int64)
+        self.words[control.SLOT_EDGES] = len(expansion.slot_uses) > 0 and expansion.reads_results(inputs)
         if expansion.pipeline is not None:
             if clock is None:
                 assert expansion.clocks is not None, "a pipeline needs a clock"

@@ -280,7 +280,12 @@ class Emitter:
         return replace(scope, decided_by=decided)
 
     def _slot_use(self, out: Lines, use: SlotUse, words: Sequence[str] = ()) -> None:
+        wanted, after = out.label(), out.label()
+        out.branch(slots.emit_wanted(out), wanted, after)
+        out.start(wanted)
         self._event(out, SLOT, out.datum(len(self.slot_uses)), words)
+        out.jump(after)
+        out.start(after)
         self.slot_uses.append(use)
 
     def slot_set(self, node: tree.SlotSet, scope: Scope) -> Piece:

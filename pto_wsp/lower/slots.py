@@ -19,7 +19,7 @@ from pto_wsp.scalar_expr import Expr
 from pto_wsp.trace.resolve import leaves
 from pto_wsp.trace.tree import Cond, Loop, SlotLoad, SlotSet, TaskCall, TreeNode, walk
 
-__all__ = ["Array", "address", "emit_load", "emit_set", "read_by", "slots_of"]
+__all__ = ["Array", "address", "emit_load", "emit_set", "emit_wanted", "read_by", "slots_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,11 @@ def read_by(root: TreeNode, keys: Sequence[Expr]) -> frozenset[int]:
         elif isinstance(node, (Cond, Loop)):
             found |= slots_of(node.pred if isinstance(node, Cond) else node.axis)
     return found
+
+
+def emit_wanted(out: Lines) -> str:
+    """An i1: SLOT rows are wanted."""
+    return out.value(f"icmp ne i64 {_control(out, control.SLOT_EDGES)}, 0")
 
 
 def emit_set(node: SlotSet) -> Piece:

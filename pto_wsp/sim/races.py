@@ -734,7 +734,7 @@ def _sweep_lists(
 ) -> tuple[int, int] | None:
     tasks, touched, count = gathered.tasks, gathered.touched, len(gathered.tasks)
     set_of, ends, pool = _frontiers(gathered, edges)
-    region = _regions(tiles)
+    region = _regions(tiles) if exact else np.zeros(0, np.int64)
     begins = np.searchsorted(tasks, np.arange(len(gathered.labels) + 1)).astype(np.int64)
     reads = int(np.diff(cut.first)[touched[touched & 1 == 0] >> 1].sum())
     found = np.zeros(2, np.int64)

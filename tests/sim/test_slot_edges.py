@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -36,9 +37,11 @@ from pto_wsp.scalar_expr import slot_i64, slot_u64
 from pto_wsp.schedule import DepsMode
 from pto_wsp.sim import races
 from pto_wsp.sim.edges import NODE_SIZE
+from pto_wsp.sim.loops import Loop
 from pto_wsp.sim.settings import Settings, settle
 from pto_wsp.sim.simulation import Replay
 from tests.sim.oracle import Job, Oracle, Stuck
+from tests.sim.test_dataflow import Checked
 from tests.sim.test_hazards import SCHEDULES
 
 I32 = DType.I32
@@ -245,6 +248,25 @@ def changed(nodes: Any) -> set[int]:
     return found
 
 
+def on_checked_lists(loop: Loop, steps: int) -> Any:
+    def run(*given: Any) -> int:
+        lists = [Checked(value.tolist()) if isinstance(value, np.ndarray) else value for value in given]
+        outcome = loop.function(*lists)
+        for value, changed in zip(given, lists, strict=True):
+            if isinstance(value, np.ndarray):
+                value[:] = changed
+        return outcome
+
+    return run
+
+
+RUNS = {
+    "plain": lambda loop, steps: loop.plain,
+    "machine code": lambda loop, steps: loop.machine_code(loop.making) or loop.plain,
+    "checked": on_checked_lists,
+}
+"""How the engine and the passes over all tasks run."""
+
 INFER = (None, DepsMode.INFER_TENSOR_MAP_EXACT, DepsMode.INFER_BYTES_OVERLAP)
 
 
@@ -261,16 +283,18 @@ def inferred(model: Model, mode: DepsMode | None) -> list[set[int]]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(programs, st.lists(st.tuples(SCHEDULES, st.sampled_from(INFER)), min_size=3, max_size=3))
+@given(programs, st.lists(st.tuples(SCHEDULES, st.sampled_from(INFER), st.sampled_from(sorted(RUNS))), min_size=3,
+                          max_size=3))  # fmt: skip
 def test_engine_equals_the_rules(nodes: Any, schedules: Any) -> None:
     model = Model(nodes)
     program = model.program()
     snapshot = Snapshot.parse(str(program.snapshot()))
-    for schedule, mode in schedules:
+    for schedule, mode, run in schedules:
         model.walk("exact" if mode is INFER[1] else "all")
         assert (model.made == model.data).all()
         schedule = dataclasses.replace(schedule, infer=mode)
-        check_schedule(model, snapshot, schedule, inferred(model, mode))
+        with mock.patch.object(Loop, "choose", RUNS[run]):
+            check_schedule(model, snapshot, schedule, inferred(model, mode))
 
 
 def check_schedule(model: Model, snapshot: Snapshot, schedule: Settings, more: list[set[int]]) -> None:
@@ -306,8 +330,8 @@ def check_schedule(model: Model, snapshot: Snapshot, schedule: Settings, more: l
 
 
 @settings(max_examples=60, deadline=None)
-@given(programs)
-def test_races_against_a_closure(nodes: Any) -> None:
+@given(programs, st.sampled_from(sorted(RUNS)))
+def test_races_against_a_closure(nodes: Any, run: str) -> None:
     model = Model(nodes)
     program = model.program()
     model.walk("last")
@@ -318,7 +342,8 @@ def test_races_against_a_closure(nodes: Any) -> None:
             reach[:, k] |= reach[:, b]
     racing = [(a, b) for b in range(count) for a in inferred(model, INFER[2])[b] if not reach[a, b]]
     try:
-        races.check(program.snapshot())
+        with mock.patch.object(Loop, "choose", RUNS[run]):
+            races.check(program.snapshot())
     except RaceError as error:
         assert error.tasks in racing
     else:
