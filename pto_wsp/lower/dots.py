@@ -34,9 +34,10 @@ from pto_wsp.types import DType
 if TYPE_CHECKING:
     from pto_wsp.lower.matmul import MatmulSpec
 
-__all__ = ["DOT_LANES", "FEW", "DotPlan", "Dots"]
+__all__ = ["DOT_LANES", "FEW", "LEAST_K", "DotPlan", "Dots"]
 
 FEW = 8             # rows or columns at most of an operand whose product with rows along k is computed in lanes along k
+LEAST_K = 8         # for each of the few: below that, adding up lanes costs more than it saves
 DOT_LANES = 16      # of floats, whatever a vector holds: the order of sums does not depend on the CPU
 CHUNK = 32          # rows that are packed at a time where they do not lie along k after all
 

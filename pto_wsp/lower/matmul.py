@@ -41,7 +41,7 @@ from typing import Any
 
 from pto_wsp.lower import copies, ir
 from pto_wsp.lower.algebra import Algebra, Lanes
-from pto_wsp.lower.dots import DOT_LANES, FEW, DotPlan, Dots
+from pto_wsp.lower.dots import FEW, LEAST_K, DotPlan, Dots
 from pto_wsp.lower.packing import packer, start_at_acc
 from pto_wsp.lower.vectors import (
     I8,
@@ -88,11 +88,10 @@ class MatmulSpec:
     @property
     def along_k(self) -> str:
         """The operand that is read along k, in lanes: "a" or "b" if the other one has few rows (columns), else ""."""
-        if self.k >= 2 * DOT_LANES:
-            if not self.a_turned and self.n <= min(self.m, FEW):
-                return "a"
-            if self.b_turned and self.m <= min(self.n, FEW):
-                return "b"
+        if not self.a_turned and self.n <= min(self.m, FEW, self.k // LEAST_K):
+            return "a"
+        if self.b_turned and self.m <= min(self.n, FEW, self.k // LEAST_K):
+            return "b"
         return ""
 
     @property
@@ -103,8 +102,8 @@ class MatmulSpec:
     @property
     def name(self) -> str:
         shape = f"{self.m}x{self.n}x{self.k}"
-        along = f"_{self.along_k}_along_k" if self.along_k else ""
-        return f"matmul_{shape}_{self.a.value}_{self.b.value}{along}{'_acc' * self.accumulate}{'_tail' * self.tail}"
+        turned = "_at" * self.a_turned + "_bt" * self.b_turned
+        return f"matmul_{shape}_{self.a.value}_{self.b.value}{turned}{'_acc' * self.accumulate}{'_tail' * self.tail}"
 
 
 def accumulator(a: DType, b: DType) -> DType:
@@ -144,9 +143,18 @@ def emit(module: ir.Module, spec: MatmulSpec, target: Target) -> ir.Function:
 
 def _is_better_turned(spec: MatmulSpec, target: Target) -> bool:
     """Is b.T @ a.T, whose elements are the same sums, faster than a @ b? It is where b's few columns would leave most
-    lanes of a vector without work, even though the result has to be transposed."""
+    lanes of a vector without work, and what is to be copied for it costs less: the result, and an operand that does not
+    lie as the other product reads it. In multiply-adds of a vector; copies take half of one for each element of blocks,
+    which are transposed in registers, and three for one by one.
+    """
     lanes = target.vector_bits // spec.result.bits
-    return spec.m * -(-spec.n // lanes) > 2 * spec.n * -(-spec.m // lanes)
+
+    def copied(rows: int, columns: int) -> float:
+        return rows * columns * (0.5 if min(rows, columns) >= lanes else 3)
+
+    plain = spec.m * -(-spec.n // lanes) * spec.k + spec.b_turned * copied(spec.k, spec.n)
+    turned = spec.n * -(-spec.m // lanes) * spec.k + (not spec.a_turned) * copied(spec.m, spec.k)
+    return plain > turned + copied(spec.m, spec.n)
 
 
 def _turned(spec: MatmulSpec) -> MatmulSpec:

@@ -15,7 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pto_wsp.lower import ir, jit, matmul
-from pto_wsp.lower.matmul import DOT_LANES, K_BLOCK, MatmulSpec
+from pto_wsp.lower.dots import DOT_LANES
+from pto_wsp.lower.matmul import K_BLOCK, MatmulSpec
 from pto_wsp.types import DType
 
 FLOATS = (DType.F16, DType.BF16, DType.F32, DType.F64)
@@ -268,6 +269,7 @@ PLAIN = {"dtype": DType.F32, "shape": (64, 64, 64), "tail": False, "extents": (6
 @example(PLAIN | {"shape": (64, 5, 100), "extents": (64, 5, 100), "dtype": DType.F16, "acc": "apart"})
 @example(PLAIN | {"shape": (3, 70, 45), "tail": True, "extents": (2, 33, 19), "turned": (False, True), "special": True,
                   "layouts": ("rows", "columns", "rows"), "cpu": "x86-64-v3"})
+@example(PLAIN | {"shape": (39, 39, 255), "extents": (39, 39, 255), "dtype": DType.U16, "turned": (True, True)})
 @example(PLAIN | {"shape": (8, 9, 33), "extents": (8, 9, 33), "turned": (False, True), "dtype": DType.I8})
 def test_equals_the_definition(problem: dict[str, Any]) -> None:
     if not available(problem["cpu"]):
@@ -385,3 +387,12 @@ def test_equal_specs_share_a_function_and_text_is_deterministic() -> None:
 def test_unmatched_dtypes_are_refused() -> None:
     with pytest.raises(ValueError, match="no product of f32 and f16"):
         MatmulSpec(1, 1, 1, DType.F32, DType.F16).result
+
+
+@given(st.builds(MatmulSpec, sizes, sizes, sizes, st.just(DType.F32), st.just(DType.F32), st.just(False), st.booleans(),
+                 st.booleans(), st.booleans()), st.sampled_from([128, 256, 512]))
+def test_nothing_is_turned_twice(spec: MatmulSpec, bits: int) -> None:
+    machine, turned = matmul.Target(bits), matmul._turned(spec)
+    assert matmul._turned(turned) == spec and bool(turned.along_k) == bool(spec.along_k)
+    if matmul._is_better_turned(spec, machine):
+        assert not matmul._is_better_turned(turned, machine) and turned.name != spec.name
