@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from pto_wsp import DenseDyn, Ragged, Sparse, for_each, parallel_for, select
 from pto_wsp.errors import OperandError
+from pto_wsp.scalar_expr import slot_bool, slot_i64, slot_u64, symbol_u64
 from pto_wsp.trace.extents import extents_of
 from pto_wsp.trace.graph import KernelGraph, Node, Param, build, check
 from pto_wsp.trace.interpret import interpret
@@ -463,6 +464,30 @@ def differs(have: np.ndarray, need: np.ndarray, ulps: np.ndarray, absolute: np.n
 
 
 # ---- loops of random workloads
+
+
+def predicates(slots: Any) -> Any:
+    """Conditions on a slot, on the innermost loop, on the symbol n, and constant ones."""
+    return st.one_of(
+        st.tuples(st.sampled_from(["remainder", "bool", "signed"]), slots, st.integers(1, 4)),
+        st.tuples(st.just("loop"), st.integers(1, 3)),
+        st.tuples(st.just("symbol"), st.integers(3, 7)),
+        st.tuples(st.just("constant"), st.sampled_from([True, False, 0, 3])),
+    )
+
+
+def predicate(pred: tuple[Any, ...], loops: tuple[Any, ...]) -> Any:
+    """The condition that an element of `predicates(slots)` describes, inside these loops, innermost first."""
+    kind, *given = pred
+    if kind == "remainder":
+        return slot_u64(given[0]) % (given[1] + 1) == 0
+    if kind == "bool":
+        return slot_bool(given[0])
+    if kind == "signed":
+        return slot_i64(given[0]) < given[1]
+    if kind == "loop":
+        return loops[0] % (given[0] + 1) == 0 if loops else True
+    return symbol_u64("n") > given[0] if kind == "symbol" else given[0]
 
 
 def loop(tree: tuple[Any, ...], loops: tuple[Any, ...], body: Callable[[Any], Any]) -> Any:

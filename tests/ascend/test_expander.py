@@ -46,11 +46,11 @@ from pto_wsp import (
 from pto_wsp.ascend import expander, worker
 from pto_wsp.ascend.emission import emission
 from pto_wsp.errors import CompileError, ScheduleError
-from pto_wsp.scalar_expr import slot_bool, slot_i64, slot_u64, symbol_u64
+from pto_wsp.scalar_expr import symbol_u64
 from pto_wsp.sim.machine import A2A3
 from tests.ascend.device import Expanders, Inputs, Refused, expected
 from tests.ascend.golden_workload import decode
-from tests.strategies import loop
+from tests.strategies import loop, predicate, predicates
 
 I32, F32 = DType.I32, DType.F32
 SYMBOLS = {"n": 5, "m": 2**64 - 3}
@@ -82,12 +82,6 @@ def made(work, **options):
 SLOTS = (0, 7, 255)
 slots = st.sampled_from(SLOTS)
 rows = st.lists(st.lists(st.integers(0, 9), max_size=3), min_size=1, max_size=3)
-predicates = st.one_of(
-    st.tuples(st.sampled_from(["remainder", "bool", "signed"]), slots, st.integers(1, 4)),
-    st.tuples(st.just("loop"), st.integers(1, 3)),
-    st.tuples(st.just("symbol"), st.integers(3, 7)),
-    st.tuples(st.just("constant"), st.sampled_from([True, False, 0, 3])),
-)
 numbers = st.integers(0, 9)
 leaves = st.one_of(
     st.tuples(st.sampled_from(["update", "move", "line"]), numbers, numbers, numbers),
@@ -102,7 +96,7 @@ def branches(child):
     return st.one_of(
         st.tuples(ordered, st.integers(0, 3), st.booleans(), child),
         st.tuples(st.sampled_from(["combine", "sequential"]), st.lists(child, max_size=4)),
-        st.tuples(st.just("cond"), predicates, child, st.one_of(st.none(), child)),
+        st.tuples(st.just("cond"), predicates(slots), child, st.one_of(st.none(), child)),
         st.tuples(st.just("list"), st.lists(numbers, max_size=3), child),
         st.tuples(st.just("sparse"), rows, child),
         st.tuples(st.just("sparse row"), rows, child),
@@ -131,19 +125,6 @@ class Tensors:
         }
         for name, (shape, dtype) in shapes.items():
             setattr(self, name, Tensor(self.arrays[name], shape, dtype))
-
-
-def predicate(pred, loops):
-    kind, *given = pred
-    if kind == "remainder":
-        return slot_u64(given[0]) % (given[1] + 1) == 0
-    if kind == "bool":
-        return slot_bool(given[0])
-    if kind == "signed":
-        return slot_i64(given[0]) < given[1]
-    if kind == "loop":
-        return loops[0] % (given[0] + 1) == 0 if loops else True
-    return symbol_u64("n") > given[0] if kind == "symbol" else given[0]
 
 
 def call(kind, a, b, c, t, loops):

@@ -19,21 +19,14 @@ from pto_wsp import (
     slot_set_u64,
     task,
 )
-from pto_wsp.scalar_expr import slot_bool, slot_i64, slot_u64, symbol_u64
 from pto_wsp.sim import decisions
 from tests.e2e.test_random_workloads import CYCLES, KERNELS, STATES, WIDTHS, Machine, scheduled, schedules
-from tests.strategies import loop
+from tests.strategies import loop, predicate, predicates
 
 SLOTS = (0, 7, 255)
 SYMBOL = 5
 
 slots = st.sampled_from(SLOTS)
-predicates = st.one_of(
-    st.tuples(st.sampled_from(["remainder", "bool", "signed"]), slots, st.integers(1, 4)),
-    st.tuples(st.just("loop"), st.integers(1, 3)),
-    st.tuples(st.just("symbol"), st.integers(3, 7)),
-    st.tuples(st.just("constant"), st.sampled_from([True, False, 0, 3])),
-)
 rows = st.lists(st.lists(st.integers(0, 9), max_size=3), min_size=1, max_size=3)  # of a sparse axis
 leaves = st.one_of(
     st.tuples(st.just("task"), st.sampled_from(WIDTHS), st.integers(0, STATES - 1), st.integers(-5, 5)),
@@ -47,7 +40,7 @@ def branches(child):
     return st.one_of(
         st.tuples(ordered, st.integers(0, 3), child),
         st.tuples(st.sampled_from(["combine", "sequential"]), st.lists(child, max_size=4)),
-        st.tuples(st.just("cond"), predicates, child, st.one_of(st.none(), child)),
+        st.tuples(st.just("cond"), predicates(slots), child, st.one_of(st.none(), child)),
         st.tuples(st.just("list"), st.lists(st.integers(0, 9), max_size=3), child),
         st.tuples(st.just("sparse"), rows, child),
         st.tuples(st.just("sparse row"), rows, child),
@@ -61,19 +54,6 @@ programs = st.tuples(st.sampled_from(["combine", "sequential"]), st.lists(trees,
 
 
 # ---- the program under test ----------------------------------------------------------------------------------------
-
-
-def predicate(pred, loops):
-    kind, *given = pred
-    if kind == "remainder":
-        return slot_u64(given[0]) % (given[1] + 1) == 0
-    if kind == "bool":
-        return slot_bool(given[0])
-    if kind == "signed":
-        return slot_i64(given[0]) < given[1]
-    if kind == "loop":
-        return loops[0] % (given[0] + 1) == 0 if loops else True
-    return symbol_u64("n") > given[0] if kind == "symbol" else given[0]
 
 
 def built(tree, tensors, loops=()):

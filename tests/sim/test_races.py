@@ -29,6 +29,7 @@ from pto_wsp import (
 from pto_wsp.errors import ExecutionError, RaceError
 from pto_wsp.scalar_expr import slot_u64
 from pto_wsp.sim import cells, races
+from pto_wsp.sim.simulation import Snapshot
 
 F32 = DType.F32
 ROWS, COLS = 8, 12
@@ -161,11 +162,8 @@ def _arrangement(numbers: Any) -> Any:
     return tuple(sorted(numbers.reshape(-1).tolist()))
 
 
-@settings(max_examples=70, deadline=None)
-@given(forests, st.lists(st.integers(0, 7), min_size=2, max_size=4), st.booleans())
-@example([("seq", 2, [("task", (0, 0, 0, True), (1, 0, 0, True), [])])], [0, 0], False)
-def test_against_element_sets(forest: Any, views: list[int], edges: bool) -> None:
-    program = Program(forest, views, edges)
+def check_races_of(program: Program) -> tuple[Snapshot, list[tuple[int, int]]]:
+    """Its snapshot, and the pairs of tasks that conflict without an order: races.check finds one of them."""
     snapshot = program.workload().compile().snapshot()
     program.walk()
     reach = program.closure()
@@ -176,6 +174,15 @@ def test_against_element_sets(forest: Any, views: list[int], edges: bool) -> Non
         assert error.tasks in racing
     else:
         assert not racing
+    return snapshot, racing
+
+
+@settings(max_examples=70, deadline=None)
+@given(forests, st.lists(st.integers(0, 7), min_size=2, max_size=4), st.booleans())
+@example([("seq", 2, [("task", (0, 0, 0, True), (1, 0, 0, True), [])])], [0, 0], False)
+def test_against_element_sets(forest: Any, views: list[int], edges: bool) -> None:
+    program = Program(forest, views, edges)
+    snapshot, racing = check_races_of(program)
     inferred = [(a, b) for a, b in program.conflicts() if program.identical(a, b)]
     unseen = [(a, b) for a, b in racing if (a, b) not in inferred]
     try:
@@ -415,17 +422,7 @@ class Linked(Program):
 @settings(max_examples=60, deadline=None)
 @given(linked)
 def test_explicit_edges_against_a_closure(forest: Any) -> None:
-    program = Linked(forest)
-    snapshot = program.workload().compile().snapshot()
-    program.walk()
-    reach = program.closure()
-    racing = [(a, b) for a, b in program.conflicts() if not reach[a, b]]
-    try:
-        races.check(snapshot)
-    except RaceError as error:
-        assert error.tasks in racing
-    else:
-        assert not racing
+    check_races_of(Linked(forest))
 
 
 def test_what_would_not_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
