@@ -447,7 +447,7 @@ class _Maker:
 
     def load(self, node: tree.SlotLoad, loops: tuple[LoopVar, ...]) -> None:
         self.slots.add(node.slot)
-        number = self.tensor(node.tensor, "slot", node.line, "")
+        number = self.tensor(node.tensor, "slot", node.line)
         self.uses[number].add("in")
         load = element(node, loops, number)
         for dim in load.dims:
@@ -465,7 +465,7 @@ class _Maker:
             if not isinstance(view, Tensor):
                 what = f"{node.kernel.name}: {param.name} needs a Tensor"
                 raise CompileError(f"{what}; got {type(view).__name__}.").at(node.line)
-            number = self.tensor(view, param.name, node.line, node.kernel.name)
+            number = self.tensor(view, param.name, node.line)
             binding = bind(param, view, number, node)
             self.uses[number].add(param.direction)
             for dim in binding.dims:
@@ -528,7 +528,8 @@ class _Maker:
                     f"two kernels called {graph.name} are translation units, which both define that name; rename one."
                 ).at(graph.custom.line)
 
-    def tensor(self, view: Tensor, param: str, line: SourceLine | None, kernel: str) -> int:
+    def tensor(self, view: Tensor, param: str, line: SourceLine | None) -> int:
+        """The number of the array that a view is of."""
         base = view.base
         if id(base) not in self.number_of:
             name = self.names.new(f"tensor {_written_name(line, param) or param}")[7:]

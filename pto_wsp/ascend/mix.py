@@ -281,11 +281,11 @@ def _vector_parts(c: _Cutter, number: int, direct: Mapping[int, Product]) -> lis
         else:
             work.append(node)
     if work:
-        parts.append(_sub_graph(c, number, work))
+        parts.append(_sub_graph(c, work))
     return parts
 
 
-def _sub_graph(c: _Cutter, number: int, work: list[Node]) -> VectorPart:
+def _sub_graph(c: _Cutter, work: list[Node]) -> VectorPart:
     """`work` as a graph over loads of parameters and of slots; values that later phases need are stored to slots."""
     inside = {id(n) for n in work}
     new: dict[int, Node] = {}

@@ -47,7 +47,7 @@ def plan_h(e: Emission) -> str:
         _tables(e),
         _errors(),
         _STRUCTS,
-        _plan(e),
+        _PLAN,
         f"}}  // namespace plan\n\n#endif  // {guard}\n",
     ]
     return "\n".join(part for part in parts if part)
@@ -241,8 +241,7 @@ constexpr uint32_t kIsLoad = 1u << 31, kIsAxis = 1u << 30;
 """
 
 
-def _plan(e: Emission) -> str:
-    return """\
+_PLAN = """\
 struct alignas(kLine) Plan {
   // The host writes; both programs on the device check the first line.
   uint32_t magic, version, planBytes, taskBytes;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -152,6 +153,14 @@ def test_chrome_trace(six: Timeline, tmp_path: Path) -> None:
     assert [(e["tid"], e["ts"]) for e in arrows] == [(0, 13.5)]
 
 
+def test_chrome_trace_counts_ready_tasks(six: Timeline) -> None:
+    """At each time as many as were ready by then and have not started."""
+    ready = np.maximum(six.start - 5, 0)
+    events = dataclasses.replace(six, ready=ready).to_chrome_trace()["traceEvents"]
+    counts = {e["ts"]: e["args"]["tasks"] for e in events if e["ph"] == "C" and e["name"] == "tasks ready"}
+    assert counts == {t: int(((ready <= t) & (six.start > t)).sum()) for t in {*ready.tolist(), *six.start.tolist()}}
+
+
 def test_chrome_trace_at_a_clock(six: Timeline) -> None:
     trace = six.to_chrome_trace(clock_hz=2e9)
     check_trace(trace["traceEvents"], 3)
@@ -233,6 +242,9 @@ def test_stats_read_well() -> None:
     assert "total cycles     28" in text
     assert "WINDOW_FULL      3 stalls, 20 cycles" in text
     assert "0.0 ms" in repr(ProgramStats())
+    for tasks, end in ((8, "#6 #7"), (9, "#6 #7 #8"), (10, "#6 #7 ... #9")):
+        path = str(ProgramStats(critical_path=np.arange(tasks), critical_path_tasks=tasks))
+        assert f"{tasks} tasks: #0 #1 #2 #3 #4 #5 {end}\n" in path
     with pytest.raises(AttributeError):
         stats.total_cycles = 1  # type: ignore[misc]
 
