@@ -52,6 +52,7 @@ from pto_wsp import (
 )
 from pto_wsp.errors import ExecutionError, IRConversionError, UsageError
 from pto_wsp.scalar_expr import axis, slot_i64, slot_u64, symbol_u64
+from pto_wsp.sim import sweep as sweeps
 from pto_wsp.sim.schedule_text import parse_schedule, print_schedule
 from pto_wsp.sim.sweep import SweepInterrupted
 from pto_wsp.trace.text import GraphTextError
@@ -276,6 +277,16 @@ def test_interrupts_keep_the_records(elsewhere: bool, monkeypatch: Any) -> None:
     assert [r["error"] for r in caught.value.records][:3] == [None] * 3
     if not elsewhere:
         assert len(caught.value.records) == 3
+
+
+@given(st.integers(0, 2000), st.integers(0, 1 << 30))
+def test_a_long_program_is_not_sent_with_every_schedule(count: int, characters: int) -> None:
+    """Every job once and in order; one by one while that is little text in all, else in at most as many pieces."""
+    jobs = [(number, ("", "")) for number in range(count)]
+    chunks = list(sweeps._chunks(jobs, characters))
+    assert [job for chunk in chunks for job in chunk] == jobs
+    assert len(chunks) * characters <= max(1 << 26, 16 * characters)
+    assert count * characters > 1 << 26 or len(chunks) == count
 
 
 @pytest.mark.parametrize(

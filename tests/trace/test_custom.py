@@ -370,6 +370,13 @@ def test_what_numba_refuses_is_shown_at_the_users_line():
         assert "both" in str(caught.value)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_source(tmp_path):
+    """Windows editors write one; C++ in the middle of a file does not take it."""
+    for name in ("cpp_body_path", "cpp_tu_path"):
+        (tmp_path / "k.cpp").write_bytes(b"\xef\xbb\xbfint x;")
+        assert "int x;" in kernel(**{name: tmp_path / "k.cpp"})(lambda x: None).options.values()
+
+
 def test_what_is_refused_when_the_kernel_is_written(tmp_path):
     binary = tmp_path / "k.cpp"
     binary.write_bytes(b"ok \xff")
