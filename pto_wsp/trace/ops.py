@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,11 @@ class Op:
     tolerance: int | str = 0                            # JIT against reference in ULPs; 0: bits; "sum": n·eps·Σ|x|
     promotes: bool = False                              # numbers, scalars and vectors take the element type of the tile
 
-    @property
+    @cached_property
     def operand_names(self) -> tuple[str, ...]:
         return tuple(name.rstrip("?") for name in self.operands.split())
 
-    @property
+    @cached_property
     def arity(self) -> tuple[int, int]:
         """Fewest and most operands."""
         names = self.operands.split()

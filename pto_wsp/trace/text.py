@@ -84,9 +84,10 @@ def print_graph(graph: KernelGraph, comments: bool = True) -> str:
     width = max((len(result) for result, _, _ in rows), default=0)
     lines = [f"  {result:<{width}} = {work}" if result else f"  {work}" for result, work, _ in rows]
     column = min(max((len(line) for line in lines), default=0), COMMENT_COLUMN)
-    commented = [f"{line:<{column}}   # {where}" if where and comments else line
-                 for line, (_, _, where) in zip(lines, rows, strict=True)]
-    return "\n".join([_header(graph, number), *commented])
+    if comments:
+        places = [_line_text(place) for _, _, place in rows]
+        lines = [f"{line:<{column}}   # {place}" if place else line for line, place in zip(lines, places, strict=True)]
+    return "\n".join([_header(graph, number), *lines])
 
 
 def _header(graph: KernelGraph, number: Mapping[int, int]) -> str:
@@ -98,19 +99,19 @@ def _header(graph: KernelGraph, number: Mapping[int, int]) -> str:
     return f"kernel {_name_text(graph.name)}(\n    " + ",\n    ".join(params) + ")"
 
 
-def _node_text(node: Node, number: Mapping[int, int]) -> tuple[str, str, str]:
-    """("%3: tile<32x1xf32>", "rowmean %2", "rmsnorm.py:10")"""
+def _node_text(node: Node, number: Mapping[int, int]) -> tuple[str, str, SourceLine | None]:
+    """("%3: tile<32x1xf32>", "rowmean %2", the user's line)"""
     result = "" if node.type is None else f"%{number[id(node)]}: {_type_text(node.type)}"
     operands = [f"%{number[id(o)]}" if id(o) in number else "%?" for o in node.operands]
     attrs = [f"{name}={_value_text(value)}" for name, value in node.attrs.items()]
-    return result, " ".join([node.op.name, *operands, *attrs]), _line_text(node.line)
+    return result, " ".join([node.op.name, *operands, *attrs]), node.line
 
 
-def _custom_text(body: CustomBody) -> tuple[str, str, str]:
-    """("", "custom core=AIV cpp=body cpu=scale_rows", "kernels.py:14")"""
+def _custom_text(body: CustomBody) -> tuple[str, str, SourceLine | None]:
+    """("", "custom core=AIV cpp=body cpu=scale_rows", the user's line)"""
     cpp = f" cpp={body.form}" if body.cpp is not None else ""
     cpu = f" cpu={_name_text(body.function.__name__)}" if body.cpu is not None else ""
-    return "", f"custom core={body.core}{cpp}{cpu}", _line_text(body.line)
+    return "", f"custom core={body.core}{cpp}{cpu}", body.line
 
 
 def _line_text(line: SourceLine | None) -> str:
