@@ -182,6 +182,10 @@ def refuse(): raise errors.UsageError("no")
 @show_user_frames()
 def nested(f): return entry(f)
 @show_user_frames()
+def wrapped():
+    try: inner(refuse)
+    except errors.UsageError as error: raise errors.CompileError("no") from error
+@show_user_frames()
 def bug(): return 1 // 0
 @show_user_frames()
 def bug_in_a_library():
@@ -208,6 +212,14 @@ def test_our_frames_are_left_out(entry):
         ours(ENTRY)[entry](fails)
     assert set(frames(caught.value)) == {__file__} and len(frames(caught.value)) == 2
     assert any("imagined" in frame.filename for frame in traceback.extract_tb(caught.value.full_traceback))
+
+
+@needs_311
+def test_the_error_inside_an_error_has_no_frames_of_ours_either():
+    with pytest.raises(CompileError) as caught:
+        ours(ENTRY)["wrapped"]()
+    assert set(frames(caught.value)) == {__file__}
+    assert isinstance(caught.value.__cause__, UsageError) and not frames(caught.value.__cause__)
 
 
 @needs_311

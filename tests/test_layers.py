@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,17 @@ def test_type_checkers_see_every_public_name() -> None:
     declared = {node.target.id for node in choice.body if isinstance(node, ast.AnnAssign)}
     imported = {alias.name for node in choice.orelse if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert declared == imported == {"Constexpr", "Dense", "In", "InOut", "Out", "Scalar", "Tile"}
+
+
+def test_the_map_names_files_that_exist() -> None:
+    """`docs/architecture.md` gives paths of the package; a name without a folder is in the folder named before it."""
+    folder = ""
+    for name in re.findall(r"`([a-z_/]+\.py)`", (ROOT / "docs/architecture.md").read_text(encoding="utf-8")):
+        if (ROOT / name).exists():
+            continue
+        folder = name.rpartition("/")[0] or folder
+        places = [PACKAGE / name, PACKAGE / folder / name]
+        assert any(place.exists() for place in places), f"docs/architecture.md names {name}, which is not in {folder}"
 
 
 def test_every_room_is_known() -> None:

@@ -125,7 +125,7 @@ def check_trace(events: list[dict[str, Any]], workers: int) -> None:
     ends = {e["id"]: e for e in events if e["ph"] == "f"}
     assert starts.keys() == ends.keys() and len(ends) == sum(e["ph"] == "f" for e in events)
     for number, arrow in starts.items():
-        assert arrow["ts"] <= ends[number]["ts"]
+        assert arrow["ts"] <= ends[number]["ts"] and ends[number]["bp"] == "e"  # at the slice around it, not after it
         assert all(any(a <= e["ts"] <= b for a, b in lanes[e["tid"]]) for e in (arrow, ends[number]))
     assert {e["name"] for e in events if e["ph"] == "C"}
     last = {e["name"]: next(iter(e["args"].values())) for e in events if e["ph"] == "C"}
