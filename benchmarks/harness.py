@@ -172,7 +172,7 @@ def jax_function(function: Callable[..., Any], *arrays: Any) -> dict[str, Repeat
         return {}
     known: dict[str, Any] = {**function.__globals__, "np": jax.numpy}
     for name, value in function.__globals__.items():
-        if isinstance(value, FunctionType) and value.__module__ == function.__module__:
+        if isinstance(value, FunctionType) and value.__module__ == function.__module__ and not value.__closure__:
             known[name] = FunctionType(value.__code__, known, name)
     compiled = jax.jit(FunctionType(function.__code__, known, function.__name__, function.__defaults__))
     there = [jax.device_put(a) for a in arrays]

@@ -1,20 +1,40 @@
-"""Tasks per second: expanding a workload, checking every tile, and running it on one and on all threads.
+"""What tasks cost beside their kernels: expanded, checked and run, by the task; and programs of a few, by the run.
 
 tiny     a million copies of 1x8 f32: all overhead, no work
 tiles    RMSNorm of 16x128 f32 tiles, independent of each other
 chains   64 accumulators, each updated by a chain of tasks: tasks that must keep their order among others that need not
+
+A loop that executes a program of a few tasks a thousand times, as when tokens are made one by one, pays for the call.
+So does one that calls NumPy or JAX.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Fact, main
-from pto_wsp import Dense, DType, In, InOut, Out, P, Tensor, Tile, kernel, pto, workload
+from benchmarks.harness import Case, Fact, again, jax_function, main
+from pto_wsp import (
+    Dense,
+    DenseDyn,
+    Deps,
+    DispatchPolicy,
+    DType,
+    In,
+    InOut,
+    Out,
+    P,
+    Tensor,
+    Tile,
+    kernel,
+    pto,
+    workload,
+)  # fmt: skip
 from pto_wsp.lower.expand import Expansion, expand
 from pto_wsp.sim.execute import Executor, host_threads
 
@@ -59,7 +79,52 @@ def chains():
         accumulate[i, j](x=x[j % 64], out=y[i])
 
 
-def cases() -> Iterator[Fact]:
+def rmsnorm_numpy(x, out):
+    np.multiply(x, 1 / np.sqrt((x * x).mean(-1, keepdims=True)), out=out)
+
+
+def rmsnorm_jax(x):
+    return x / np.sqrt((x * x).mean(-1, keepdims=True))
+
+
+def calls(count: int) -> Iterator[Case]:
+    """Programs of so many tasks: with the sizes of the last run, or others; with a dataflow clock."""
+    x = np.random.default_rng(0).standard_normal((count, 16, 128), np.float32)
+    tensors = [Tensor(a, a.shape, DType.F32) for a in (x, np.zeros_like(x))]
+
+    @workload
+    def few(size=count):
+        for i in P(DenseDyn(size)):
+            rmsnorm[i](x=tensors[0][i], out=tensors[1][i])
+
+    plain = few().compile()
+    stealing = few().dispatch(DispatchPolicy.work_steal(4))
+    dataflow = stealing.task_graph(deps=Deps.infer_tensor_map_exact()).compile()
+
+    def same() -> None:
+        plain.execute()
+        plain.synchronize()
+
+    sizes = itertools.cycle(range(count, max(count - 8, -1), -1))
+
+    def changed(program: Any) -> None:
+        program.set_axis_sizes({"b": next(sizes)})
+        program.execute()
+        program.synchronize()
+
+    for _ in range(1_000):              # the clock is machine code after some tasks, or if that is on disk
+        changed(dataflow)
+    out = np.zeros_like(x)
+    peers = {"numpy": again(lambda: rmsnorm_numpy(x, out)), **jax_function(rmsnorm_jax, x)}
+    yield Case(f"execute() of {count} tasks", {"pto_wsp": again(same), **peers})
+    yield Case(f"execute() of {count} tasks, other sizes", {"pto_wsp": again(lambda: changed(plain)), **peers})
+    yield Case(f"execute() of {count} tasks, dataflow, other sizes",
+               {"pto_wsp": again(lambda: changed(dataflow)), **peers})
+
+
+def cases() -> Iterator[Fact | Case]:
+    for count in (1, 10, 100):
+        yield from calls(count)
     for make in (tiny, tiles, chains):
         expansion = expand(make().tree())
         yield Fact(f"{make._workload_name}, expand and check", timed(expansion, None), "ns per task")
