@@ -27,7 +27,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +53,7 @@ from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.decisions import Log, Recording
 from pto_wsp.sim.execute import Executor, Job
 from pto_wsp.sim.hazards import TileUses
+from pto_wsp.sim.inorder import Counters
 from pto_wsp.sim.interpreted import Interpreter
 from pto_wsp.sim.progress import Progress, someone_watches
 from pto_wsp.sim.settings import Settings, check_explicit_edges
@@ -152,7 +153,9 @@ class Program:
             self._compile()
         self._compiled = TraceEvent(f"compile {self.name}", "compile", begin, time.perf_counter_ns())
         self._traced_ms = self._compiled.duration_ms - sum(self.phases.values())
-        self._stats = self._no_stats = ProgramStats(compile_time_ms=self._compiled.duration_ms)
+        none = ProgramStats(compile_time_ms=self._compiled.duration_ms)
+        self._no_stats = lambda: none
+        self._stats: Callable[[], ProgramStats] = self._no_stats  # worked out when somebody asks
 
     def _compile(self) -> None:
         if self.target not in TARGETS:
@@ -265,7 +268,7 @@ class Program:
     @property
     def stats(self) -> ProgramStats:
         """Of the last run that ended well; zeros from the start of a run to its end."""
-        return self._stats
+        return self._stats()
 
     @property
     def phases(self) -> dict[str, float]:
@@ -673,7 +676,7 @@ class _Foreseen:
 
     inputs: Inputs
     tasks: int
-    stats: ProgramStats
+    counters: Counters
     table: TaskTable | None  # all tasks, where they fit into one chunk
 
 
@@ -735,10 +738,10 @@ class _Run:
         program, begin = self.program, time.perf_counter_ns()
         middle = begin
         if program._is_steered(self.inputs):
-            stats = self._unfold()
+            counters = self._unfold()
         else:
             first = self._foresee()
-            self.total, stats, middle = first.tasks, first.stats, time.perf_counter_ns()
+            self.total, counters, middle = first.tasks, first.counters, time.perf_counter_ns()
             if first.table is not None:
                 self._execute(first.table)
             elif first.tasks:
@@ -747,8 +750,8 @@ class _Run:
         if program._level >= TraceLevel.SUMMARY:
             program._note(TraceLevel.SUMMARY, TraceEvent(f"simulate {program.name}", "simulate", begin, middle))
             program._note(TraceLevel.SUMMARY, TraceEvent(f"execute {program.name}", "execute", middle, end))
-        spent = (end - begin) / 1e6
-        program._stats = replace(stats, compile_time_ms=program._compiled.duration_ms, execute_time_ms=spent)
+        compiled, spent = program._compiled.duration_ms, (end - begin) / 1e6
+        program._stats = cache(lambda: ProgramStats.of(counters, compiled, spent))
 
     def _foresee(self) -> _Foreseen:
         """The first pass, or what it has found in the last run; nothing is written when it fails."""
@@ -768,7 +771,7 @@ class _Run:
         tasks = self._expand(table, tick, clock=clock_of(engine))
         if isinstance(engine, DataflowEngine):
             engine.finish()
-        found = _Foreseen(self.inputs, tasks, ProgramStats.of(engine.counters()), table if chunks == 1 else None)
+        found = _Foreseen(self.inputs, tasks, engine.counters(), table if chunks == 1 else None)
         if program._is_repeatable:
             program._foreseen = found
         return found
@@ -788,7 +791,7 @@ class _Run:
     ) -> int:
         return self.program._expansion.run(self.inputs, table, consume, self._stop, host, clock)
 
-    def _unfold(self) -> ProgramStats:
+    def _unfold(self) -> Counters:
         """One pass: the tasks run while the next ones are made."""
         self.program._foreseen = None  # its table is filled with others
         executor, table, engine = self.program._executor, self.program._table_of(self.most), self._engine()
@@ -811,7 +814,7 @@ class _Run:
             raise
         self.program._last = self.inputs, recording.log
         self.check(recording.log)
-        return ProgramStats.of(engine.counters())
+        return engine.counters()
 
     def _execute(self, table: TaskTable) -> None:
         run, rows = self.program._executor.run, np.zeros(0, np.int64)

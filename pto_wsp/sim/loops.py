@@ -15,6 +15,8 @@ from pto_wsp.lower import python_loops
 
 __all__ = ["Loop"]
 
+_HANDING_OVER = 20  # steps of plain Python that take as long as making lists of arrays and arrays of lists
+
 
 class Loop:
     """A function of ints and arrays, plain Python while it has little to do.
@@ -39,7 +41,7 @@ class Loop:
         code = self.machine_code(steps)
         if code is not None:
             return code
-        self.played += steps
+        self.played += steps + _HANDING_OVER
         return self.plain
 
     def machine_code(self, steps: int = 0) -> Callable[..., int] | None:
