@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pto_wsp.lower import copies, ir, matmul
@@ -357,6 +357,12 @@ class _Writer:
                     self.write_block(index, nest, I64(whole * nest.block), rest)
             elif nest.rows.static == 1 and not self.tail:
                 self.write_row(index, nest, I64(0))
+            elif flat := self.as_one_row(nest):
+                with self.build.if_else(self.rows_touch(nest)) as (then, other):
+                    with then:
+                        self.write_row(index, flat, I64(0))
+                    with other, self.loop(I64(0), rows, 1) as row:
+                        self.write_row(index, nest, row)
             else:
                 with self.loop(I64(0), rows, 1) as row:
                     self.write_row(index, nest, row)
@@ -364,6 +370,36 @@ class _Writer:
             self.put_columns(node)
         for node in columns:
             self.finish_columns(node)
+
+    def as_one_row(self, nest: RowNest) -> RowNest | None:
+        """The nest over tiles whose rows are one behind the other, where that saves many of the lanes that a row's last
+        vector lacks: elements are computed from elements, at a cost that may be written twice."""
+        stage, rows = nest.stages[0], nest.rows.static
+        cols = stage.cols.static
+        if self.tail or nest.block > 1 or len(nest.stages) > 1 or nest.before or stage.scalars:
+            return None
+        if -(-cols // LANES) * LANES < 1.1 * cols or stage.cost > 2 * CHEAP_PASS:
+            return None
+        there = {id(n) for n in (*stage.nodes, *stage.loads)} | self.program.buffers.keys()
+        tiles = [o for n in stage.nodes for o in n.operands if o.is_tile]
+        if not all(isinstance(RULES[n.op.name], Map) for n in stage.nodes):
+            return None
+        if not all(id(o) in there or o.op.name == "param" for o in tiles):
+            return None
+        if any((o.tile.rows, o.tile.cols) != (rows, cols) for o in tiles):
+            return None
+        return RowNest(Extent(1), stages=[replace(stage, cols=Extent(rows * cols))])
+
+    def rows_touch(self, nest: RowNest) -> Any:
+        """Does each row begin in memory where the one before it ends, in all views of a pass?"""
+        (stage,) = nest.stages
+        views = [(self.reads[id(load)], load.tile) for load in stage.loads]
+        views += [(self.writes[id(n)], n.operands[0].tile) for n in stage.nodes if n.op.name == "store"]
+        touch: Any = I1(1)
+        for view, tile in views:
+            end = I64(tile.cols * tile.dtype.itemsize)
+            touch = self.build.and_(touch, self.build.icmp_signed("==", view.rows, end))
+        return touch
 
     def write_row(self, index: int, nest: RowNest, row: Any) -> None:
         self.row_values = {}

@@ -272,3 +272,27 @@ def test_largest_of_special_values(cols: int, cpu: str) -> None:
             wanted = np.nan if np.isnan([most, one]).any() else max(most, one, key=lambda v: (v, not np.signbit(v)))
             assert np.array_equal(out, np.full_like(out, wanted), equal_nan=True), (most, one)
             assert np.isnan(wanted) or (np.signbit(out) == np.signbit(wanted)).all(), (most, one)
+
+
+@pytest.mark.parametrize("dtype", (DType.I8, DType.F16, DType.F32, DType.F64), ids=str)
+@pytest.mark.parametrize("shape", ((128, 5), (3, 33), (40, 7)), ids=str)
+@pytest.mark.parametrize("gaps", ((0, 0, 0), (0, 0, 3), (3, 0, 0), (1, 2, 3)), ids=str)
+def test_rows_may_touch(dtype: DType, shape: tuple[int, int], gaps: tuple[int, ...]) -> None:
+    """Tiles of odd widths, whose rows lie one behind the other or have gaps between them, which stay as they are."""
+    rows, cols = shape
+
+    @kernel
+    def scaled(x: In[Tile[rows, cols, dtype]], y: InOut[Tile[rows, cols, dtype]], out: Out[Tile[rows, cols, dtype]]):
+        total = x * 2 + y
+        pto.store(y, pto.maximum(total, x))
+        pto.store(out, total)
+
+    rng = np.random.default_rng(rows)
+    made = [rng.integers(-20, 20, (rows + 1, cols + gap)).astype(dtype.numpy) for gap in gaps]
+    arrays = [array[:rows, :cols] for array in made]
+    wanted = [array.copy() for array in made]
+    total = arrays[0] * 2 + arrays[1]
+    wanted[1][:rows, :cols], wanted[2][:rows, :cols] = np.maximum(total, arrays[0]), total
+    run(scaled.graph, arrays, [], False)
+    for got, want in zip(made, wanted, strict=True):
+        assert np.array_equal(got, want)
