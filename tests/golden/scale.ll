@@ -61,56 +61,116 @@ chosen.2:
   %v50 = phi ptr [%v49, %rare.2], [%out.address, %chosen]
   %v51 = phi i64 [40, %rare.2], [%v9, %chosen]
   %v52 = phi i64 [2, %rare.2], [%v11, %chosen]
-  br label %loop
+  %v53 = icmp eq i64 %v46, 40
+  %v54 = and i1 %v53, 1
+  %v55 = icmp eq i64 %v51, 40
+  %v56 = and i1 %v54, %v55
+  br i1 %v56, label %then, label %else
 rare.2:
   br label %chosen.2
-loop:
-  %v53 = phi i64 [0, %chosen.2], [%v86, %body]
-  %v54 = icmp slt i64 %v53, 2
-  br i1 %v54, label %body, label %done
-body:
-  %v55 = mul i64 %v53, %v46
-  %v56 = getelementptr i8, ptr %v45, i64 %v55
-  %v57 = load <16 x i16>, ptr %v56, align 2
-  %v58 = bitcast <16 x i16> %v57 to <16 x half>
-  %v59 = fpext <16 x half> %v58 to <16 x float>
-  %v60 = insertelement <16 x float> undef, float %v16, i32 0
-  %v61 = shufflevector <16 x float> %v60, <16 x float> undef, <16 x i32> zeroinitializer
-  %v62 = fmul <16 x float> %v59, %v61
-  %v63 = fptrunc <16 x float> %v62 to <16 x half>
-  %v64 = bitcast <16 x half> %v63 to <16 x i16>
-  %v65 = bitcast <16 x i16> %v64 to <16 x half>
-  %v66 = fpext <16 x half> %v65 to <16 x float>
-  %v67 = mul i64 %v53, %v51
-  %v68 = getelementptr i8, ptr %v50, i64 %v67
-  store <16 x i16> %v64, ptr %v68, align 2
-  %v69 = mul i64 %v53, %v46
-  %v70 = getelementptr i8, ptr %v45, i64 %v69
-  %v71 = getelementptr i16, ptr %v70, i64 16
-  %v72 = call <16 x i16> @llvm.masked.load.v16i16.p0(ptr %v71, i32 2, <16 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0>, <16 x i16> zeroinitializer)
-  %v73 = bitcast <16 x i16> %v72 to <16 x half>
-  %v74 = fpext <16 x half> %v73 to <16 x float>
-  %v75 = insertelement <16 x float> undef, float %v16, i32 0
-  %v76 = shufflevector <16 x float> %v75, <16 x float> undef, <16 x i32> zeroinitializer
-  %v77 = fmul <16 x float> %v74, %v76
-  %v78 = fptrunc <16 x float> %v77 to <16 x half>
-  %v79 = bitcast <16 x half> %v78 to <16 x i16>
-  %v80 = bitcast <16 x i16> %v79 to <16 x half>
-  %v81 = fpext <16 x half> %v80 to <16 x float>
-  %v82 = mul i64 %v53, %v51
-  %v83 = getelementptr i8, ptr %v50, i64 %v82
-  %v84 = getelementptr i16, ptr %v83, i64 16
-  %v85 = shufflevector <16 x i16> %v79, <16 x i16> %v79, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
-  store <4 x i16> %v85, ptr %v84, align 2
-  %v86 = add nuw nsw i64 %v53, 1
+then:
+  %v57 = mul i64 %v46, 0
+  %v58 = getelementptr i8, ptr %v45, i64 %v57
+  %v59 = load <16 x i16>, ptr %v58, align 2
+  %v60 = bitcast <16 x i16> %v59 to <16 x half>
+  %v61 = fpext <16 x half> %v60 to <16 x float>
+  %v62 = insertelement <16 x float> undef, float %v16, i32 0
+  %v63 = shufflevector <16 x float> %v62, <16 x float> undef, <16 x i32> zeroinitializer
+  %v64 = fmul <16 x float> %v61, %v63
+  %v65 = fptrunc <16 x float> %v64 to <16 x half>
+  %v66 = bitcast <16 x half> %v65 to <16 x i16>
+  %v67 = bitcast <16 x i16> %v66 to <16 x half>
+  %v68 = fpext <16 x half> %v67 to <16 x float>
+  %v69 = mul i64 %v51, 0
+  %v70 = getelementptr i8, ptr %v50, i64 %v69
+  store <16 x i16> %v66, ptr %v70, align 2
+  %v71 = mul i64 %v46, 0
+  %v72 = getelementptr i8, ptr %v45, i64 %v71
+  %v73 = getelementptr i16, ptr %v72, i64 16
+  %v74 = load <16 x i16>, ptr %v73, align 2
+  %v75 = bitcast <16 x i16> %v74 to <16 x half>
+  %v76 = fpext <16 x half> %v75 to <16 x float>
+  %v77 = insertelement <16 x float> undef, float %v16, i32 0
+  %v78 = shufflevector <16 x float> %v77, <16 x float> undef, <16 x i32> zeroinitializer
+  %v79 = fmul <16 x float> %v76, %v78
+  %v80 = fptrunc <16 x float> %v79 to <16 x half>
+  %v81 = bitcast <16 x half> %v80 to <16 x i16>
+  %v82 = bitcast <16 x i16> %v81 to <16 x half>
+  %v83 = fpext <16 x half> %v82 to <16 x float>
+  %v84 = mul i64 %v51, 0
+  %v85 = getelementptr i8, ptr %v50, i64 %v84
+  %v86 = getelementptr i16, ptr %v85, i64 16
+  store <16 x i16> %v81, ptr %v86, align 2
+  %v87 = mul i64 %v46, 0
+  %v88 = getelementptr i8, ptr %v45, i64 %v87
+  %v89 = getelementptr i16, ptr %v88, i64 32
+  %v90 = call <16 x i16> @llvm.masked.load.v16i16.p0(ptr %v89, i32 2, <16 x i1> <i1 1, i1 1, i1 1, i1 1, i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0>, <16 x i16> zeroinitializer)
+  %v91 = bitcast <16 x i16> %v90 to <16 x half>
+  %v92 = fpext <16 x half> %v91 to <16 x float>
+  %v93 = insertelement <16 x float> undef, float %v16, i32 0
+  %v94 = shufflevector <16 x float> %v93, <16 x float> undef, <16 x i32> zeroinitializer
+  %v95 = fmul <16 x float> %v92, %v94
+  %v96 = fptrunc <16 x float> %v95 to <16 x half>
+  %v97 = bitcast <16 x half> %v96 to <16 x i16>
+  %v98 = bitcast <16 x i16> %v97 to <16 x half>
+  %v99 = fpext <16 x half> %v98 to <16 x float>
+  %v100 = mul i64 %v51, 0
+  %v101 = getelementptr i8, ptr %v50, i64 %v100
+  %v102 = getelementptr i16, ptr %v101, i64 32
+  %v103 = shufflevector <16 x i16> %v97, <16 x i16> %v97, <8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>
+  store <8 x i16> %v103, ptr %v102, align 2
+  br label %done
+else:
   br label %loop
 done:
-  br i1 %v48, label %then, label %done.2, !prof !1
-then:
-  %v87 = getelementptr i8, ptr %scratch, i64 192
-  call void @pto_wsp_copy_2(ptr %out.address, i64 %v9, i64 %v11, ptr %v87, i64 40, i64 2, i64 2, i64 20)
-  br label %done.2
+  br i1 %v48, label %then.2, label %done.3, !prof !1
+loop:
+  %v104 = phi i64 [0, %else], [%v137, %body]
+  %v105 = icmp slt i64 %v104, 2
+  br i1 %v105, label %body, label %done.2
+body:
+  %v106 = mul i64 %v104, %v46
+  %v107 = getelementptr i8, ptr %v45, i64 %v106
+  %v108 = load <16 x i16>, ptr %v107, align 2
+  %v109 = bitcast <16 x i16> %v108 to <16 x half>
+  %v110 = fpext <16 x half> %v109 to <16 x float>
+  %v111 = insertelement <16 x float> undef, float %v16, i32 0
+  %v112 = shufflevector <16 x float> %v111, <16 x float> undef, <16 x i32> zeroinitializer
+  %v113 = fmul <16 x float> %v110, %v112
+  %v114 = fptrunc <16 x float> %v113 to <16 x half>
+  %v115 = bitcast <16 x half> %v114 to <16 x i16>
+  %v116 = bitcast <16 x i16> %v115 to <16 x half>
+  %v117 = fpext <16 x half> %v116 to <16 x float>
+  %v118 = mul i64 %v104, %v51
+  %v119 = getelementptr i8, ptr %v50, i64 %v118
+  store <16 x i16> %v115, ptr %v119, align 2
+  %v120 = mul i64 %v104, %v46
+  %v121 = getelementptr i8, ptr %v45, i64 %v120
+  %v122 = getelementptr i16, ptr %v121, i64 16
+  %v123 = call <16 x i16> @llvm.masked.load.v16i16.p0(ptr %v122, i32 2, <16 x i1> <i1 1, i1 1, i1 1, i1 1, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0, i1 0>, <16 x i16> zeroinitializer)
+  %v124 = bitcast <16 x i16> %v123 to <16 x half>
+  %v125 = fpext <16 x half> %v124 to <16 x float>
+  %v126 = insertelement <16 x float> undef, float %v16, i32 0
+  %v127 = shufflevector <16 x float> %v126, <16 x float> undef, <16 x i32> zeroinitializer
+  %v128 = fmul <16 x float> %v125, %v127
+  %v129 = fptrunc <16 x float> %v128 to <16 x half>
+  %v130 = bitcast <16 x half> %v129 to <16 x i16>
+  %v131 = bitcast <16 x i16> %v130 to <16 x half>
+  %v132 = fpext <16 x half> %v131 to <16 x float>
+  %v133 = mul i64 %v104, %v51
+  %v134 = getelementptr i8, ptr %v50, i64 %v133
+  %v135 = getelementptr i16, ptr %v134, i64 16
+  %v136 = shufflevector <16 x i16> %v130, <16 x i16> %v130, <4 x i32> <i32 0, i32 1, i32 2, i32 3>
+  store <4 x i16> %v136, ptr %v135, align 2
+  %v137 = add nuw nsw i64 %v104, 1
+  br label %loop
 done.2:
+  br label %done
+then.2:
+  %v138 = getelementptr i8, ptr %scratch, i64 192
+  call void @pto_wsp_copy_2(ptr %out.address, i64 %v9, i64 %v11, ptr %v138, i64 40, i64 2, i64 2, i64 20)
+  br label %done.3
+done.3:
   ret void
 }
 
