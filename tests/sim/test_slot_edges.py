@@ -71,9 +71,9 @@ KERNELS = small, middle, large
 ROWS, COLS = 8, 12
 LENGTHS = [1, 0, 2, 1]
 
-slots = st.integers(0, 2)
+slots = st.integers(0, 1)
 # view, row, column, and the slot that is added to the row
-places = st.tuples(st.integers(0, 1), st.integers(0, 5), st.integers(0, 5), st.none() | st.none() | slots)
+places = st.tuples(st.sampled_from([0, 0, 0, 1]), st.integers(0, 1), st.sampled_from([0, 2, 3]), st.none() | slots)
 tasks = st.tuples(st.just("task"), st.integers(0, 2), places, places, st.booleans())
 leaves = st.one_of(
     tasks,
@@ -93,7 +93,14 @@ def bodies(child: Any) -> Any:
     )
 
 
-programs = st.lists(st.recursive(leaves, bodies, max_leaves=8), min_size=2, max_size=7)
+def routed(slot: int, place: Any, body: Any) -> list[Any]:
+    """A slot that is loaded from what the task before wrote, and what that decides about."""
+    return [("task", 2, place, place, False), ("load", slot, place), ("when", slot, 0, body, body[:1])]
+
+
+trees = st.recursive(leaves, bodies, max_leaves=6)
+parts = st.builds(routed, slots, places, st.lists(trees, min_size=1, max_size=3)) | st.lists(trees, max_size=3)
+programs = st.lists(parts, min_size=1, max_size=3).map(lambda several: [node for part in several for node in part])
 
 
 class Model:
