@@ -31,9 +31,10 @@ f16 and bf16 are storage only: their lanes are i16 bit patterns, arithmetic on t
 in f32, convert back. exp, log, tanh, ... are in `lower/math.py` with the same shape of call: `math.exp(k, x)`.
 
 Same bits on every CPU: no fast-math flag is ever set and a product is fused with a sum only by fma(). `features`
-(LLVM names: "f16c", "avx512f") picks instructions, never results; leaving one out is slower, naming one that the CPU
-lacks is a mistake. On CPUs without FMA LLVM calls libm's fma(), and without SSE4.1 floor() and its kin: slow there,
-exact everywhere, as IEEE 754 defines them. The sign and payload of a NaN are the one thing not promised.
+(LLVM names: "fma", "avx512f") picks instructions, never results; leaving one out is slower, naming one that the CPU
+lacks is a mistake. Without FMA, f32's is made of f64 and f64's is libm's, and so are floor() and its kin without
+SSE4.1: slow there, exact everywhere, as IEEE 754 defines them. The sign and payload of a NaN are the one thing not
+promised.
 """
 
 from __future__ import annotations
@@ -243,7 +244,34 @@ class Algebra:
         x, y, z = self._numbers("fma", x, y, z)
         if x.dtype.is_int:
             return self.add(self.mul(x, y), z)
-        return self._intrinsic("llvm.fma", x.dtype, x, y, z)
+        if x.dtype == DType.F64 or "fma" in self.features:
+            return self._intrinsic("llvm.fma", x.dtype, x, y, z)
+        kind, functions = self.ir_type(x.dtype), self.builder.module.functions
+        name = f"pto.fma.{kind.suffix}"
+        if name not in functions:
+            function = ir.Function(self.builder.module, ir.FunctionType(kind, [kind] * 3), name)
+            function.linkage = "internal"
+            function.attributes.append("noinline")
+            k = Algebra(ir.Builder(function.append_basic_block("entry")), self.lanes, self.features)
+            k.builder.ret(k._fma_in_f64(*(Lanes(value, x.dtype) for value in function.args)).ir)
+        return Lanes(self.builder.call(functions[name], [x.ir, y.ir, z.ir]), x.dtype)
+
+    def _fma_in_f64(self, x: Lanes, y: Lanes, z: Lanes) -> Lanes:
+        """fma() of f32 on CPUs that have no such instruction: libm's function would take a hundred times as long there.
+
+        The product is exact in f64. The sum is rounded to odd: rounding that to f32 is as if it were the only rounding
+        (Boldo and Melquiond, Emulation of FMA and correctly rounded sums, 2008).
+        """
+        x, y, z = (self.convert(value, DType.F64) for value in (x, y, z))
+        product = self.mul(x, y)
+        total = self.add(product, z)
+        part = self.sub(total, product)
+        lost = self.add(self.sub(product, self.sub(total, part)), self.sub(z, part))  # exact, as in Knuth's sum
+        bits = self.bitcast(total, DType.I64)
+        too_far = self.ashr(self.xor(bits, self.bitcast(lost, DType.I64)), 63)  # -1 where signs differ
+        odd = self.or_(self.add(bits, too_far), 1)
+        total = self.bitcast(self.select(self.gt(self.abs(lost), 0.0), odd, bits), DType.F64)
+        return self.convert(total, DType.F32)
 
     def neg(self, x: Lanes) -> Lanes:
         (x,) = self._numbers("neg", x)

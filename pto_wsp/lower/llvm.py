@@ -7,7 +7,7 @@ instructions. Start reading at `write`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -43,12 +43,12 @@ INT_ACCUMULATORS = 2  # for a row reduction of integers; ACCUMULATORS says how m
 
 
 def write(
-    program: LoopProgram, symbol: str, tail: bool, features: Collection[str], target: matmul.Target
+    program: LoopProgram, symbol: str, tail: bool, target: matmul.Target
 ) -> tuple[str, int]:
     """The module's text and the bytes of scratch that its function needs."""
     module = ir.Module()
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, POINTER]), symbol)
-    writer = _Writer(program, module, function, tail, features, target)
+    writer = _Writer(program, module, function, tail, target)
     writer.write()
     return str(module), writer.scratch_bytes
 
@@ -97,11 +97,10 @@ class _Writer:
         module: ir.Module,
         function: ir.Function,
         tail: bool,
-        features: Collection[str],
         target: matmul.Target,
     ) -> None:
         self.program, self.module, self.function, self.tail = program, module, function, tail
-        self.features, self.target = features, target
+        self.features, self.target = target.features, target
         self.graph = program.graph
         self.entry = function.append_basic_block("entry")
         self.build = ir.Builder(self.entry)
@@ -109,8 +108,8 @@ class _Writer:
         self.args.name, self.scratch.name = "args", "scratch"
         self.args.add_attribute("noalias")
         self.scratch.add_attribute("noalias")
-        self.one = Algebra(self.build, 1, features)
-        self.wide = Algebra(self.build, LANES, features)
+        self.one = Algebra(self.build, 1, self.features)
+        self.wide = Algebra(self.build, LANES, self.features)
         self.algebras = {LANES: self.wide}
         self.scratch_bytes = program.scratch_bytes
         self.views: dict[int, View] = {}  # id(param node) -> its view

@@ -100,7 +100,6 @@ class CompiledKernel:
             self.loops,
             self.symbol,
             self.tail,
-            [f[1:] for f in features.split(",") if f.startswith("+")],
             matmul.Target.of(triple, features),
         )
         return f'{text}\ndefine i64 @"{self.symbol}.scratch"() {{\n  ret i64 {scratch}\n}}\n'

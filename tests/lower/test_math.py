@@ -197,3 +197,11 @@ def test_machine_code_is_vectors_without_library_calls(machine, dtype):
     count = {name: len(re.findall(fused, part)) for name, part in zip(parts[::2], parts[1::2], strict=True)}
     assert count.keys() == FUNCTIONS.keys()
     assert {name for name in FUNCTIONS if count[name] < 7} == {"rsqrt", "reciprocal"}
+
+
+def test_f32_without_fused_multiply_add_calls_no_library():
+    """libm's fmaf() takes a hundred times as long on such CPUs as what stands in for it."""
+    target = jit.Target("x86_64-linux-gnu", "x86-64-v2")
+    text = loops_ir({"exp": math.exp, "tanh": math.tanh}, (DType.F32,), DType.F32, 16, frozenset())
+    assembly = jit.assembly(text, target)
+    assert set(re.findall(r"\tcallq?\t(\S+)", assembly)) == {"pto.fma.v16f32"}
