@@ -495,6 +495,18 @@ def test_what_a_branch_did_not_change_waits_for_the_decision() -> None:
     assert starts(body) == [0, 1, 0]
 
 
+def test_a_load_in_a_branch_waits_for_the_branch() -> None:
+    def body() -> None:
+        router()
+        slot_load_u64(0, Y, 0, 0)
+        with when(0):
+            slot_load_u64(1, X, 0, 0)
+        with when(1):
+            expert()
+
+    assert starts(body) == [0, 1]
+
+
 def test_branches_inside_one_another() -> None:
     def body() -> None:
         router(0)
