@@ -551,14 +551,15 @@ def same_expr(a: Any, b: Any) -> bool:
 
 # ---------------------------------------------------------------------------------------------- linear forms
 
-Atom = Any  # what a linear form counts: a LoopVar, or (kind, name) of another leaf
+Atom = Any  # what a linear form counts: a LoopVar, (kind, name) of another leaf, or what `_atom` says of an expression
 
 
 def linear_form(x: Any) -> tuple[dict[Atom, int], int] | None:
-    """x as sum(coefficient * atom) + constant over the integers, or None when it is not linear.
+    """x as sum(coefficient * atom) + constant over the integers; None for a bool.
 
-    Atoms are LoopVar objects, and (kind, a) for axis names, symbols, slots and task parameters. Exact as
-    long as the 64-bit computation does not wrap.
+    Atoms are LoopVar objects, (kind, a) for axis names, symbols, slots and task parameters, and what is not linear
+    as a whole, such as `i % 4`: written twice, it is the same atom. Exact as long as the 64-bit computation does
+    not wrap.
     """
     e = as_expr(x)
     if e.type == "bool":
@@ -569,13 +570,19 @@ def linear_form(x: Any) -> tuple[dict[Atom, int], int] | None:
         return {e.a: 1}, 0
     if not e.operands():
         return {(e.kind, e.a): 1}, 0
+    form = None
     if e.kind == "unary" and e.a == "-":
-        return _scaled(linear_form(e.b), -1)
-    if e.kind == "cast":
-        return linear_form(e.a)
-    if e.kind == "binary" and e.a in ("+", "-", "*"):
-        return _combined(e.a, linear_form(e.b), linear_form(e.c))
-    return None
+        form = _scaled(linear_form(e.b), -1)
+    elif e.kind == "cast":
+        form = linear_form(e.a)
+    elif e.kind == "binary" and e.a in ("+", "-", "*"):
+        form = _combined(e.a, linear_form(e.b), linear_form(e.c))
+    return ({_atom(e): 1}, 0) if form is None else form
+
+
+def _atom(x: Any) -> Any:
+    """Equal for expressions that are written alike."""
+    return (x.kind, x.type, *(_atom(part) for part in (x.a, x.b, x.c))) if isinstance(x, Expr) else x
 
 
 _Linear = tuple[dict[Atom, int], int]

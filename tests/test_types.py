@@ -450,6 +450,9 @@ def test_window_remembers_the_narrower_view():
     low, high = t[i * 16 : (i + 1) * 16][j].window[0].within
     assert str(low) == "i * 16" and str(high) == "i * 16 + 16"
     assert t[i * 16 : (i + 1) * 16].shape == (16, 8) and t.slice(i, i + 4).window[0].extent == 4
+    assert t[i % 4 * 16 : i % 4 * 16 + 16].shape == (16, 8)
+    with pytest.raises(ValueError, match="no constant length"):
+        t[i % 4 : i % 3 + 4]
     assert isinstance(t[i].window[0].at, Expr)
 
 

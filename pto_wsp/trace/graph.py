@@ -294,7 +294,7 @@ def _check_place(node: Node, seen: Container[int], directions: Mapping[int, str]
     for position, operand in enumerate(node.operands):
         if (operand.op.name == "param") != (position == 0 and op.name in ("load", "store")):
             raise OperandError("load reads, and store writes, a tile parameter; other ops use values that load gives.")
-    if op.name == "store" and directions[id(node.operands[0])] == "in":
+    if op.name == "store" and node.operands and directions[id(node.operands[0])] == "in":
         raise OperandError("it writes to an In parameter.")
 
 
