@@ -141,7 +141,7 @@ def emit_refresh(out: Lines, number: int) -> None:
     out.start(refresh)
     row = out.value("load i64, ptr %row")
     what = out.value(f"add i64 {out.datum(number)}, {control.REFRESH}")
-    refused = out.value(f"call i64 %tell(i64 {what}, i64 {row})")
+    refused = out.value(f"call i64 @tell(ptr %control, ptr %tell, i64 {what}, i64 {row})")
     out.branch(out.value(f"icmp eq i64 {refused}, 0"), fresh, stopped)
     out.start(fresh)
 

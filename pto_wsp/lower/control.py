@@ -9,11 +9,14 @@ Control words, 64 bits each:
     RUN        address of native.run_rows, or 0: tasks are run by the caller only;  FUNCTIONS, SCRATCH, PROGRESS  for it
     PIPELINE   address of what processes and the clock share, see processes.py; 0 for a workload without processes
     SLOT_EDGES whether SLOT rows are wanted: some slot is loaded from memory that tasks write
+    HEARD      the caller has done what it was told of last
     WRITTEN    and following, one per space of memory: the row after the last one that writes to it
 
 The caller is told what has happened by `tell(what, rows)`, which returns 0 to go on: FLUSH, the table is full;
 CATCH_UP, its tasks so far have to be run; TURN, the page of values is full, or read to its end; ATTEND, the clock of a
 pipeline needs its caller (`rows` says what for); REFRESH + k, the same as CATCH_UP, and axis k has to be read again.
+Ctrl-C may end a callback before its first line: ctypes prints the KeyboardInterrupt and returns what happens to lie on
+the stack. So an answer counts only when the caller has set HEARD.
 """
 
 from __future__ import annotations
@@ -21,18 +24,31 @@ from __future__ import annotations
 from pto_wsp.scalar_expr import SLOTS
 
 __all__ = [
-    "ATTEND", "CATCH_UP", "CURSOR", "EXECUTED", "FLUSH", "FUNCTIONS", "KEEP_NOTHING", "LOG", "MODE", "PIPELINE",
-    "PROGRESS", "RECORD", "REFRESH", "REPLAY", "ROOM", "RUN", "SCRATCH", "SLOTS", "SLOT_EDGES", "TEXT", "TURN",
-    "WRITTEN",
+    "ATTEND", "CATCH_UP", "CURSOR", "EXECUTED", "FLUSH", "FUNCTIONS", "HEARD", "KEEP_NOTHING", "LOG", "MODE",
+    "PIPELINE", "PROGRESS", "RECORD", "REFRESH", "REPLAY", "ROOM", "RUN", "SCRATCH", "SLOTS", "SLOT_EDGES", "TELL",
+    "TEXT", "TURN", "WRITTEN",
 ]  # fmt: skip
 
 (EXECUTED, MODE, LOG, CURSOR, ROOM, RUN, FUNCTIONS, SCRATCH, PROGRESS, PIPELINE, SLOT_EDGES,
- WRITTEN) = range(SLOTS, SLOTS + 12)  # fmt: skip
+ HEARD, WRITTEN) = range(SLOTS, SLOTS + 13)  # fmt: skip
 KEEP_NOTHING, RECORD, REPLAY = range(3)
 FLUSH, CATCH_UP, TURN, ATTEND, REFRESH = range(5)
 
 _FEW, _SHORT = 64, 1_000_000
 """Tasks, and cycles of theirs, that are run here one after the other; more of them may be worth several threads."""
+
+TELL = f"""
+; Tell the caller what has happened. 0 to go on.
+define private i64 @tell(ptr %control, ptr %tell, i64 %what, i64 %rows) {{
+  %heard.at = getelementptr i64, ptr %control, i64 {HEARD}
+  store i64 0, ptr %heard.at
+  %answer = call i64 %tell(i64 %what, i64 %rows)
+  %heard = load i64, ptr %heard.at
+  %lost = icmp eq i64 %heard, 0
+  %refused = select i1 %lost, i64 1, i64 %answer
+  ret i64 %refused
+}}
+"""
 
 TEXT = f"""
 ; Run the tasks of all rows so far. 0, or what the caller has returned.
@@ -75,7 +91,7 @@ fast:
   %all = icmp eq i64 %after, %rows
   br i1 %all, label %done, label %ask
 ask:
-  %refused = call i64 %tell(i64 {CATCH_UP}, i64 %rows)
+  %refused = call i64 @tell(ptr %control, ptr %tell, i64 {CATCH_UP}, i64 %rows)
   ret i64 %refused
 done:
   ret i64 0
@@ -91,7 +107,7 @@ entry:
   %full = icmp sge i64 %cursor, %room
   br i1 %full, label %turn, label %found
 turn:
-  %refused = call i64 %tell(i64 {TURN}, i64 %rows)
+  %refused = call i64 @tell(ptr %control, ptr %tell, i64 {TURN}, i64 %rows)
   %turned = load i64, ptr %cursor.at
   %good = icmp eq i64 %refused, 0
   br i1 %good, label %found, label %none

@@ -170,7 +170,8 @@ class Expansion:
         stop     one word; the run ends with Stopped soon after it becomes non-zero
         host     runs tasks while the table fills, and keeps the values that are loaded into slots
         clock    says which process of a pipeline goes on; it is used for one run. By default one is made
-        raises   RegionError for a task whose tile would not lie inside its array; its chunk is not handed over
+        raises   RegionError for a task whose tile would not lie inside its array; its chunk is not handed over;
+                 KeyboardInterrupt
         """
         going = _Pass(self, inputs, table, consume, host, clock)
         if stop is None:
@@ -186,7 +187,7 @@ class Expansion:
         if going.failure is not None:
             raise going.failure
         if outcome == STOPPED:
-            raise Stopped
+            raise Stopped if going.words[control.HEARD] else KeyboardInterrupt
         if outcome:
             raise self._refused(outcome, int(where[0]), where[2:].tolist(), rows, inputs, going)
         if host is not None:
@@ -290,6 +291,7 @@ class _Pass:
         self.failure: BaseException | None = None
         self.tasks = table.count = table.first_task = 0
         self.words = np.zeros(control.WRITTEN + len(expansion.tensors), np.int64)
+        self.words[control.HEARD] = 1
         self.words[control.SLOT_EDGES] = len(expansion.slot_uses) > 0 and expansion.reads_results(inputs)
         if expansion.pipeline is not None:
             if clock is None:
@@ -318,6 +320,7 @@ class _Pass:
                 self._catch_up(self.host, rows)
                 if what >= control.REFRESH:
                     self._refresh(self.host, what - control.REFRESH)
+            self.words[control.HEARD] = 1
         except BaseException as error:
             self.failure = error
             return 1

@@ -301,7 +301,7 @@ other:
   %finished = icmp eq i64 %who, {FINISHED}
   br i1 %finished, label %done, label %attend
 attend:
-  %refused = call i64 %tell(i64 {control.ATTEND}, i64 %who)
+  %refused = call i64 @tell(ptr %control, ptr %tell, i64 {control.ATTEND}, i64 %who)
   %attended = icmp eq i64 %refused, 0
   br i1 %attended, label %turn, label %stopped
 done:

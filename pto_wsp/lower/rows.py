@@ -512,7 +512,7 @@ class Emitter:
         table = ", ".join(f"i64 {n}" for n in self.constants)
         constants = f"@constants = private constant [{len(self.constants)} x i64] [{table}]\n" if table else ""
         functions = control.TEXT if self.loads or self.axes else ""
-        return constants + _DECLARATIONS + functions
+        return constants + _DECLARATIONS + control.TELL + functions
 
     def variables(self) -> list[tuple[str, str]]:
         """Variables that the text of nodes refers to: type and name."""
@@ -674,7 +674,7 @@ def _next_row(out: Lines, row: str) -> None:
     out.put(f"store i64 {following}, ptr %row")
     out.branch(out.value(f"icmp eq i64 {following}, %capacity"), flush, after)
     out.start(flush)
-    refused = out.value(f"call i64 %tell(i64 {control.FLUSH}, i64 {following})")
+    refused = out.value(f"call i64 @tell(ptr %control, ptr %tell, i64 {control.FLUSH}, i64 {following})")
     out.put("store i64 0, ptr %row")
     out.branch(out.value(f"icmp eq i64 {refused}, 0"), after, "stopped")
     out.start(after)

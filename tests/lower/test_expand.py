@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pto_wsp import Dense, DenseDyn, DType, In, InOut, Out, Scalar, Symbol, Tensor, Tile, kernel, pto
 from pto_wsp.csp import Channel
 from pto_wsp.errors import CompileError, ExecutionError, RegionError
+from pto_wsp.lower import expand as expand_module
 from pto_wsp.lower import expressions
 from pto_wsp.lower.expand import LONGEST_AXIS, Stopped, expand
 from pto_wsp.lower.expressions import symbol_word
@@ -235,6 +236,25 @@ def test_what_a_consumer_raises_ends_the_run():
     with pytest.raises(KeyboardInterrupt):
         expansion.run(inputs_of(expansion), expansion.table_of(3), consume)
     assert seen == [3, 3]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_on_the_way_into_a_callback_is_not_lost(monkeypatch):
+    """ctypes prints what is raised before a callback's first line, and native code goes on with some answer."""
+    x = tensor(9, 1, 1)
+    expansion = expand(WorkloadTree("w", loop(9, lambda i: call(ONE, x[i], x[i]))))
+    tell, told, seen = expand_module._Pass.tell, [], []
+
+    def interrupted(self, what, rows):
+        told.append(rows)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+        return tell(self, what, rows)
+
+    monkeypatch.setattr(expand_module._Pass, "tell", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        expansion.run(inputs_of(expansion), expansion.table_of(3), lambda table: seen.append(table.count))
+    assert told == [3, 3] and seen == [3]
 
 
 def test_stop():
