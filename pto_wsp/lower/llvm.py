@@ -2,17 +2,18 @@
 
 In: LoopProgram.  Out: the text of a module with one function, whose calling convention `pipeline.py` documents.
 Vectors are explicit (16 lanes, see loops.LANES), so the text means the same on every CPU; LLVM only picks
-instructions. Start reading at `write`.
+instructions. Here are the passes over rows and columns, and reductions; `operands.py` writes what comes before them,
+`whole.py` what takes whole tiles. Start reading at `write`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pto_wsp.lower import copies, ir, matmul
+from pto_wsp.lower import ir
 from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes, across_rows, compute_dtype
 from pto_wsp.lower.fuse import CHEAP_PASS
 from pto_wsp.lower.loops import (
@@ -22,44 +23,32 @@ from pto_wsp.lower.loops import (
     Buffer,
     LoopProgram,
     RowNest,
-    Snapshot,
     Stage,
     WholeNest,
     reduce_cost,
     reduce_rule,
 )
+from pto_wsp.lower.operands import Operands, View
 from pto_wsp.lower.rules import RULES, Fold, Halve, Interleave, Leaf, Map, Reduce
+from pto_wsp.lower.vectors import I1, I32, I64, POINTER, Target
+from pto_wsp.lower.whole import write_whole
 from pto_wsp.trace.extents import Extent
 from pto_wsp.trace.graph import Node
 from pto_wsp.types import DType
 
-I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
-POINTER = ir.PointerType()
-WORDS_PER_TILE = 5  # address, row stride, column stride, valid rows, valid columns
 UNROLLED_COST = 64  # vector instructions, roughly, up to which steps are written out in one turn of a loop
 MOST_UNROLLED = 8
 COLUMN_REGISTERS = 16  # vectors of column sums that stay in registers, where a CPU has enough of them
 INT_ACCUMULATORS = 2  # for a row reduction of integers; ACCUMULATORS says how many floats have
 
 
-def write(
-    program: LoopProgram, symbol: str, tail: bool, target: matmul.Target
-) -> tuple[str, int]:
+def write(program: LoopProgram, symbol: str, tail: bool, target: Target) -> tuple[str, int]:
     """The module's text and the bytes of scratch that its function needs."""
     module = ir.Module()
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, POINTER]), symbol)
-    writer = _Writer(program, module, function, tail, target)
+    writer = _Writer(program, function, tail, target)
     writer.write()
     return str(module), writer.scratch_bytes
-
-
-@dataclass(frozen=True)
-class View:
-    """A tile in memory: address and byte strides as LLVM values."""
-
-    address: Any
-    rows: Any
-    cols: Any
 
 
 @dataclass(frozen=True)
@@ -90,33 +79,12 @@ class Lane:
     pairs: dict[int, list[tuple[Lane, Lanes]]] = field(default_factory=dict)  # id(Interleave) -> its two results
 
 
-class _Writer:
-    def __init__(
-        self,
-        program: LoopProgram,
-        module: ir.Module,
-        function: ir.Function,
-        tail: bool,
-        target: matmul.Target,
-    ) -> None:
-        self.program, self.module, self.function, self.tail = program, module, function, tail
-        self.features, self.target = target.features, target
-        self.graph = program.graph
-        self.entry = function.append_basic_block("entry")
-        self.build = ir.Builder(self.entry)
-        self.args, self.scratch = function.args
-        self.args.name, self.scratch.name = "args", "scratch"
-        self.args.add_attribute("noalias")
-        self.scratch.add_attribute("noalias")
-        self.one = Algebra(self.build, 1, self.features)
+class _Writer(Operands):
+    def __init__(self, program: LoopProgram, function: ir.Function, tail: bool, target: Target):
+        super().__init__(program, function, tail, target)
+        self.features = target.features
         self.wide = Algebra(self.build, LANES, self.features)
         self.algebras = {LANES: self.wide}
-        self.scratch_bytes = program.scratch_bytes
-        self.views: dict[int, View] = {}  # id(param node) -> its view
-        self.spans: dict[tuple[int, int | None], tuple[Any, Any]] = {}  # (id(param node), contiguous axis)
-        self.reads: dict[int, View] = {}  # id(load) -> its view, or a copy of it
-        self.writes: dict[int, View] = {}  # id(store) -> its view, or the staging buffer
-        self.scalars: dict[int, Lanes] = {}  # id(scalar node) -> value
         self.row_values: dict[int, Lanes] = {}  # id([rows, 1] node) -> value in this row
         self.accumulators: dict[tuple[int, int, int], list[Any]] = {}  # id(row reduction), lanes, fold -> allocas
         self.columns: dict[int, dict[int, tuple[Algebra, Any]]] = {}  # id(column reduction) -> column -> alloca
@@ -131,12 +99,6 @@ class _Writer:
         self.partials: dict[int, Any] = {}  # id(row reduction) -> its lanes in each row of a block
         self.slots: dict[int, Slot] = {}  # id([rows, 1] node) -> its values in this block
         self.known_slots: dict[int, Slot] = {}  # the same of all blocks
-        self.home = {id(n): i for i, nest in enumerate(program.nests) for n in nest.nodes}
-        self.index = {id(p.node): i for i, p in enumerate(self.graph.tile_params)}
-        self.users: dict[int, list[Node]] = {id(n): [] for n in self.graph.nodes}
-        for node in self.graph.nodes:
-            for operand in node.operands:
-                self.users[id(operand)].append(node)
 
     # ---- the function ----------------------------------------------------------------------------------------------
 
@@ -148,188 +110,12 @@ class _Writer:
                     self.write_snapshot(load, snapshot)
             staged = self.write_staging(index, nest)
             if isinstance(nest, WholeNest):
-                self.write_whole(nest)
+                write_whole(self, nest)
             else:
                 self.write_rows(index, nest)
             for store, needed in staged:
                 self.write_back(store, needed)
         self.build.ret_void()
-
-    def word(self, index: int) -> Any:
-        return self.build.load(self.build.gep(self.args, [I64(index)], source_etype=I64), typ=I64, align=8)
-
-    def write_parameters(self) -> None:
-        """Views of the tile parameters; scalar parameters, constants and what is computed from them."""
-        tiles = self.graph.tile_params
-        for i, param in enumerate(tiles):
-            at = i * WORDS_PER_TILE
-            address = self.build.inttoptr(self.word(at), POINTER, name=f"{param.name}.address")
-            self.views[id(param.node)] = View(address, self.word(at + 1), self.word(at + 2))
-        word = len(tiles) * WORDS_PER_TILE
-        for param in self.graph.scalar_params:
-            self.scalars[id(param.node)] = self.scalar_of(self.word(word), param.type.dtype)
-            word += 1
-        for node in self.graph.nodes:
-            if node.op.name == "constant":
-                value = self.one.const(node.attrs["value"], node.attrs["dtype"])
-                self.scalars[id(node)] = self.one.widen(value)
-            elif node.type is not None and not node.is_tile and node.op.name != "scalar_param":
-                operands = [self.scalars[id(o)] for o in node.operands]
-                self.scalars[id(node)] = self.apply(self.one, node, operands)
-        for node in self.graph.nodes:
-            if node.op.name == "load":
-                self.reads[id(node)] = self.views[id(node.operands[0])]
-
-    def scalar_of(self, word: Any, dtype: DType) -> Lanes:
-        """The scalar that an argument word holds, in its compute dtype."""
-        bits = word if dtype.bits == 64 else self.build.trunc(word, ir.IntType(dtype.bits))
-        kind = IR_TYPES[dtype]
-        value = bits if kind == bits.type else self.build.bitcast(bits, kind)
-        return self.one.widen(Lanes(value, dtype))
-
-    def extent(self, extent: Extent) -> Any:
-        """Number of valid elements, an i64: the static size, or what the arguments say."""
-        if not self.tail or not extent.sources:
-            return I64(extent.static)
-        source = extent.sources[0]
-        valid = self.word(source.param * WORDS_PER_TILE + 3 + source.axis)
-        if source.den != 1:
-            valid = self.build.udiv(valid, I64(source.den))
-        return valid if source.num == 1 else self.build.mul(valid, I64(source.num))
-
-    def extents_of(self, node: Node) -> tuple[Any, Any]:
-        return self.extent(self.program.extents.of(node, 0)), self.extent(self.program.extents.of(node, 1))
-
-    # ---- memory ----------------------------------------------------------------------------------------------------
-
-    def move(self, pointer: Any, *offsets: Any) -> Any:
-        for offset in offsets:
-            pointer = self.build.gep(pointer, [offset], source_etype=I8)
-        return pointer
-
-    def buffer_view(self, buffer: Buffer) -> View:
-        return View(self.move(self.scratch, I64(buffer.offset)), I64(buffer.pitch), I64(buffer.dtype.itemsize))
-
-    def write_snapshot(self, load: int, snapshot: Snapshot) -> None:
-        """Copy what a load reads, if its lanes are not contiguous or a store of the same nests may overlap it."""
-        node = next(n for n in self.graph.nodes if id(n) == load)
-        view = self.views[id(node.operands[0])]
-        lanes = int(node.tile.cols > 1) if snapshot.lanes else None
-        needed: Any = self.strided(node.operands[0], view, lanes == 0) if snapshot.lanes else I1(0)
-        for hazard in snapshot.hazards:
-            other = self.views[id(hazard.store.operands[0])]
-            clash = self.overlap(self.span(node.operands[0], lanes), self.span_written(hazard.store))
-            if hazard.pointwise:
-                same = self.build.icmp_signed("==", view.address, other.address)
-                for axis in (0, 1):
-                    if (node.tile.rows, node.tile.cols)[axis] > 1:
-                        mine, theirs = (view.rows, view.cols)[axis], (other.rows, other.cols)[axis]
-                        same = self.build.and_(same, self.build.icmp_signed("==", mine, theirs))
-                clash = self.build.and_(clash, self.build.not_(same))
-            needed = self.build.or_(needed, clash)
-        copy = self.buffer_view(snapshot.buffer)
-        extents = self.extents_of(node)
-        self.reads[load] = self.choose(
-            needed, copy, view, lambda: self.copy(copy, view, node.tile.dtype, *extents)
-        )
-
-    def write_staging(self, index: int, nest: RowNest | WholeNest) -> list[tuple[Node, Any]]:
-        """Where the stores of a nest write: to their views, or to scratch when a view is strided or they overlap."""
-        inside = {id(n) for n in nest.nodes}
-        stores = [n for n in self.graph.stores if id(n) in inside]  # in program order: the last one wins
-        staged = []
-        for i, store in enumerate(stores):
-            dst = store.operands[0]
-            view = self.views[id(dst)]
-            in_lanes = isinstance(nest, WholeNest) or nest.flipped or dst.tile.cols > 1
-            needed: Any = self.strided(dst, view, isinstance(nest, RowNest) and nest.flipped) if in_lanes else I1(0)
-            for other in stores[:i]:
-                if other.operands[0] is not dst:
-                    needed = self.build.or_(needed, self.overlap(self.span(dst), self.span(other.operands[0])))
-            self.writes[id(store)] = self.choose(needed, self.buffer_view(self.program.staging[id(store)]), view)
-            staged.append((store, needed))
-        return staged
-
-    def write_back(self, store: Node, needed: Any) -> None:
-        dst = store.operands[0]
-        if isinstance(needed, ir.Constant) and not needed.constant:
-            return
-        with self.build.if_then(needed, likely=False):
-            self.copy(
-                self.views[id(dst)],
-                self.buffer_view(self.program.staging[id(store)]),
-                dst.tile.dtype,
-                *self.extents_of(dst),
-            )
-
-    def choose(self, needed: Any, rare: View, usual: View, prepare: Callable[[], None] = lambda: None) -> View:
-        """`rare` if it is needed, prepared then, else `usual`. By a branch, kept by LLVM since it is unlikely: what
-        it predicts does not wait for the test."""
-        if isinstance(needed, ir.Constant) and not needed.constant:
-            return usual
-        before, after = self.build.block, self.build.append_basic_block("chosen")
-        with self.build.goto_block(self.build.append_basic_block("rare")):
-            first = self.build.block
-            prepare()
-            self.build.branch(after)
-            last = self.build.block
-        self.build.cbranch(needed, first, after, likely=False)
-        self.build.position_at_end(after)
-        chosen = []
-        for part in ("address", "rows", "cols"):
-            chosen.append(self.build.phi(getattr(usual, part).type))
-            chosen[-1].add_incoming(getattr(rare, part), last)
-            chosen[-1].add_incoming(getattr(usual, part), before)
-        return View(*chosen)
-
-    def strided(self, param: Node, view: View, along_rows: bool) -> Any:
-        """Are elements that lie side by side in the lanes apart in memory?"""
-        count = param.tile.rows if along_rows else param.tile.cols
-        if count == 1:
-            return I1(0)
-        stride = view.rows if along_rows else view.cols
-        return self.build.icmp_signed("!=", stride, I64(param.tile.dtype.itemsize))
-
-    def overlap(self, a: tuple[Any, Any], b: tuple[Any, Any]) -> Any:
-        """Do two address ranges share memory?"""
-        return self.build.and_(self.build.icmp_unsigned("<", a[0], b[1]), self.build.icmp_unsigned("<", b[0], a[1]))
-
-    def span_written(self, store: Node) -> tuple[Any, Any]:
-        """What a store writes while loads are read. A strided view is written after the nest: too late for loads of the
-        only one, whatever range is found then."""
-        nest, dst = self.program.nests[self.home[id(store)]], store.operands[0]
-        row_by_row = isinstance(nest, RowNest) and not nest.flipped and dst.tile.cols > 1
-        return self.span(dst, 1 if row_by_row and len(self.program.nests) == 1 else None)
-
-    def span(self, param: Node, contiguous: int | None = None) -> tuple[Any, Any]:
-        """The addresses that a parameter's elements lie between.
-
-        contiguous: an axis whose elements lie side by side, or else the answer does not matter.
-        """
-        key = id(param), contiguous
-        if key in self.spans:
-            return self.spans[key]
-        view, size = self.views[id(param)], I64(param.tile.dtype.itemsize)
-        low = self.build.ptrtoint(view.address, I64)
-        high = self.build.add(low, size)
-        for axis, (stride, count) in enumerate(zip((view.rows, view.cols), self.extents_of(param))):
-            if isinstance(count, ir.Constant) and count.constant == 1:
-                continue
-            reach = self.build.mul(size if axis == contiguous else stride, self.build.sub(count, I64(1)))
-            if axis == contiguous:
-                high = self.build.add(high, reach)
-                continue
-            negative = self.build.icmp_signed("<", reach, I64(0))
-            low = self.build.add(low, self.build.select(negative, reach, I64(0)))
-            high = self.build.add(high, self.build.select(negative, I64(0), reach))
-        self.spans[key] = low, high
-        return low, high
-
-    def copy(self, to: View, source: View, dtype: DType, rows: Any, cols: Any, kind: str = "copy") -> None:
-        self.build.call(
-            copies.declared(self.module, kind, dtype.itemsize),
-            [to.address, to.rows, to.cols, source.address, source.rows, source.cols, rows, cols],
-        )
 
     # ---- row nests -------------------------------------------------------------------------------------------------
 
@@ -813,12 +599,6 @@ class _Writer:
             return lane.k.const(0, compute_dtype(node.tile.dtype))
         return self.apply(lane.k, node, [self.value(lane, o) for o in node.operands])
 
-    def apply(self, k: Algebra, node: Node, operands: list[Lanes]) -> Lanes:
-        """The rule's body, rounded to the op's dtype."""
-        rule = RULES[node.op.name]
-        assert isinstance(rule, Map) and node.type is not None, node
-        return k.widen(k.convert(rule.body(k, *operands), node.type.dtype))
-
     # ---- lanes and memory ------------------------------------------------------------------------------------------
 
     def at_column(self, lane: Lane, pointer: Any, dtype: DType) -> Any:
@@ -1079,125 +859,6 @@ class _Writer:
                 with self.loop(I64(first), I64(end), k.lanes) as col:
                     yield k, self.build.gep(base, [col], source_etype=IR_TYPES[buffer.dtype])
 
-    # ---- whole-tile ops --------------------------------------------------------------------------------------------
-
-    def memory_of(self, node: Node) -> tuple[View, DType]:
-        """Where an operand of a whole-tile op lies; a transpose may be a view with its strides exchanged."""
-        if node.op.name == "load":
-            return self.reads[id(node)], node.tile.dtype
-        if id(node) in self.program.buffers:
-            buffer = self.program.buffers[id(node)]
-            return self.buffer_view(buffer), buffer.dtype
-        assert self.is_turned(node), node
-        view, dtype = self.memory_of(node.operands[0])
-        return _turned(view), dtype
-
-    def is_turned(self, node: Node) -> bool:
-        """Is this a transpose that only exchanges strides?"""
-        return node.op.name == "transpose" and id(node) not in self.program.buffers
-
-    def write_whole(self, nest: WholeNest) -> None:
-        node = nest.node
-        if nest.store is not None:
-            result = self.writes[id(nest.store)]
-        else:
-            result = self.buffer_view(self.program.buffers[id(node)])
-        getattr(self, f"write_{node.op.name}")(node, result)
-
-    def write_matmul(self, node: Node, result: View) -> None:
-        a, b = node.operands[:2]
-        spec = matmul.MatmulSpec(
-            a.tile.rows,
-            b.tile.cols,
-            a.tile.cols,
-            a.tile.dtype,
-            b.tile.dtype,
-            accumulate=len(node.operands) == 3,
-            tail=self.tail,
-            a_turned=self.is_turned(a),
-            b_turned=self.is_turned(b),
-        )
-        function = matmul.emit(self.module, spec, self.target)
-        arguments = []
-        for operand in node.operands:
-            view, dtype = self.memory_of(operand)
-            assert dtype is operand.tile.dtype
-            arguments += [view.address, view.rows, view.cols]
-        arguments += [result.address, result.rows]
-        if self.tail:
-            (m, k), (_, n) = self.extents_of(a), self.extents_of(b)
-            arguments += [m, n, k]
-        needed = matmul.scratch_bytes(spec, self.target)
-        offset = (self.program.scratch_bytes + 63) // 64 * 64
-        self.scratch_bytes = max(self.scratch_bytes, offset + needed)
-        self.build.call(function, [*arguments, self.move(self.scratch, I64(offset))])
-
-    def write_transpose(self, node: Node, result: View) -> None:
-        view, dtype = self.memory_of(node.operands[0])
-        self.copy(result, _turned(view), dtype, *self.extents_of(node), "transpose")
-
-    def write_extract_topk_indices(self, node: Node, result: View) -> None:
-        """The odd elements of the first k pairs, as integers; 0 where there are no pairs (tails)."""
-        view, dtype = self.memory_of(node.operands[0])
-        pairs = self.extents_of(node.operands[0])[1]
-        with self.loop(I64(0), self.extents_of(node)[1], 1) as i:
-            there = self.move(result.address, self.build.mul(i, I64(4)))
-            self.build.store(I32(0), there)
-            at = self.build.add(self.build.mul(i, I64(2)), I64(1))
-            with self.build.if_then(self.build.icmp_signed("<", at, pairs)):
-                value = self.one.load(self.move(view.address, self.build.mul(at, view.cols)), dtype)
-                self.one.store(self.one.convert(value, DType.I32), there)
-
-    def write_tsort32(self, node: Node, result: View) -> None:
-        """Each score goes to the place that is the number of scores before it.
-
-        Missing scores (tails) are -inf, missing indices 0.
-        """
-        (scores, _), (idx, _) = self.memory_of(node.operands[0]), self.memory_of(node.operands[1])
-        counts = [self.extents_of(o)[1] for o in node.operands]
-        keys, labels = self.build.alloca(ir.FloatType(), 32), self.build.alloca(I32, 32)
-        rank = self.build.alloca(I64)
-
-        def element(base: Any, kind: Any, i: Any) -> Any:
-            return self.build.gep(base, [i], source_etype=kind)
-
-        k = self.one
-        with self.loop(I64(0), I64(32), 1) as i:
-            k.store(k.const(float("-inf"), DType.F32), element(keys, ir.FloatType(), i))
-            self.build.store(I32(0), element(labels, I32, i))
-            with self.build.if_then(self.build.icmp_signed("<", i, counts[0])):
-                k.store(
-                    k.load(self.move(scores.address, self.build.mul(i, scores.cols)), DType.F32),
-                    element(keys, ir.FloatType(), i),
-                )
-            with self.build.if_then(self.build.icmp_signed("<", i, counts[1])):
-                k.store(
-                    k.load(self.move(idx.address, self.build.mul(i, idx.cols)), DType.U32), element(labels, I32, i)
-                )
-        with self.loop(I64(0), I64(32), 1) as i:
-            self.build.store(I64(0), rank)
-            x, mine = k.load(element(keys, ir.FloatType(), i), DType.F32), k.load(element(labels, I32, i), DType.U32)
-            with self.loop(I64(0), I64(32), 1) as j:
-                y, theirs = (
-                    k.load(element(keys, ir.FloatType(), j), DType.F32),
-                    k.load(element(labels, I32, j), DType.U32),
-                )
-                earlier = Lanes(self.build.icmp_signed("<", j, i), None)
-                tie = k.or_(k.eq(x, y), k.and_(k.isnan(x), k.isnan(y)))
-                first = k.or_(k.lt(theirs, mine), k.and_(k.eq(theirs, mine), earlier))
-                above = k.or_(k.gt(y, x), k.and_(k.isnan(x), k.not_(k.isnan(y))))
-                before = k.or_(above, k.and_(tie, first))
-                self.build.store(
-                    self.build.add(self.build.load(rank, typ=I64), self.build.zext(before.ir, I64)), rank
-                )
-            place = self.build.mul(self.build.load(rank, typ=I64), I64(8))
-            k.store(x, self.move(result.address, place))
-            k.store(k.convert(mine, DType.F32), self.move(result.address, place, I64(4)))
-
-    def loop(self, start: Any, stop: Any, step: int) -> AbstractContextManager[Any]:
-        return loop(self.build, start, stop, step)
-
-
 def _reductions(nodes: list[Node], axis: int) -> list[Node]:
     """Those that reduce along `axis`."""
     rules = ((node, RULES[node.op.name]) for node in nodes)
@@ -1233,28 +894,6 @@ def unrolled(stage: Stage) -> int:
     """Steps in one turn of the loop: several if they are short."""
     cost = stage.cost * (1 + in_pairs(stage))
     return next(n for n in (MOST_UNROLLED, 4, 2, 1) if n * cost <= UNROLLED_COST or n == 1)
-
-
-@contextmanager
-def loop(build: ir.Builder, start: Any, stop: Any, step: int) -> Iterator[Any]:
-    """for index in range(start, stop, step), tested at the top."""
-    before = build.block
-    head, body, done = (build.append_basic_block(n) for n in ("loop", "body", "done"))
-    build.branch(head)
-    build.position_at_end(head)
-    index = build.phi(I64)
-    index.add_incoming(start, before)
-    build.cbranch(build.icmp_signed("<", index, stop), body, done)
-    build.position_at_end(body)
-    yield index
-    index.add_incoming(build.append(I64, f"add nuw nsw {index}, {step}"), build.block)
-    build.branch(head)
-    build.position_at_end(done)
-
-
-def _turned(view: View) -> View:
-    """The transposed tile in the same memory."""
-    return View(view.address, view.cols, view.rows)
 
 
 def _zeros(kind: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +11,10 @@ from pto_wsp.lower import ir
 from pto_wsp.lower.algebra import Algebra, Lanes
 from pto_wsp.types import DType
 
-__all__ = ["I8", "I64", "POINTER", "Edge", "Lane", "Target", "aligned", "counted", "lanes_along_k", "maximum",
-           "minimum", "move", "multiply_add", "opaque", "shared", "split", "widened"]
+__all__ = ["I1", "I8", "I32", "I64", "POINTER", "Edge", "Lane", "Target", "aligned", "counted", "lanes_along_k", "loop",
+           "maximum", "minimum", "move", "multiply_add", "opaque", "shared", "split", "widened"]
 
-I8, I64 = ir.IntType(8), ir.IntType(64)
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 POINTER = ir.PointerType()
 PAIR_DOT = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
 
@@ -167,6 +168,23 @@ def shared(module: ir.Module, name: str, arguments: list[str],
         value.name = argument.lstrip("*")
     emit_body(function)
     return function
+
+
+@contextmanager
+def loop(build: ir.Builder, start: Any, stop: Any, step: int) -> Iterator[Any]:
+    """for index in range(start, stop, step), tested at the top."""
+    before = build.block
+    head, body, done = (build.append_basic_block(n) for n in ("loop", "body", "done"))
+    build.branch(head)
+    build.position_at_end(head)
+    index = build.phi(I64)
+    index.add_incoming(start, before)
+    build.cbranch(build.icmp_signed("<", index, stop), body, done)
+    build.position_at_end(body)
+    yield index
+    index.add_incoming(build.append(I64, f"add nuw nsw {index}, {step}"), build.block)
+    build.branch(head)
+    build.position_at_end(done)
 
 
 def counted(build: ir.Builder, start: Any, stop: Any, step: int, body: Callable[..., Any],
