@@ -221,6 +221,10 @@ class Algebra:
     def _int_div(self, x: Lanes, y: Lanes) -> Lanes:
         """Vectors up to 32 bits divide as floats wide enough to be exact; x86 has no integer vector division."""
         dtype, zero = x.dtype, self.const(0, x.dtype)
+        if y.number in (0, -1):
+            return self.neg(x) if y.number else zero
+        if y.number is not None:
+            return self._do("sdiv" if dtype.is_signed else "udiv", x, y)  # LLVM shifts or multiplies
         if self.lanes > 1 and dtype.bits <= 32:
             wide = DType.F32 if dtype.bits <= 16 else DType.F64
             quotient = self.div(self.convert(x, wide), self.convert(y, wide))
@@ -275,14 +279,23 @@ class Algebra:
 
     def neg(self, x: Lanes) -> Lanes:
         (x,) = self._numbers("neg", x)
-        return self._do("fneg", x) if x.dtype.is_float else self.sub(0, x)
+        if x.dtype.is_int:
+            return self.sub(0, x)
+        return self._do("fneg", x)._replace(narrow=self._of_half(x, lambda bits: self.xor(bits, 0x8000)))
 
     def abs(self, x: Lanes) -> Lanes:
         """|x|; the lowest int stays itself."""
         (x,) = self._numbers("abs", x)
         if x.dtype.is_float:
-            return self._intrinsic("llvm.fabs", x.dtype, x)
+            size = self._intrinsic("llvm.fabs", x.dtype, x)
+            return size._replace(narrow=self._of_half(x, lambda bits: self.and_(bits, 0x7FFF)))
         return self.select(self.lt(x, 0), self.neg(x), x) if x.dtype.is_signed else x
+
+    def _of_half(self, x: Lanes, body: Callable[[Lanes], Lanes]) -> Lanes | None:
+        """What `body` makes of the bits of the f16 or bf16 that x was widened from; nothing is rounded to get there."""
+        if x.narrow is None:
+            return None
+        return Lanes(body(Lanes(x.narrow.ir, DType.U16)).ir, x.narrow.dtype)
 
     def sqrt(self, x: Lanes) -> Lanes:
         return self._float_intrinsic("llvm.sqrt", x)

@@ -880,8 +880,13 @@ def in_pairs(stage: Stage) -> bool:
 
 def _widest(stage: Stage) -> int:
     """Bits of the widest value, in the dtype it is computed in."""
-    types = [o.type for n in stage.nodes for o in (n, *n.operands)]
-    return max(compute_dtype(t.dtype).bits for t in types if t is not None)
+    found = [(n, o.type.dtype) for n in stage.nodes for o in (n, *n.operands) if o.type is not None]
+    return max((dtype if _on_bits(node) else compute_dtype(dtype)).bits for node, dtype in found)
+
+
+def _on_bits(node: Node) -> bool:
+    rule = RULES[node.op.name]
+    return isinstance(rule, Map) and rule.on_bits
 
 
 def _in_any_lanes(node: Node) -> bool:

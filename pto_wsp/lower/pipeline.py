@@ -31,7 +31,7 @@ GRAPH_STEPS: tuple[Step, ...] = (
     simplify.eliminate_dead,
 )
 
-VERSION = "8"  # of the generated code; part of the key of cached machine code
+VERSION = "9"  # of the generated code; part of the key of cached machine code
 
 
 def ignore(step: str, graph: KernelGraph) -> None:

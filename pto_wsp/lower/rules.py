@@ -28,6 +28,7 @@ class Map:
 
     body: Body  # (k, *operands) -> result
     cost: int = 1
+    on_bits: bool = False  # f16 and bf16 need not be widened for it
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ RULES: dict[str, Rule] = {
     "alloc": Leaf(),
     "iota_u32": Leaf(),
     "add_cycles": Leaf(),
-    "store": Map(lambda k, x: x, cost=0),
+    "store": Map(lambda k, x: x, cost=0, on_bits=True),
     "add": _ADD,
     "sub": Map(lambda k, x, y: k.sub(x, y)),
     "mul": _MUL,
@@ -140,8 +141,8 @@ RULES: dict[str, Rule] = {
     "eq": Map(lambda k, x, y: mask(k, k.eq(x, y))),
     "ne": Map(lambda k, x, y: mask(k, k.ne(x, y))),
     "select": Map(lambda k, m, x, y: k.select(k.ne(m, 0), x, y)),
-    "neg": Map(lambda k, x: k.neg(x)),
-    "abs": Map(lambda k, x: k.abs(x)),
+    "neg": Map(lambda k, x: k.neg(x), on_bits=True),
+    "abs": Map(lambda k, x: k.abs(x), on_bits=True),
     "sqrt": Map(lambda k, x: k.sqrt(x), cost=8),
     "rsqrt": Map(math.rsqrt, cost=10),
     "reciprocal": Map(lambda k, x: k.div(k.const(1, x.dtype), x), cost=4),

@@ -235,6 +235,34 @@ def test_narrowing_is_the_same_with_and_without_the_instruction(dtype):
     assert len({y.tobytes() for y in found.values()}) == 1
 
 
+@pytest.mark.parametrize("cpu", cpus_here())
+@pytest.mark.parametrize("dtype", HALVES, ids=dtype_id)
+def test_signs_of_halves_change_without_rounding(dtype, cpu):
+    """neg and abs of every half, as they are stored; used further, they are what they are in f32."""
+    x = np.arange(1 << 16, dtype=np.uint16).view(dtype.numpy)
+    for name, reference in (("neg", np.negative), ("abs", np.abs)):
+        stored = compile_loop(lambda k, x, name=name: k.convert(verb(name)(k, k.widen(x)), dtype), (dtype,), dtype,
+                              cpu=cpu)(x)
+        assert_same(stored, reference(x), name, x)
+        wide = compile_loop(lambda k, x, name=name: verb(name)(k, k.widen(x)), (dtype,), DType.F32, cpu=cpu)(x)
+        assert_same(wide, reference(x.astype(np.float32)), name, x)
+
+
+@each_place
+@pytest.mark.parametrize("dtype", INTS, ids=dtype_id)
+def test_division_by_a_constant(dtype, cpu, lanes):
+    limits = np.iinfo(dtype.numpy)
+    x, divisors = numbers(dtype, 300), [0, 1, 2, 3, 7, 10, 64, 100, limits.max, limits.min]
+    divisors += [-1, -2, -7, -64] if dtype.is_signed else []
+    for divisor in divisors:
+        y = np.full_like(x, divisor)
+        for name, reference in (("div", ref_div), ("rem", ref_rem)):
+            got = compile_loop(lambda k, x, n=name, d=divisor: verb(n)(k, x, k.const(d, dtype)), (dtype,), dtype, lanes,
+                               cpu)(x)
+            with np.errstate(all="ignore"):
+                assert_same(got, reference(x, y), name, x, y)
+
+
 def test_round_to_keeps_the_compute_dtype():
     x = numbers(DType.F32, 300)
     got = compile_loop(lambda k, x: k.round_to(x, DType.F16))(x)
