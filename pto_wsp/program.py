@@ -28,11 +28,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pto_wsp.arguments import instance, integer
 from pto_wsp.errors import (
     AxisError,
     CompileError,
@@ -138,14 +139,14 @@ class Program:
         self.trace = ExecutionTrace()
         self._level = TraceLevel.NONE
         self._run: _Run | None = None
+        self._starting = threading.Lock()
         self._sizes: dict[Loop, int] = {}
         self._symbols: dict[str, int] = {}
         self._axis_data: dict[Ragged | Sparse, dict[str, Any]] = {}  # what replaces the data an axis was made with
         self._last: tuple[Inputs, Log] | None = None  # what the last run was given, and read from its own results
         self._foreseen: _Foreseen | None = None
         self._bound: tuple[Any, Inputs] | None = None  # what the last inputs were made of
-        self._places: list[Place] = []  # of the arrays of the last run, which lie in these spaces
-        self._spaces: list[int] = []
+        self._spaces: tuple[list[Place], list[int]] = [], []  # places of the arrays of the last run, and their spaces
         self._uses: tuple[list[Place], TileUses | None] | None = None  # what tasks do with tiles of arrays there
         self._table: TaskTable | None = None  # memory for tasks
         begin = time.perf_counter_ns()
@@ -211,36 +212,48 @@ class Program:
             )
         if self._run is not None and not self._run.finished.is_set():
             raise UsageError(f"program {self.name} is still running; synchronize() waits for it")
+        if not self._starting.acquire(blocking=False):
+            raise UsageError(f"program {self.name} is being started by another thread, or below a signal handler")
+        try:
+            self._start()
+        finally:
+            self._starting.release()
+
+    def _start(self) -> None:
         self.synchronize()  # an error of the last run that nobody has asked for
         self._stats = self._no_stats
-        arrays, inputs = self._bind(self._expansion)
-        self._executor.bind(arrays, self._places)
+        arrays, inputs, places = self._bind(self._expansion)
+        self._executor.bind(arrays, places)
         self._last = None
-        self._run = _Run(self, arrays, inputs, self._to_check(arrays, inputs))
+        self._run = run = _Run(self, arrays, inputs, places, self._to_check(arrays, inputs))
         if TARGETS[self.target] == "numpy":
-            self._run.here(Progress(self.name) if self._watched() else None)
-        elif self._run.most <= _FEW and self._seconds(self._run.most) <= _BRIEF:
-            self._run.here(None)
+            run.here(Progress(self.name) if self._watched() else None)
+        elif run.most <= _FEW and self._seconds(run.most) <= _BRIEF:
+            run.here(None)
         else:
-            self._run.start()
+            run.start()
 
     @show_user_frames()
     def synchronize(self, timeout: float | None = None) -> None:
         """Wait for the run; Ctrl-C stops it. Returns at once when there is none.
 
         timeout  seconds; the run goes on after that
-        raises   what the run raised, an ExecutionError; TimeoutError
+        raises   what the run raised, an ExecutionError; TimeoutError; UsageError when the run itself has called, by a
+                 signal handler or a function of the schedule, and in the child of a fork: the run is in the parent
         """
-        if self._run is None:
+        run = self._run
+        if run is None:
             return
+        if run.thread == threading.get_ident() and not run.finished.is_set():
+            raise UsageError(f"the run of {self.name} cannot go on while synchronize() waits for it, in its own thread")
         try:
-            finished = self._wait(self._run, timeout)
+            finished = self._wait(run, timeout)
         except BaseException:  # Ctrl-C
-            self._run.stop()
+            run.stop()
             raise
         if not finished:
             raise TimeoutError(f"program {self.name} is still running after {timeout} s")
-        error, self._run.error = self._run.error, None
+        error, run.error = run.error, None
         if error is not None:
             raise error
 
@@ -310,7 +323,7 @@ class Program:
         raises  RegionError for a slot that would be loaded from outside its array; UsageError when the tasks depend on
                 results, and there was no run with these inputs
         """
-        arrays, inputs = self._bind(self._expansion)
+        arrays, inputs, _ = self._bind(self._expansion)
         return self._snapshot(arrays, inputs, self._recorded(inputs))
 
     def _snapshot(self, arrays: list[NDArray[Any]], inputs: Inputs, log: Log | None) -> Snapshot:
@@ -469,6 +482,8 @@ class Program:
     @show_user_frames()
     def set_axis_sizes(self, sizes: Mapping[Any, int]) -> None:
         """Trip counts of DenseDyn loops, by loop name or by axis object; they stay until they are set again."""
+        if not isinstance(sizes, Mapping):
+            raise UsageError(f"the sizes of axes are a dict: loop name or axis -> trip count; got {sizes!r}")
         for axis, size in sizes.items():
             loops = [loop for loop in self._loops() if _names(axis, loop)]
             if not loops:
@@ -485,13 +500,17 @@ class Program:
 
     def set_symbol_u64(self, name: str, value: int) -> None:
         """The value of Symbol(name) and symbol_u64(name), modulo 2^64. Unset symbols are 0."""
-        self._set_symbol(name, operator.index(value) & (2**64 - 1))
+        number = int(value) if isinstance(value, (bool, np.bool_)) else integer(value, f"the value of symbol {name}")
+        self._set_symbol(name, number & (2**64 - 1))
 
     def set_symbol_f32(self, name: str, value: float) -> None:
         """The value of an F32 Symbol(name): its bits."""
-        if name == LATENCY:
-            raise UsageError(f"{name} is a number of cycles: set_symbol_u64({name!r}, {int(value)})")
-        self._set_symbol(name, int(np.float32(value).view(np.uint32)))
+        if instance(name, str, "the name of a symbol") == LATENCY:
+            raise UsageError(f"{name} is a number of cycles: set_symbol_u64({name!r}, ...)")
+        if not isinstance(value, (float, SupportsFloat)) or np.ndim(value):
+            raise TypeError(f"the value of symbol {name} is a number; got {value!r}")
+        with np.errstate(over="ignore"):  # beyond the largest f32 lies infinity
+            self._set_symbol(name, int(np.float32(float(value)).view(np.uint32)))
 
     def set_symbol_ptr(self, name: str, array: Any) -> None:
         """Data of a ragged or sparse axis for the runs to come, by the name that old programs know it by:
@@ -554,6 +573,7 @@ class Program:
         }
 
     def _set_symbol(self, name: str, word: int) -> None:
+        instance(name, str, "the name of a symbol")
         axis, part = self._axis_parts().get(name, (None, ""))
         if axis is not None and part == "outer":
             self._axis_data.setdefault(axis, {})["outer"] = word
@@ -580,19 +600,22 @@ class Program:
     def _loops(self) -> list[Loop]:
         return [node for node in walk(self._tree.root) if isinstance(node, Loop)]
 
-    def _bind(self, expansion: Expansion) -> tuple[list[NDArray[Any]], Inputs]:
-        """The arrays of this moment, and the run-time inputs made of them, of sizes and of symbols."""
+    def _bind(self, expansion: Expansion) -> tuple[list[NDArray[Any]], Inputs, list[Place]]:
+        """The arrays of this moment, the run-time inputs made of them, of sizes and of symbols, and where they lie.
+        Equal places are one list."""
         arrays = [tensor.array() for tensor in expansion.tensors]
         places = [Place.of(array) for array in arrays]
-        if places != self._places:
-            self._places, self._spaces = places, regions.spaces_of(places)[0].tolist()
+        known = self._spaces  # read once: another thread may simulate
+        if places != known[0]:
+            known = self._spaces = places, regions.spaces_of(places)[0].tolist()
+        places, spaces = known
         sizes = {loop: self._size_of(loop) for loop in expansion.loops}
-        made_of = places, sizes, dict(self._symbols)
-        if self._bound is None or expansion.axes or made_of != self._bound[0]:
+        made_of, bound = (places, sizes, dict(self._symbols)), self._bound
+        if bound is None or expansion.axes or made_of != bound[0]:
             data = {axis: dict(given) for axis, given in self._axis_data.items()}
             volatile = _written_axes(expansion, arrays, data)
-            self._bound = made_of, expansion.inputs(places, sizes, self._symbols, data, self._spaces, volatile)
-        return arrays, self._bound[1]
+            bound = self._bound = made_of, expansion.inputs(places, sizes, self._symbols, data, spaces, volatile)
+        return arrays, bound[1], places
 
     def _size_of(self, loop: Loop) -> int:
         return self._sizes.get(loop, getattr(loop.axis, "size", 0))
@@ -687,14 +710,21 @@ class _Run:
     """
 
     def __init__(
-        self, program: Program, arrays: list[NDArray[Any]], inputs: Inputs, check: Callable[[Log | None], None]
+        self,
+        program: Program,
+        arrays: list[NDArray[Any]],
+        inputs: Inputs,
+        places: list[Place],
+        check: Callable[[Log | None], None],
     ) -> None:
-        self.program, self.inputs, self.check = program, inputs, check
+        self.program, self.inputs, self.places, self.check = program, inputs, places, check
         self.arrays = arrays  # alive until the run is over, whatever their tensors are bound to meanwhile
-        self.places = program._places
         self.known = program._foreseen if program._foreseen and program._foreseen.inputs.same(inputs) else None
         self.most: float = self.known.tasks if self.known else program._expansion.most_rows(inputs)  # tasks
         self.finished = threading.Event()
+        self.finished.set()  # until it begins
+        self.thread = 0  # that it is in
+        self.process = os.getpid()
         self.error: BaseException | None = None
         self.done = self.total = 0
         self.progress: Progress | None = None
@@ -702,18 +732,38 @@ class _Run:
         self._natively = np.zeros(1, np.int64)  # tasks that native code has run while it made others
 
     def start(self) -> None:
-        """Run in the background."""
+        """Run in the background; here when the system has no thread for that."""
         _RUNNING.add(self)
-        self.finished = Job(self._main).done
+        job = Job(self._main)
+        self.finished = job.done
+        try:
+            begun = job.start()
+        except BaseException:  # Ctrl-C
+            self._stop[0] = 1
+            if not job.give_up():
+                job.done.wait()
+            raise
+        if not begun:
+            self.here(None)
 
     def here(self, progress: Progress | None) -> None:
         """Run in this thread."""
-        self.progress = progress
+        _RUNNING.add(self)
+        self.progress, self.finished = progress, threading.Event()
         try:
             with progress or nullcontext():
                 self._main()
         finally:
             self.finished.set()
+
+    def forked(self) -> None:
+        """This is the child of a fork, and its only thread is not the one that the run is in."""
+        self.error = UsageError(
+            f"the run of {self.program.name} belongs to process {self.process}, which has been forked meanwhile; "
+            "this process has none"
+        )
+        self.finished = threading.Event()
+        self.finished.set()
 
     def stop(self) -> None:
         """End the run soon, and wait for that: nothing touches the arrays afterwards."""
@@ -722,6 +772,7 @@ class _Run:
         self.error = None
 
     def _main(self) -> None:
+        self.thread = threading.get_ident()
         try:
             self._work()
         except PtoError as error:
@@ -855,6 +906,17 @@ def _stop_all() -> None:
         if not run.finished.is_set():
             warnings.warn(f"{run.program.name} was still running at exit and has been stopped", stacklevel=1)
             run.stop()
+
+
+def _after_fork() -> None:
+    for run in list(_RUNNING):
+        if not run.finished.is_set() and run.thread != threading.get_ident():
+            run.forked()
+    _RUNNING.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 # ---- the pieces of a run

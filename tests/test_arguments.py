@@ -146,6 +146,19 @@ def test_enumerate_and_timeline() -> None:
     assert [len(line) for line in timeline.text(1).splitlines()[2:3]] == [13]
 
 
+def test_sizes_and_symbols() -> None:
+    program = one_task().compile()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it reads no symbol
+        check(program.set_symbol_u64, ("n", 3))
+        check(program.set_symbol_f32, ("n", 1.5))
+    check(program.set_axis_sizes, ({},))
+    with pytest.raises(TypeError, match="the value of symbol n is a number; got 'x'"):
+        program.set_symbol_f32("n", "x")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="the sizes of axes are a dict: loop name or axis -> trip count; got None"):
+        program.set_axis_sizes(None)  # type: ignore[arg-type]
+
+
 def test_a_choice_is_no_loop() -> None:
     @workload
     def wrong():

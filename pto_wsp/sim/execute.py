@@ -341,7 +341,7 @@ class _Run:
         state = graph.begin()
         works = [self._work(graph, state, thread) for thread in range(threads)]
         watch = seconds / threads > 2 * _REPORT
-        _side_by_side(works, self.report, watch, lambda: state.finished == len(graph.rows))
+        _side_by_side(works, self.report, watch, lambda: state.finished == len(graph.rows), self.stop)
         self.report()
         return True
 
@@ -453,16 +453,21 @@ class _Pool:
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._threads = self._busy = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come in between and start a run of its own
 
-    def start(self, job: Job) -> None:
-        """Have a job done in the background."""
+    def start(self, job: Job) -> bool:
+        """Have a job done in the background; False when the system has no thread for it."""
         with self._lock:
-            self._busy += 1
-            if self._threads < self._busy:
+            if self._threads <= self._busy:
+                try:
+                    threading.Thread(target=self._serve, name=f"pto_wsp-{self._threads}", daemon=True).start()
+                except RuntimeError:
+                    return False
                 self._threads += 1
-                threading.Thread(target=self._serve, name=f"pto_wsp-{self._threads}", daemon=True).start()
+            self._busy += 1
+            job.counted = True
         self._jobs.put(job)
+        return True
 
     def ended(self) -> None:
         """A job is over, or will not be begun: its thread is free for the next one."""
@@ -475,48 +480,80 @@ class _Pool:
 
 
 class Job:
-    """Work that is begun by one thread, and given up or waited for by another. It raises nothing."""
+    """Work that is begun by one thread, and given up or waited for by another. It raises nothing.
+
+    done     it is over, or was given up
+    counted  a thread of the pool is kept for it
+    """
 
     def __init__(self, work: Callable[[], None]) -> None:
-        self._work, self._pool = work, _POOL
+        self._work, self._pool, self.counted = work, _POOL, False
         self._taken = threading.Lock()  # whoever gets it decides
         self.done = threading.Event()
-        self._pool.start(self)
+
+    def start(self) -> bool:
+        """Have it done in the background; False when the system has no thread for it."""
+        return self._pool.start(self)
 
     def begin(self) -> None:
         if self._taken.acquire(blocking=False):
             try:
                 self._work()
             finally:
-                del self._work  # and all that it holds
-                self._pool.ended()
-                self.done.set()
+                self._end()
 
     def give_up(self) -> bool:
         """Drop it if nobody has begun it; can that be said?"""
         if not self._taken.acquire(blocking=False):
             return False
-        self._pool.ended()
+        self._end()
         return True
+
+    def _end(self) -> None:
+        del self._work  # and all that it holds
+        if self.counted:
+            self._pool.ended()
+        self.done.set()
 
 
 def _side_by_side(
-    works: list[Callable[[], None]], report: Callable[[], None], watch: bool, over: Callable[[], bool]
+    works: list[Callable[[], None]],
+    report: Callable[[], None],
+    watch: bool,
+    over: Callable[[], bool],
+    stop: NDArray[np.int64],
 ) -> None:
     """Do all of that on the threads of the pool; what no thread has begun when another one has ended is dropped.
 
     watch  this thread does none of it, and calls report() now and then; else it does the first
     over   everything has been done that is to be done, whether or not all the threads have said so
+    stop   its word ends the work of all: it is set when something is raised here, Ctrl-C or by report()
     """
     jobs = [Job(work) for work in (works if watch else works[1:])]
-    if not watch:
-        works[0]()
-    else:
-        while not any(job.done.wait(_REPORT / len(jobs)) for job in jobs):
-            report()
-    for job in jobs:
-        if not job.give_up() and not over():
-            job.done.wait()
+    try:
+        begun = [job for job in jobs if job.start()]
+        if watch and begun:
+            while not any(job.done.wait(_REPORT / len(begun)) for job in begun):
+                report()
+        else:
+            works[0]()
+    except BaseException:
+        stop[0] = 1
+        raise
+    finally:
+        _wait_for(jobs, over, stop)
+
+
+def _wait_for(jobs: list[Job], over: Callable[[], bool], stop: NDArray[np.int64]) -> None:
+    """Until all are over or given up, Ctrl-C or not: they write to arrays that may be gone afterwards."""
+    try:
+        for job in jobs:
+            if not job.give_up() and not over():
+                job.done.wait()
+    except BaseException:
+        stop[0] = 1
+        _wait_for(jobs, over, stop)
+        raise
 
 
 _POOL = _Pool()

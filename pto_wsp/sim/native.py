@@ -378,6 +378,9 @@ _LOADING = threading.Lock()
 
 
 def _function(name: str, parts: tuple[str, ...], result: Any, *arguments: Any) -> Any:
+    known = _LOADED.get(name)  # most often, and without the lock: a fork would keep it
+    if known is not None:
+        return known[0]
     with _LOADING:
         if name not in _LOADED:
             code = jit.load(_text(*parts), kind="expander")

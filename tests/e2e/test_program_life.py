@@ -33,7 +33,7 @@ from pto_wsp import (
     task,
     workload,
 )
-from pto_wsp.errors import RegionError
+from pto_wsp.errors import RegionError, UsageError
 from pto_wsp.scalar_expr import slot_u64
 from pto_wsp.sim import execute
 from tests.e2e.programs import f32, run, tensor
@@ -138,6 +138,112 @@ def test_leaving_python_during_a_run():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "left\n" and done.returncode == 0, done
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_the_child_of_a_fork_has_no_part_in_the_run():
+    """It says so once, runs programs of its own, this one too, and ends."""
+    code = textwrap.dedent("""
+        import os, time
+        from tests.e2e.test_program_life import f32, long_program
+        program = long_program(100_000_000)
+        program.execute()
+        time.sleep(0.1)
+        child = os.fork()
+        if not child:
+            for _ in range(2):
+                try:
+                    program.synchronize()
+                except Exception as error:
+                    print(type(error).__name__, "belongs to process" in str(error), flush=True)
+            small = long_program(3)
+            small.execute()
+            small.synchronize()
+            print(small.stats.task_count, flush=True)
+            raise SystemExit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), program.is_complete(), flush=True)
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "UsageError True\n3\n7 False\n" and done.returncode == 0, done
+
+
+def test_a_run_cannot_wait_for_itself(monkeypatch):
+    """What the run calls in its own thread is told so: a signal handler, a function of the schedule."""
+    X, found, program = tensor(f32(4, 16)), [], None
+
+    def worker(t):
+        for ask in (program.synchronize, program.execute) if program else ():
+            try:
+                ask()
+            except UsageError as error:
+                found.append(str(error))
+        return int(t.get("b"))
+
+    @workload
+    def scaled():
+        for i in P(4):
+            scale_row[i](x=X[i], out=X[i])
+
+    program = scaled().dispatch(DispatchPolicy.affinity(worker, 2)).compile()
+    for brief in (0.0, 10.0):
+        monkeypatch.setattr("pto_wsp.program._BRIEF", brief)
+        run(program)
+        assert len(found) == 8 and "cannot go on" in found[0] and "still running" in found[1]
+        found.clear()
+
+
+def test_a_program_is_started_once():
+    """Threads that start it at the same time are told that it runs already."""
+    program, refused, started = long_program(3), [], threading.Barrier(4)
+
+    def start():
+        started.wait()
+        for _ in range(200):
+            try:
+                program.execute()
+            except UsageError as error:
+                refused.append(error)
+            program.synchronize()
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    run(program)
+    assert program.stats.task_count == 3
+
+
+def test_a_system_without_threads_to_spare(monkeypatch, eager):
+    """The thread that starts a run does all of its work."""
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    expected = polynomials(1)
+    monkeypatch.setattr(execute, "_POOL", execute._Pool())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert polynomials(3) == expected
+
+
+def test_ctrl_c_waits_for_the_threads_of_a_run(monkeypatch):
+    """They write to arrays, which may be gone when the interrupt has reached the caller."""
+    stop, began, ended = np.zeros(1, np.int64), threading.Event(), []
+
+    def interrupted():
+        began.wait(10)
+        raise KeyboardInterrupt
+
+    def other():
+        began.set()
+        while not stop[0]:
+            time.sleep(0.001)
+        time.sleep(0.01)
+        ended.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        execute._side_by_side([interrupted, other], lambda: None, False, lambda: False, stop)
+    assert ended
 
 
 @kernel
