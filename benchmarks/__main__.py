@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib.util
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import CONDITIONS, CPU, LEFT_OUT, LIMITS
+from benchmarks import CONDITIONS, CPU, LEFT_OUT, LIMITS, roofline
 
 HERE = Path(__file__).parent
 TOLERANCE = 0.1                 # slower by less than this, or by less than the spread, is noise
@@ -37,16 +39,34 @@ def available() -> dict[str, str]:
             for name, text in files.items() if "\ndef cases(" in text}
 
 
-def run(names: list[str], claims: dict[str, str]) -> Results:
-    """Each benchmark in a fresh process, which prints as it goes."""
+def run(names: list[str], claims: dict[str, str]) -> tuple[Results, list[str]]:
+    """Each benchmark in a fresh process, which prints as it goes: results, and the names of those that failed."""
     found: Results = {}
+    failed = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             print(f"\n---- {name}: {claims[name]}", flush=True)
             rows = Path(folder, f"{name}.json")
-            subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--json", rows], cwd=HERE.parent, check=False)
+            command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(rows)]
+            failed += [name] * bool(subprocess.run(command, cwd=HERE.parent, check=False).returncode)
             found[name] = json.loads(rows.read_text()) if rows.exists() else []
-    return found
+    return found, failed
+
+
+def kept(file: Path) -> tuple[dict[str, str], Results]:
+    """The machine and the results of a file that --json wrote. Raises ValueError that says what is wrong with it."""
+    try:
+        numbers = json.loads(file.read_text())
+        return numbers["machine"], numbers["claims"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not a file that --json wrote: {type(error).__name__}: {error}") from None
+
+
+def processor() -> str:
+    """The CPU's name, as Linux knows it."""
+    cpus = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)", cpus.read_text(), re.M) if cpus.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def regressions(new: Results, old: Results) -> list[str]:
@@ -69,18 +89,39 @@ def regressions(new: Results, old: Results) -> list[str]:
     return found
 
 
-def main() -> None:
-    claims = available()
+def arguments(claims: dict[str, str]) -> argparse.Namespace:
+    """The command line. What would only fail after minutes of measuring is refused here."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(claims))
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--cpu", choices=LIMITS)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--compare", type=Path)
-    parser.add_argument("--roofline", type=Path)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--compare", type=Path, metavar="FILE")
+    parser.add_argument("--roofline", type=Path, metavar="FILE")
     options = parser.parse_args()
+    unknown = [name for name in options.names if name not in claims]
+    if unknown:
+        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(claims)}")
+    for file in filter(None, (options.json, options.roofline)):
+        if not file.absolute().parent.is_dir():
+            parser.error(f"no folder {file.absolute().parent} to write {file.name} to")
+    if options.roofline and not importlib.util.find_spec("matplotlib"):
+        parser.error("--roofline needs matplotlib: pip install matplotlib")
+    if options.roofline and options.names and not roofline.KINDS.keys() & set(options.names):
+        parser.error(f"--roofline draws what {', '.join(roofline.KINDS)} find: name one of them")
+    if options.compare:
+        try:
+            options.old = kept(options.compare)
+        except ValueError as error:
+            parser.error(f"--compare: {error}")
+    return options
+
+
+def main() -> None:
+    claims = available()
+    options = arguments(claims)
     if options.list:
         for name, claim in claims.items():
             print(f"{name:<14} {claim}")
@@ -88,26 +129,27 @@ def main() -> None:
     if options.cpu and options.cpu != CPU:      # libraries read their settings when they are imported: begin again
         sys.exit(subprocess.run([sys.executable, "-m", "benchmarks", *sys.argv[1:]], check=False,
                                 env=os.environ | {"PTO_WSP_CPU": options.cpu}).returncode)
-    unknown = [name for name in options.names if name not in claims]
-    if unknown:
-        sys.exit(f"no benchmark {unknown[0]!r}; there are: {', '.join(claims)}")
-    old = json.loads(options.compare.read_text())["claims"] if options.compare else {}
     names = options.names or list(claims)
     if options.roofline and "machine" not in names:
         names = ["machine", *names]
-    print(*CONDITIONS, sep="\n", flush=True)
-    found = run(names, claims)
+    print(*CONDITIONS, sep="\n", end="\n" * bool(CONDITIONS), flush=True)
+    found, failed = run(names, claims)
+    machine = {"processor": processor(), "python": platform.python_version(), "code made for": CPU,
+               "settings left out": " ".join(LEFT_OUT)}
     if options.json:
-        machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version(),
-                   "code made for": CPU, "settings left out": " ".join(LEFT_OUT)}
         options.json.write_text(json.dumps({"machine": machine, "claims": found}, indent=1))
-    if options.roofline:
-        from benchmarks import roofline
+    if options.roofline and "machine" not in failed:
         roofline.draw(found, options.roofline)
-    slower = regressions(found, old)
-    if old:
+    slower = []
+    if options.compare:
+        before, old = options.old
+        slower = regressions(found, old)
         print("\n" + ("\n".join(slower) or f"nothing is slower than in {options.compare}"))
-    sys.exit(bool(slower))
+        print("".join(f"but there, {what} was {before.get(what)!r}, and is {now!r} now\n"
+                      for what, now in machine.items() if before.get(what) != now), end="")
+    if failed:
+        print(f"\nended with an error, see above: {', '.join(failed)}")
+    sys.exit(bool(slower or failed))
 
 
 if __name__ == "__main__":

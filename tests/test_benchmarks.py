@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 COMPARE = """
@@ -50,3 +52,21 @@ def test_peers_are_held_to_the_same_cpu(monkeypatch):
         found = run("-c", started)
         assert "made for x86-64-v3" in found and "OPENBLAS_CORETYPE=" not in found
         assert "X86_V4" in found and "Haswell" in found
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["nothing"], "no benchmark 'nothing'; there are: against_numpy, "),
+    (["launch", "--compare", "missing.json"], "missing.json is not a file that --json wrote: FileNotFoundError"),
+    (["launch", "--compare", "README.md"], "README.md is not a file that --json wrote: JSONDecodeError"),
+    (["launch", "--json", "no_such_folder/new.json"], "no folder "),
+    (["launch", "--roofline", "picture.png"], "draws what vector, matmul, attention find"),
+    (["--cpu", "z80"], "invalid choice"),
+])
+def test_mistakes_are_told_before_anything_is_measured(arguments, words):
+    ended = subprocess.run([sys.executable, "-m", "benchmarks", *arguments], text=True, cwd=ROOT, capture_output=True)
+    assert ended.returncode == 2 and words in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_a_benchmark_that_fails_is_no_success():
+    code = "from benchmarks.__main__ import run; print(run(['nothing'], {'nothing': ''}))"
+    assert run("-c", code).endswith("({'nothing': []}, ['nothing'])\n")
