@@ -63,7 +63,8 @@ def packer(module: ir.Module, source: DType, lane: Lane, k_inner: bool, few: int
 
     K runs along inner (operand a) or along outer (operand b). Lanes of two values take two neighbours along K; when K
     is odd the last lane's second value is 0. Lanes between `inner` and the row stride of dst are left as they are.
-    Rows that are contiguous and have at least lane.count lanes are copied in vectors of that many. `few`: outer is that
+    Rows that are contiguous and have at least lane.count lanes are copied in vectors of that many; those that lie one
+    behind the other on both sides are one row. `few`: outer is that
     or less, and transposed in blocks all the same.
     """
     group = {1: "1", 2: "2i" if k_inner else "2o"}[lane.group]      # of one element, k may as well run along outer
@@ -91,6 +92,8 @@ class _Packer:
         Operand a never needs blocks: `prepare_a` calls the other packer when its columns are contiguous.
         """
         at, build, lane = self.at, self.build, self.lane
+        if self.k_inner or lane.group == 1:
+            self.join_rows()
         group = {"inner": lane.group if self.k_inner else 1, "outer": 1 if self.k_inner else lane.group}
         full = {d: build.udiv(at[d], I64(group[d])) for d in group}
         total = {d: build.udiv(build.add(at[d], I64(group[d] - 1)), I64(group[d])) for d in group}
@@ -109,14 +112,11 @@ class _Packer:
         def nothing_yet() -> Any:
             return build.icmp_signed("==", build.load(count, typ=I64), I64(0))
 
-        def row(o: Any) -> None:
-            self.overlapping(full["inner"], lane.count, lambda i: self.vector(o, i))
-
         def block_column(i: Any) -> None:
             self.overlapping(full["outer"], side, lambda o: self.block(o, i, side))
 
         with build.if_then(build.and_(contiguous("inner"), at_least("inner", lane.count))):
-            counted(build, 0, full["outer"], 1, row)
+            counted(build, 0, full["outer"], 1, lambda o: self.row(o, full["inner"]))
             build.store(full["outer"], count)
         if self.few > 1:
             side = max(side, 1 << (self.few - 1).bit_length())
@@ -152,9 +152,32 @@ class _Packer:
         offset = self.build.add(self.build.mul(o, self.at["dst_stride"]), self.build.mul(i, I64(self.lane.size)))
         return self.build.gep(self.at["dst"], [offset], source_etype=I8)
 
-    def vector(self, o: Any, i: Any) -> None:
-        k = Algebra(self.build, self.lane.count, self.target.features)
-        k.store(self.read(k, self.source_at(o, i), self.k_inner), self.lane_at(o, i), align=1)
+    def join_rows(self) -> None:
+        """Rows of whole lanes that lie one behind the other, at the source and at dst, become one."""
+        at, build, group = self.at, self.build, self.lane.group
+        source, to = (build.mul(at["inner"], I64(size)) for size in (self.source.itemsize, self.lane.size // group))
+        joined = build.and_(build.icmp_signed("==", at["outer_stride"], source),
+                            build.icmp_signed("==", at["dst_stride"], to))
+        joined = build.and_(joined, build.icmp_signed("==", at["inner_stride"], I64(self.source.itemsize)))
+        if group > 1:
+            joined = build.and_(joined, build.icmp_signed("==", build.and_(at["inner"], I64(group - 1)), I64(0)))
+        at["inner"] = build.select(joined, build.mul(at["outer"], at["inner"]), at["inner"])
+        at["outer"] = build.select(joined, I64(1), at["outer"])
+
+    def row(self, o: Any, lanes: Any) -> None:
+        """Contiguous elements, at least as many as a vector has lanes; the last vector may repeat some lanes."""
+        build, count = self.build, self.lane.count
+        k = Algebra(build, count, self.target.features)
+        source, to = self.source_at(o, I64(0)), self.lane_at(o, I64(0))
+        size = self.source.itemsize * (self.lane.group if self.k_inner else 1)
+
+        def vector(i: Any) -> None:
+            x = self.read(k, move(build, source, build.mul(i, I64(size))), self.k_inner)
+            k.store(x, move(build, to, build.mul(i, I64(self.lane.size))), align=1)
+
+        last = build.sub(lanes, I64(count))
+        counted(build, 0, last, count, vector)
+        vector(last)
 
     def block(self, o: Any, i: Any, side: int) -> None:
         """side x side lanes, contiguous along outer at the source."""
