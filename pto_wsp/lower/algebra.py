@@ -250,15 +250,14 @@ class Algebra:
             return self.add(self.mul(x, y), z)
         if x.dtype == DType.F64 or "fma" in self.features:
             return self._intrinsic("llvm.fma", x.dtype, x, y, z)
-        kind, functions = self.ir_type(x.dtype), self.builder.module.functions
-        name = f"pto.fma.{kind.suffix}"
-        if name not in functions:
-            function = ir.Function(self.builder.module, ir.FunctionType(kind, [kind] * 3), name)
-            function.linkage = "internal"
-            function.attributes.append("noinline")
+
+        def body(function: ir.Function) -> None:
             k = Algebra(ir.Builder(function.append_basic_block("entry")), self.lanes, self.features)
             k.builder.ret(k._fma_in_f64(*(Lanes(value, x.dtype) for value in function.args)).ir)
-        return Lanes(self.builder.call(functions[name], [x.ir, y.ir, z.ir]), x.dtype)
+
+        kind = self.ir_type(x.dtype)
+        function = self.builder.module.internal(f"pto.fma.{kind.suffix}", ir.FunctionType(kind, [kind] * 3), body)
+        return Lanes(self.builder.call(function, [x.ir, y.ir, z.ir]), x.dtype)
 
     def _fma_in_f64(self, x: Lanes, y: Lanes, z: Lanes) -> Lanes:
         """fma() of f32 on CPUs that have no such instruction: libm's function would take a hundred times as long there.
@@ -551,15 +550,10 @@ class Algebra:
         if width == 16:
             name, more = f"llvm.x86.avx512.mask.{how}ps2dq.512", [ir.Constant(result, None), ir.IntType(16)(-1), I32(4)]
         function = self.declare(name, result, [vector, *(operand.type for operand in more)])
-
-        def lanes(first: int, count: int) -> ir.Value:
-            return ir.Constant(ir.VectorType(I32, count), list(range(first, first + count)))
-
-        parts = [self.builder.shuffle_vector(x.ir, x.ir, lanes(at, width)) for at in range(0, self.lanes, width)]
+        parts = [self.builder.lanes(x.ir, at, width) for at in range(0, self.lanes, width)]
         parts = [self.builder.call(function, [part, *more]) for part in (parts if len(parts) > 1 else [x.ir])]
         while len(parts) > 1:
-            picks = lanes(0, 2 * parts[0].type.count)
-            parts = [self.builder.shuffle_vector(a, b, picks) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+            parts = [self.builder.joined(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
         return Lanes(parts[0], DType.I32)
 
     def _cut_off(self, x: Lanes, dtype: DType) -> Lanes:
@@ -701,10 +695,7 @@ class Algebra:
 
     def declare(self, name: str, result: ir.Type, operands: list[ir.Type]) -> ir.Function:
         """The intrinsic of that name, declared in the module once."""
-        module = self.builder.module
-        if name not in module.functions:
-            ir.Function(module, ir.FunctionType(result, operands), name)
-        return module.functions[name]
+        return self.builder.module.declared(name, ir.FunctionType(result, operands))
 
 
 def _is_ordered(number: Any) -> bool:

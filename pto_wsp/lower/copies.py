@@ -42,9 +42,7 @@ def names_in(code: bytes) -> list[str]:
 def declared(module: ir.Module, kind: str, what: int | str) -> ir.Function:
     """The function `kind` for elements of so many bytes (a packer: of that name), for calls from an LLVM module."""
     name = f"pto_wsp_{kind}_{what}"
-    if name not in module.functions:
-        ir.Function(module, ir.FunctionType(ir.VoidType(), _PARAMETERS[kind]), name)
-    return module.functions[name]
+    return module.declared(name, ir.FunctionType(ir.VoidType(), _PARAMETERS[kind]))
 
 
 def address(symbol: str) -> int:

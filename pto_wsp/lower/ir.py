@@ -135,6 +135,11 @@ def _float_text(value: float) -> str:
     return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
 
 
+def numbers(count: int, first: int = 0) -> Constant:
+    """The ints first, first + 1, ..., one a lane."""
+    return Constant(VectorType(IntType(32), count), list(range(first, first + count)))
+
+
 class Phi(Value):
     """The value that belongs to the block control came from."""
 
@@ -162,6 +167,20 @@ class Module:
     def __init__(self) -> None:
         self.constants: dict[str, GlobalConstant] = {}
         self.functions: dict[str, Function] = {}
+
+    def declared(self, name: str, kind: FunctionType) -> Function:
+        """The function of that name: the one that is there, or the declaration of one that is elsewhere."""
+        return self.functions.get(name) or Function(self, kind, name)
+
+    def internal(self, name: str, kind: FunctionType, body: Callable[[Function], None], *attributes: str) -> Function:
+        """The module's own function of that name, which is called and never inlined; made now if there is none."""
+        if name in self.functions:
+            return self.functions[name]
+        function = Function(self, kind, name)
+        function.linkage = "internal"
+        function.attributes += [*attributes, "noinline"]
+        body(function)
+        return function
 
     def __str__(self) -> str:
         definitions = [item.definition for item in self.constants.values()]
@@ -398,6 +417,14 @@ class Builder:
 
     def shuffle_vector(self, x: Value, y: Value, lanes: Value) -> Value:
         return self.append(VectorType(x.type.element, lanes.type.count), f"shufflevector {x}, {y}, {lanes}")
+
+    def lanes(self, vector: Value, first: int, count: int) -> Value:
+        """`count` lanes of a vector, from `first` on."""
+        return self.shuffle_vector(vector, vector, numbers(count, first))
+
+    def joined(self, x: Value, y: Value) -> Value:
+        """The lanes of x, and after them those of y."""
+        return self.shuffle_vector(x, y, numbers(2 * x.type.count))
 
     # ---- control
 

@@ -331,16 +331,14 @@ class _Writer(Operands):
         rule, dtype = reduce_rule(node), node.tile.dtype
         kind, name = self.wide.ir_type(dtype), f"tree_{node.op.name}_{dtype.value}_{count}"
         name += "_of_absolutes" * (rule is not RULES[node.op.name])
-        if name in self.module.functions:
-            return self.module.functions[name]
-        function = ir.Function(self.module, ir.FunctionType(kind, [POINTER]), name)
-        function.linkage = "internal"
-        function.attributes.append("noinline")
-        build = ir.Builder(function.append_basic_block("entry"))
-        k = Algebra(build, LANES, self.features)
-        rows = [k.load(build.gep(function.args[0], [I64(r)], source_etype=kind), dtype) for r in range(count)]
-        build.ret(across_rows(k, rows, lambda x, y: rule.body(k, x, y)).ir)
-        return function
+
+        def body(function: ir.Function) -> None:
+            build = ir.Builder(function.append_basic_block("entry"))
+            k = Algebra(build, LANES, self.features)
+            rows = [k.load(build.gep(function.args[0], [I64(r)], source_etype=kind), dtype) for r in range(count)]
+            build.ret(across_rows(k, rows, lambda x, y: rule.body(k, x, y)).ir)
+
+        return self.module.internal(name, ir.FunctionType(kind, [POINTER]), body)
 
     def slot(self, node: Node, dtype: DType) -> Slot:
         """Where a row scalar is kept for the rows of a block."""
@@ -355,7 +353,7 @@ class _Writer(Operands):
         k, slot = self.wide, self.slot(node, value.dtype)
         with self.build.goto_block(self.before_rows):  # lanes without a row hold something
             self.build.store(_zeros(k.ir_type(value.dtype)), slot.lanes)
-        number = Lanes(ir.Constant(k.ir_type(DType.I32), list(range(k.lanes))), DType.I32)
+        number = Lanes(ir.numbers(k.lanes), DType.I32)
         mine = k.eq(number, k.splat(self.build.trunc(self.in_block, I32), DType.I32))
         k.store(k.select(mine, k.splat(value.ir, value.dtype), k.load(slot.lanes, slot.dtype)), slot.lanes)
         self.filled.append(slot)
@@ -592,9 +590,8 @@ class _Writer(Operands):
 
     def compute(self, lane: Lane, node: Node) -> Lanes:
         if node.op.name == "iota_u32":
-            kind = lane.k.ir_type(DType.U32)
             first = lane.k.splat(self.build.trunc(lane.col, I32), DType.U32)
-            return lane.k.add(first, Lanes(ir.Constant(kind, list(range(lane.k.lanes))), DType.U32))
+            return lane.k.add(first, Lanes(ir.numbers(lane.k.lanes), DType.U32))
         if node.op.name == "alloc":
             return lane.k.const(0, compute_dtype(node.tile.dtype))
         return self.apply(lane.k, node, [self.value(lane, o) for o in node.operands])
@@ -642,17 +639,14 @@ class _Writer(Operands):
             if width == 1:
                 piece = self.build.extract_element(vector, I32(at))
             else:
-                piece = self.build.shuffle_vector(
-                    vector, vector, ir.Constant(ir.VectorType(I32, width), list(range(at, at + width)))
-                )
+                piece = self.build.lanes(vector, at, width)
             self.build.store(piece, here, align=dtype.itemsize)
             at += width
 
     def first_lanes(self, count: Any) -> Lanes:
         """A mask of the first `count` lanes."""
-        lanes = ir.Constant(ir.VectorType(I32, LANES), list(range(LANES)))
         wide = self.wide.splat(self.build.trunc(count, I32), DType.I32)
-        return Lanes(self.build.icmp_signed("<", lanes, wide.ir), None)
+        return Lanes(self.build.icmp_signed("<", ir.numbers(LANES), wide.ir), None)
 
     def halve(self, lane: Lane, node: Node, first: int) -> Lanes:
         """Every second element of a row in memory: two loads and a shuffle, or a gather where lanes are missing."""
@@ -665,7 +659,7 @@ class _Writer(Operands):
             picks = ir.Constant(ir.VectorType(I32, LANES), [2 * i + first for i in range(LANES)])
             found = Lanes(self.build.shuffle_vector(low.ir, high.ir, picks), dtype)
         else:
-            lanes = Lanes(ir.Constant(ir.VectorType(I32, LANES), list(range(LANES))), DType.I32)
+            lanes = Lanes(ir.numbers(LANES), DType.I32)
             last = self.wide.splat(self.build.trunc(self.build.sub(lane.count, I64(1)), I32), DType.I32)
             inside = self.wide.minimum(lanes, last)
             found = lane.k.gather(base, self.wide.add(self.wide.mul(inside, 2), first), dtype)
@@ -778,8 +772,7 @@ class _Writer(Operands):
 
     def halves(self, vector: Any, width: int) -> tuple[Any, Any]:
         """Lanes 0 to width - 1, and as many after them."""
-        low, high = (ir.Constant(ir.VectorType(I32, width), list(range(at, at + width))) for at in (0, width))
-        return self.build.shuffle_vector(vector, vector, low), self.build.shuffle_vector(vector, vector, high)
+        return self.build.lanes(vector, 0, width), self.build.lanes(vector, width, width)
 
     def across(self, node: Node, lanes: Lanes) -> Lanes:
         """The fixed tree: lanes 0-7 with 8-15, 0-3 with 4-7, 0-1 with 2-3, 0 with 1."""

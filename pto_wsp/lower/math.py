@@ -407,20 +407,19 @@ def _reduce_each_by_pi(k: Algebra, size: Lanes, offset: float) -> tuple[Lanes, L
 
 def _reducer(k: Algebra, entries: int) -> Any:
     """void f(double values[count], i64 parities[count], double offset, i64 count): values become their remainders."""
-    module, name = k.builder.module, f"pto.reduce_by_pi.{entries}"
-    if name in module.functions:
-        return module.functions[name]
-    pointer = ir.PointerType()
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [pointer, pointer, DOUBLE, WORD]), name)
-    function.linkage = "internal"
-    function.attributes += ["noinline", "cold"]
+    kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), ir.PointerType(), DOUBLE, WORD])
+    name = f"pto.reduce_by_pi.{entries}"
+    return k.builder.module.internal(name, kind, lambda f: _emit_reducer(f, k.features, entries), "cold")
+
+
+def _emit_reducer(function: ir.Function, features: frozenset[str], entries: int) -> None:
     values, parities, offset, count = function.args
     entry, loop, done = (function.append_basic_block(part) for part in ("entry", "lane", "done"))
     ir.Builder(entry).branch(loop)
     builder = ir.Builder(loop)
     lane = builder.phi(WORD)
     lane.add_incoming(ir.Constant(WORD, 0), entry)
-    one = Algebra(builder, 1, k.features)
+    one = Algebra(builder, 1, features)
     value = builder.gep(values, [lane], source_etype=DOUBLE)
     r, odd = _reduce_huge(one, one.load(value, DType.F64), one.wrap(offset, DType.F64), entries)
     one.store(r, value)
@@ -429,7 +428,6 @@ def _reducer(k: Algebra, entries: int) -> Any:
     lane.add_incoming(following, loop)
     builder.cbranch(builder.icmp_unsigned("<", following, count), loop, done)
     ir.Builder(done).ret_void()
-    return function
 
 
 def _reduce_huge(k: Algebra, x: Lanes, offset: Lanes, entries: int) -> tuple[Lanes, Lanes]:
@@ -556,14 +554,8 @@ def _avx512(k: Algebra, name: str, *operands: Lanes, between: Sequence[Any] = ()
     function = k.declare(f"llvm.x86.avx512.mask.{name}.{element}.512", vector, kinds)
     if k.lanes == width:
         return k.wrap(k.builder.call(function, [*given, *constants]), dtype)
-    halves = [
-        k.builder.call(function, [*(_half(k, x, first, width) for x in given), *constants]) for first in (0, width)
-    ]
-    order = ir.Constant(ir.VectorType(mode, 2 * width), list(range(2 * width)))
-    return k.wrap(k.builder.shuffle_vector(halves[0], halves[1], order), dtype)
-
-
-def _half(k: Algebra, vector: Any, first: int, width: int) -> Any:
-    index = ir.IntType(32)
-    order = ir.Constant(ir.VectorType(index, width), list(range(first, first + width)))
-    return k.builder.shuffle_vector(vector, vector, order)
+    low, high = (
+        k.builder.call(function, [*(k.builder.lanes(x, first, width) for x in given), *constants])
+        for first in (0, width)
+    )
+    return k.wrap(k.builder.joined(low, high), dtype)

@@ -120,11 +120,9 @@ class Edge:
 
     def mask(self, left: Any) -> Lanes:
         """First `left` lanes; computed in 32 bits, which hold any extent."""
-        index = ir.VectorType(ir.IntType(32), self.lane.count)
-        lanes = ir.Constant(index, list(range(self.lane.count)))
         few = minimum(self.build, maximum(self.build, left, I64(0)), I64(self.lane.count))
         wide = Algebra(self.build, self.lane.count).splat(self.build.trunc(few, ir.IntType(32)), DType.I32)
-        return Lanes(self.build.icmp_signed("<", lanes, wide.ir), None)
+        return Lanes(self.build.icmp_signed("<", ir.numbers(self.lane.count), wide.ir), None)
 
     def copy(self, source: Any, to: Any, left: Any) -> None:
         element = self.k.ir_type(self.lane.dtype).element
@@ -158,16 +156,13 @@ def aligned(size: int) -> int:
 def shared(module: ir.Module, name: str, arguments: list[str],
             emit_body: Callable[[ir.Function], None]) -> ir.Function:
     """The module's internal function of that name, made now if there is none. *x is a pointer, the others are i64."""
-    if name in module.functions:
-        return module.functions[name]
+    def body(function: ir.Function) -> None:
+        for value, argument in zip(function.args, arguments):
+            value.name = argument.lstrip("*")
+        emit_body(function)
+
     kinds = [POINTER if argument.startswith("*") else I64 for argument in arguments]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
-    function.linkage = "internal"
-    function.attributes += ["nounwind", "noinline"]
-    for value, argument in zip(function.args, arguments):
-        value.name = argument.lstrip("*")
-    emit_body(function)
-    return function
+    return module.internal(name, ir.FunctionType(ir.VoidType(), kinds), body, "nounwind")
 
 
 @contextmanager
@@ -215,8 +210,13 @@ def counted(build: ir.Builder, start: Any, stop: Any, step: int, body: Callable[
 
 
 def opaque(build: ir.Builder, x: ir.Value) -> ir.Value:
-    """x, of which LLVM does not know how it was computed. Of offsets that are multiples of each other it would make a
-    chain of additions inside the loop, to save registers: a cycle for each row that the multiply-adds have to wait."""
+    """The i64 x, of which LLVM does not know how it was computed. Of offsets that are multiples of each other its loop
+    strength reduction would make a chain of additions inside the loop, to save registers: a cycle for each row that the
+    multiply-adds have to wait.
+
+    An assembly text without instructions, whose operand and result share a general register: it means the same on all
+    targets, has no effects, and may be moved and dropped like any other value.
+    """
     return build.append(x.type, f'call {x.type} asm "", "=r,0"({x})')
 
 
