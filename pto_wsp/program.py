@@ -52,7 +52,7 @@ from pto_wsp.sim import checks, regions
 from pto_wsp.sim.channels import settled
 from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.decisions import Log, Recording
-from pto_wsp.sim.execute import Executor, Job
+from pto_wsp.sim.execute import Executor, Job, Latch
 from pto_wsp.sim.hazards import TileUses
 from pto_wsp.sim.inorder import Counters
 from pto_wsp.sim.interpreted import Interpreter
@@ -721,8 +721,7 @@ class _Run:
         self.arrays = arrays  # alive until the run is over, whatever their tensors are bound to meanwhile
         self.known = program._foreseen if program._foreseen and program._foreseen.inputs.same(inputs) else None
         self.most: float = self.known.tasks if self.known else program._expansion.most_rows(inputs)  # tasks
-        self.finished = threading.Event()
-        self.finished.set()  # until it begins
+        self.finished = _OVER  # until it begins
         self.thread = 0  # that it is in
         self.process = os.getpid()
         self.error: BaseException | None = None
@@ -740,8 +739,7 @@ class _Run:
             begun = job.start()
         except BaseException:  # Ctrl-C
             self._stop[0] = 1
-            if not job.give_up():
-                job.done.wait()
+            job.settle()
             raise
         if not begun:
             self.here(None)
@@ -749,12 +747,14 @@ class _Run:
     def here(self, progress: Progress | None) -> None:
         """Run in this thread."""
         _RUNNING.add(self)
-        self.progress, self.finished = progress, threading.Event()
+        self.progress, waited_for = progress, Latch()
         try:
+            self.finished = waited_for
             with progress or nullcontext():
                 self._main()
         finally:
-            self.finished.set()
+            self.finished = _OVER  # first, since Ctrl-C may end the next line, a call
+            waited_for.set()
 
     def forked(self) -> None:
         """This is the child of a fork, and its only thread is not the one that the run is in."""
@@ -762,8 +762,7 @@ class _Run:
             f"the run of {self.program.name} belongs to process {self.process}, which has been forked meanwhile; "
             "this process has none"
         )
-        self.finished = threading.Event()
-        self.finished.set()
+        self.finished = _OVER
 
     def stop(self) -> None:
         """End the run soon, and wait for that: nothing touches the arrays afterwards."""
@@ -777,6 +776,8 @@ class _Run:
             self._work()
         except PtoError as error:
             self.error = error
+        except Stopped:  # by stop(), whoever called it
+            pass
         except KeyboardInterrupt:  # only where the run has the user's thread
             raise
         except BaseException as error:
@@ -897,6 +898,8 @@ class _Run:
 
 
 _RUNNING: weakref.WeakSet[_Run] = weakref.WeakSet()
+_OVER = Latch()
+_OVER.set()
 
 
 @atexit.register

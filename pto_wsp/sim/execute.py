@@ -27,7 +27,7 @@ from pto_wsp.lower.places import Place, address_of
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.sim import bodies, native, regions
 
-__all__ = ["Executor", "Job", "host_threads"]
+__all__ = ["Executor", "Job", "Latch", "host_threads"]
 
 _PROBE = 100e-6  # seconds of work that are run before deciding whether more threads would help
 _WORTH = 300e-6  # seconds of work below which they would not
@@ -35,6 +35,7 @@ _PER_TASK = 0.15e-6  # seconds that handing one task to another thread costs
 _PER_ORDERED_TASK = 0.4e-6  # the same with finding out which tasks it has to wait for
 _BATCHES = 4  # a thread draws so many batches while all of the work that is left would do for one each
 _REPORT = 0.05  # seconds between reports of progress
+_LOOK = 0.1  # seconds between looks of a thread that waits
 _MOST_PATIENCE = 64
 
 _Rows = NDArray[np.int64]
@@ -479,6 +480,38 @@ class _Pool:
             self._jobs.get().begin()
 
 
+class Latch:
+    """A threading.Event that is set once, and that Ctrl-C cannot break.
+
+    An interrupt at the wrong line of Event.wait() releases the lock of a thread that is setting it, which then raises.
+    """
+
+    def __init__(self) -> None:
+        self._over, self._lock = False, threading.Lock()
+        self._lock.acquire()
+
+    def is_set(self) -> bool:
+        """Has set() been called?"""
+        return self._over
+
+    def set(self) -> None:
+        """Let all go on who wait, and who will. To be called once."""
+        self._over = True
+        self._lock.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, or for so many seconds; is it set?"""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._over:
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            # who is interrupted while it has the lock keeps it; then the others look for themselves
+            if self._lock.acquire(timeout=min(left, _LOOK)):
+                self._lock.release()
+        return True
+
+
 class Job:
     """Work that is begun by one thread, and given up or waited for by another. It raises nothing.
 
@@ -489,7 +522,7 @@ class Job:
     def __init__(self, work: Callable[[], None]) -> None:
         self._work, self._pool, self.counted = work, _POOL, False
         self._taken = threading.Lock()  # whoever gets it decides
-        self.done = threading.Event()
+        self.done = Latch()
 
     def start(self) -> bool:
         """Have it done in the background; False when the system has no thread for it."""
@@ -509,11 +542,22 @@ class Job:
         self._end()
         return True
 
+    def settle(self) -> None:
+        """Until it is over or given up, Ctrl-C or not."""
+        try:
+            if not self.give_up():
+                self.done.wait()
+        except BaseException:
+            self.settle()
+            raise
+
     def _end(self) -> None:
-        del self._work  # and all that it holds
-        if self.counted:
-            self._pool.ended()
-        self.done.set()
+        try:
+            del self._work  # and all that it holds
+            if self.counted:
+                self._pool.ended()
+        finally:
+            self.done.set()
 
 
 def _side_by_side(

@@ -214,6 +214,58 @@ def test_a_program_is_started_once():
     assert program.stats.task_count == 3
 
 
+def test_ctrl_c_at_any_moment():
+    """Again and again: no run is lost, half done without a word, or never over."""
+    code = textwrap.dedent("""
+        import os, random, signal, sys, threading, time
+        import numpy as np
+        import pto_wsp.program as module
+        from pto_wsp import Dense, InOut, P, Tile, DType, kernel, pto, workload
+        from tests.e2e.programs import tensor
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        x = np.zeros((64, 64), np.float32)
+        X = tensor(x)
+
+        @kernel
+        def count(x: InOut[Tile[1, 64, DType.F32]]):
+            pto.store(x, x + 1.0)
+
+        @workload
+        def counted():
+            for i in P(Dense[64]()):
+                for _ in P.seq(5):
+                    count[i](x=X[i])
+
+        program, shots, end = counted().compile(threads=2), random.Random(0), time.monotonic() + 1.0
+        program.execute()
+        program.synchronize()
+
+        def shoot():
+            while time.monotonic() < end:
+                time.sleep(shots.random() * 0.004)
+                os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=shoot)
+        thread.start()
+        clean = 0
+        while thread.is_alive() or not clean:
+            try:
+                module._BRIEF = shots.choice([0.0, 10.0])
+                if not program.is_complete():
+                    program.synchronize()
+                x[:] = 0
+                program.execute()
+                program.synchronize()
+                assert (x == 5).all() and program.stats.task_count == 320
+                clean += 1
+            except KeyboardInterrupt:
+                pass
+        print("whole", flush=True)
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "whole\n", done
+
+
 def test_a_system_without_threads_to_spare(monkeypatch, eager):
     """The thread that starts a run does all of its work."""
 
