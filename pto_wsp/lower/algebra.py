@@ -519,17 +519,19 @@ class Algebra:
         )  # a float below `above`
         width = self._x86_conversion(x.dtype, dtype)
         x, nearest = (x.unrounded, True) if width and x.unrounded is not None else (x, False)
-        if dtype == DType.I32 and width:
+        if dtype == DType.I32 and width and x.dtype == DType.F32:
             whole = self.select(self.ge(x, float(above)), above - 1, self._x86_float_to_int(x, width, nearest))
             return self.select(self.isnan(x), 0, whole)
         if not dtype.is_signed and not width:
             clamped = self.select(self.gt(x, 0.0), x, 0.0)  # NaN as well
         else:
-            clamped = x if x.low >= lowest else self.select(self.lt(x, float(lowest)), float(lowest), x)
+            below_fits = x.low >= lowest or dtype == DType.I32 and width  # x86's own gives the lowest i32 for those
+            clamped = x if below_fits else self.select(self.lt(x, float(lowest)), float(lowest), x)
         if x.high > highest:
             clamped = self.select(self.gt(clamped, float(highest)), float(highest), clamped)
         if width:
-            return self.convert(self._x86_float_to_int(clamped, width, nearest), dtype)  # a NaN's low bits are 0
+            clamped = self.select(self.isnan(x), 0.0, clamped) if dtype == DType.I32 else clamped  # else low bits are 0
+            return self.convert(self._x86_float_to_int(clamped, width, nearest), dtype)
         whole = self._cut_off(self.select(self.isnan(x), 0.0, clamped) if dtype.is_signed else clamped, dtype)
         if highest == above - 1:
             return whole
@@ -537,18 +539,20 @@ class Algebra:
 
     def _x86_conversion(self, source: DType, dtype: DType) -> int:
         """How many lanes x86's own conversion to i32 takes, if the CPU has it and it serves: for i32 and narrower."""
-        serves = source == DType.F32 and (dtype.bits < 32 or dtype == DType.I32)
-        widths = (n for n, feature in ((16, "avx512f"), (8, "avx")) if feature in self.features)
+        serves = source in (DType.F32, DType.F64) and (dtype.bits < 32 or dtype == DType.I32)
+        widths = (n // source.bits for n, feature in ((512, "avx512f"), (256, "avx")) if feature in self.features)
         return next((n for n in widths if serves and self.lanes % n == 0), 0)
 
     def _x86_float_to_int(self, x: Lanes, width: int, nearest: bool) -> Lanes:
-        """f32 -> i32, toward zero or to nearest; -2**31 where the result does not fit, and for NaN: LLVM's own promises
-        nothing there."""
+        """f32 or f64 -> i32, toward zero or to nearest; -2**31 where the result does not fit, and for NaN: LLVM's own
+        promises nothing there."""
         vector, result = ir.VectorType(x.ir.type.element, width), ir.VectorType(I32, width)
         how = "cvt" if nearest else "cvtt"
-        name, more = f"llvm.x86.avx.{how}.ps2dq.256", []
-        if width == 16:
-            name, more = f"llvm.x86.avx512.mask.{how}ps2dq.512", [ir.Constant(result, None), ir.IntType(16)(-1), I32(4)]
+        source = "ps" if x.dtype == DType.F32 else "pd"
+        name, more = f"llvm.x86.avx.{how}.{source}2dq.256", []
+        if width * x.dtype.bits == 512:
+            name = f"llvm.x86.avx512.mask.{how}{source}2dq.512"
+            more = [ir.Constant(result, None), ir.IntType(width)(-1), I32(4)]
         function = self.declare(name, result, [vector, *(operand.type for operand in more)])
         parts = [self.builder.lanes(x.ir, at, width) for at in range(0, self.lanes, width)]
         parts = [self.builder.call(function, [part, *more]) for part in (parts if len(parts) > 1 else [x.ir])]
@@ -562,18 +566,44 @@ class Algebra:
         return self.convert(self._cast("fptosi" if target.is_signed else "fptoui", x, target), dtype)
 
     def _narrow(self, x: Lanes, dtype: DType) -> Lanes:
-        if x.dtype.is_int or x.dtype == DType.F64:
-            x = self._to_f32_odd(x)
+        if x.dtype.is_int:
+            return self._int_to_half(x, dtype)
+        if x.dtype == DType.F64:
+            x = self._f64_to_f32(x) if dtype == DType.F16 else self._f64_to_f32_odd(x)
         return self._narrow_bf16(x) if dtype == DType.BF16 else self._narrow_f16(x)
 
-    def _to_f32_odd(self, x: Lanes) -> Lanes:
-        """f64 or int as f32, rounded to odd: rounding that to 8 or 11 bits is as if it were the only rounding."""
-        if x.dtype.is_int and x.dtype.bits <= 16:
-            return self.convert(x, DType.F32)
-        if x.dtype.is_int:
-            if x.dtype.bits == 64:
-                x = self._sticky_53(x)
-            x = self.convert(x, DType.F64)
+    def _int_to_half(self, x: Lanes, dtype: DType) -> Lanes:
+        """By way of an f32 that is exact, or rounds to the same f16 or bf16."""
+        if dtype == DType.F16 and x.dtype.bits > 16:  # from 65520 on it is infinite
+            x = self.minimum(x, 65536)
+            x = self.convert(self.maximum(x, -65536) if x.dtype.is_signed else x, DType.I32)
+        elif x.dtype.bits == 32:
+            x = self._select_small(x, 24, self._merged(x, 8))
+        elif x.dtype.bits == 64:
+            x = self._f64_to_f32(self.convert(self._select_small(x, 53, self._merged(x, 11)), DType.F64))
+        x = self.convert(x, DType.F32)
+        return self._narrow_f16(x) if dtype == DType.F16 else self._narrow_bf16(x, nan=False)
+
+    def _merged(self, x: Lanes, bits: int) -> Lanes:
+        """Ints whose low bits are 0, but for the lowest other one: it is 1 if one of them was. They lie between the
+        same two numbers of few bits as x, and are as near to them as they may be without being one."""
+        low = (1 << bits) - 1
+        return self.and_(self.or_(x, self.add(self.and_(x, low), low)), -1 - low)
+
+    def _select_small(self, x: Lanes, bits: int, other: Lanes) -> Lanes:
+        """The int x where a float with so many bits has it exactly, else `other`."""
+        unsigned = DType.U32 if x.dtype.bits == 32 else DType.U64
+        from_zero = self.convert(self.add(x, 1 << bits) if x.dtype.is_signed else x, unsigned)
+        return self.select(self.lt(from_zero, 1 << (bits + x.dtype.is_signed)), x, other)
+
+    def _f64_to_f32(self, x: Lanes) -> Lanes:
+        """f64 as f32, of whose bits none is lost but in numbers below f32's normal ones: the 29 that do not fit are
+        merged, which rounding to f16 or bf16 does not notice."""
+        bits = self._merged(self.bitcast(x, DType.I64), 29)
+        return self.convert(self.bitcast(bits, DType.F64), DType.F32)
+
+    def _f64_to_f32_odd(self, x: Lanes) -> Lanes:
+        """f64 as f32, rounded to odd: rounding that to 8 bits is as if it were the only rounding."""
         near = self.convert(x, DType.F32)
         back, bits = self.convert(near, DType.F64), self.bitcast(near, DType.I32)
         found, exact = self.abs(back), self.abs(x)
@@ -581,22 +611,14 @@ class Algebra:
         toward_zero = self.or_(self.sub(bits, 1), 1)
         return self.bitcast(self.select(self.gt(found, exact), toward_zero, bits), DType.F32)
 
-    def _sticky_53(self, x: Lanes) -> Lanes:
-        """A 64-bit int, its low 11 bits merged into bit 11: exact in f64, and it rounds the same way further down."""
-        low = self.and_(x, 0x7FF)
-        sticky = self.or_(self.sub(x, low), self.select(self.ne(low, 0), self.const(0x800, x.dtype), 0))
-        limit = 1 << 53
-        small = self.lt(x, limit)
-        if x.dtype.is_signed:
-            small = self.and_(small, self.gt(x, -limit))
-        return self.select(small, x, sticky)
-
-    def _narrow_bf16(self, x: Lanes) -> Lanes:
+    def _narrow_bf16(self, x: Lanes, nan: bool = True) -> Lanes:
+        """nan: may x be one?"""
         bits = self.bitcast(x, DType.U32)
         odd = self.and_(self.lshr(bits, 16), 1)
         rounded = self.add(bits, self.add(odd, 0x7FFF))
-        quiet = self.or_(bits, 0x400000)
-        high = self.lshr(self.select(self.isnan(x), quiet, rounded), 16)
+        if nan:
+            rounded = self.select(self.isnan(x), self.or_(bits, 0x400000), rounded)
+        high = self.lshr(rounded, 16)
         return Lanes(self.convert(high, DType.U16).ir, DType.BF16)
 
     def _through_half(self, first: str, x: Lanes, second: str, dtype: DType) -> Lanes:

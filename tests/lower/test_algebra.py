@@ -168,11 +168,12 @@ def test_convert(source, cpu, lanes):
 
 @each_place
 @pytest.mark.parametrize("target", [d for d in DType if d.is_int], ids=dtype_id)
-def test_convert_what_was_clamped_or_rounded(target, cpu, lanes):
+@pytest.mark.parametrize("source", FLOATS, ids=dtype_id)
+def test_convert_what_was_clamped_or_rounded(source, target, cpu, lanes):
     """Conversions leave out what is known already; NaN and zeros of either sign come out as without that."""
-    limits = np.iinfo(target.numpy)
+    limits, kind = np.iinfo(target.numpy), np.dtype(source.numpy).type
     edges = [v + d for v in (limits.min, limits.max) for d in (-1.5, -1, -0.5, 0, 0.5, 1, 1.5)]
-    x = np.concatenate([numbers(DType.F32, 300), np.array(edges, np.float32), np.float32([127.5, 128.5, 255.5, -0.5])])
+    x = np.concatenate([numbers(source, 300), np.array([*edges, 127.5, 128.5, 255.5, -0.5], kind)])
     for low, high in ((-128.0, 127.0), (0.0, 255.0), (-0.0, 1e10), (-1e30, 7.5), (300.0, 1e30), (-np.inf, np.inf)):
         bodies = {
             "clamped": lambda k, x, a=low, b=high: k.convert(k.minimum(k.maximum(x, a), b), target),
@@ -180,13 +181,13 @@ def test_convert_what_was_clamped_or_rounded(target, cpu, lanes):
             "rounded first": lambda k, x, a=low, b=high: k.convert(k.maximum(k.minimum(k.rint(x), b), a), target),
         }
         with np.errstate(all="ignore"):
-            clamped = ref_minimum(ref_maximum(x, np.float32(low)), np.float32(high))
+            clamped = ref_minimum(ref_maximum(x, kind(low)), kind(high))
             wanted = {
                 "clamped": clamped,
                 "rounded": np.rint(clamped),
-                "rounded first": ref_maximum(ref_minimum(np.rint(x), np.float32(high)), np.float32(low)),
+                "rounded first": ref_maximum(ref_minimum(np.rint(x), kind(high)), kind(low)),
             }
-            for name, loop in compile_loops(bodies, (DType.F32,), target, lanes, cpu).items():
+            for name, loop in compile_loops(bodies, (source,), target, lanes, cpu).items():
                 what = f"{name} {low:g} to {high:g}"
                 assert_same(loop(x), ref_cast(wanted[name], target), f"{what} -> {target.value}", x)
 
@@ -210,6 +211,35 @@ def test_f64_is_rounded_once(dtype):
     x = np.concatenate([tie, np.nextafter(tie, 0), np.nextafter(tie, np.inf)])
     got = compile_loop(lambda k, x: k.convert(x, dtype), (DType.F64,), dtype)(x)
     assert got.astype(np.float64).tolist() == [nearest_16_bits(float(v), dtype) for v in x]
+
+
+@each_place
+@pytest.mark.parametrize("dtype", HALVES, ids=dtype_id)
+@pytest.mark.parametrize("source", [d for d in INTS if d.bits >= 16], ids=dtype_id)
+def test_ints_are_rounded_once(source, dtype, cpu, lanes):
+    """Ints next to the ties of every power of two, and next to where f32 and f64 are no longer exact."""
+    limits, kept = np.iinfo(source.numpy), 11 if dtype == DType.F16 else 8
+    found = {limits.min, limits.max, 65503, 65504, 65519, 65520, 65535, 65536, 65537}
+    for bits in range(source.bits):
+        low = max(bits - kept, 0)
+        ties = [(1 << bits) + (m << low) + (1 << low >> 1) for m in (0, 1, (1 << kept - 1) - 1)]
+        steps = (0, 1, *(1 << b for b in range(max(bits - 2, 0))))
+        found.update(sign * (tie + way * step) for tie in ties for step in steps for way in (1, -1) for sign in (1, -1))
+    x = np.array(sorted(v for v in found if limits.min <= v <= limits.max), source.numpy)
+    got = compile_loop(lambda k, x: k.convert(x, dtype), (source,), dtype, lanes, cpu)(x)
+    want = np.array([_rounded(int(v), kept) for v in x])
+    largest = 65504 if dtype == DType.F16 else float(ml_dtypes.finfo(dtype.numpy).max)
+    want = np.where(np.abs(want) > largest, np.copysign(np.inf, want), want)
+    assert_same(got, want.astype(dtype.numpy), f"{source.value} ->", x)
+
+
+def _rounded(x: int, bits: int) -> float:
+    """x rounded to so many significant bits, ties to even, exactly."""
+    drop = max(abs(x).bit_length() - bits, 0)
+    whole, rest = divmod(abs(x), 1 << drop)
+    half = 1 << drop >> 1
+    up = drop > 0 and (rest > half or rest == half and whole % 2 == 1)
+    return float((whole + up << drop) * (-1 if x < 0 else 1))
 
 
 @pytest.mark.parametrize("cpu", cpus_here())
