@@ -343,7 +343,8 @@ class _Product:
                 build.call(self.packer(self.spec.a, False, self.spec.m),
                            [block, at["a_cs"], at["a_rs"], at["scratch"], along_columns, k, at["m"]])
             with rows:
-                build.call(self.packer(self.spec.a, True, self.plan.k_lanes),
+                whole = min(self.spec.k, K_BLOCK) // self.lane.group     # an odd k's last pair is half one
+                build.call(self.packer(self.spec.a, True, whole),
                            [block, at["a_rs"], at["a_cs"], at["scratch"], along_rows, at["m"], k])
         return (at["scratch"], build.select(turned, I64(size), along_rows),
                 build.select(turned, along_columns, I64(size)))

@@ -117,7 +117,10 @@ class _Packer:
 
         with build.if_then(build.and_(contiguous("inner"), at_least("inner", lane.count))):
             counted(build, 0, full["outer"], 1, lambda o: self.row(o, full["inner"]))
-            build.store(full["outer"], count)
+            if group["outer"] > 1:
+                with build.if_then(build.icmp_signed("<", full["outer"], total["outer"])):
+                    self.row(full["outer"], full["inner"], second=False)
+            build.store(total["outer"], count)
         if self.few > 1:
             side = max(side, 1 << (self.few - 1).bit_length())
             narrow = build.and_(build.icmp_signed("==", full["outer"], I64(self.few)), at_least("inner", side))
@@ -164,15 +167,16 @@ class _Packer:
         at["inner"] = build.select(joined, build.mul(at["outer"], at["inner"]), at["inner"])
         at["outer"] = build.select(joined, I64(1), at["outer"])
 
-    def row(self, o: Any, lanes: Any) -> None:
-        """Contiguous elements, at least as many as a vector has lanes; the last vector may repeat some lanes."""
+    def row(self, o: Any, lanes: Any, second: bool = True) -> None:
+        """Contiguous elements, at least as many as a vector has lanes; the last vector may repeat some lanes. second:
+        has each pair two values?"""
         build, count = self.build, self.lane.count
         k = Algebra(build, count, self.target.features)
         source, to = self.source_at(o, I64(0)), self.lane_at(o, I64(0))
         size = self.source.itemsize * (self.lane.group if self.k_inner else 1)
 
         def vector(i: Any) -> None:
-            x = self.read(k, move(build, source, build.mul(i, I64(size))), self.k_inner)
+            x = self.read(k, move(build, source, build.mul(i, I64(size))), self.k_inner, second)
             k.store(x, move(build, to, build.mul(i, I64(self.lane.size))), align=1)
 
         last = build.sub(lanes, I64(count))
@@ -219,13 +223,15 @@ class _Packer:
         pair = widened(k, self.lane, [k.load(first, self.source, align=1), second])
         k.store(pair, self.lane_at(o, i), align=1)
 
-    def read(self, k: Algebra, pointer: Any, along_k: bool) -> Lanes:
-        """Lanes from contiguous elements; along_k says that a pair's two values are neighbours there."""
+    def read(self, k: Algebra, pointer: Any, along_k: bool, second: bool = True) -> Lanes:
+        """Lanes from contiguous elements; along_k says that a pair's two values are neighbours there, second that there
+        are two."""
         if self.lane.group == 1 or along_k:
             elements = k if self.lane.group == 1 else Algebra(self.build, 2 * k.lanes, self.target.features)
             return lanes_along_k(k, elements, self.lane, elements.load(pointer, self.source, align=1))
-        second = self.build.gep(pointer, [self.along_k], source_etype=I8)
-        return widened(k, self.lane, [k.load(p, self.source, align=1) for p in (pointer, second)])
+        first, zero = k.load(pointer, self.source, align=1), k.const(0, self.source)
+        there = self.build.gep(pointer, [self.along_k], source_etype=I8)
+        return widened(k, self.lane, [first, k.load(there, self.source, align=1) if second else zero])
 
 
 def _transposed(k: Algebra, rows: list[Lanes]) -> list[Lanes]:
