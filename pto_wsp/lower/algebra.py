@@ -72,6 +72,7 @@ class Lanes(NamedTuple):
     number: Any = None  # what all lanes are known to be
     low: float = -inf  # floats: what they are known not to be below …
     high: float = inf  # … and above, unless they are NaN
+    no_minus_zero: bool = False  # floats: known not to be -0
     unrounded: Any = None  # the Lanes that rint() made them of
     narrow: Any = None  # the Lanes of f16 or bf16 that they were widened from
     mask: Any = None  # the mask that they are 1 and 0 of
@@ -194,7 +195,10 @@ class Algebra:
     # ---- arithmetic ---------------------------------------------------------------------------------------------
 
     def add(self, x: Operand, y: Operand) -> Lanes:
-        return self._binary("add", x, y)
+        total = self._binary("add", x, y)
+        if any(_not_zero(value) for value in (x, y)):  # x - x is +0, and no smaller sum is rounded
+            total = total._replace(no_minus_zero=True)
+        return total
 
     def sub(self, x: Operand, y: Operand) -> Lanes:
         """x - y; of a number, the sum with its negative, which other sums may need too."""
@@ -312,9 +316,10 @@ class Algebra:
         x, y = (y, x) if x.number is not None else (x, y)
         if _is_ordered(y.number):
             larger = self.select(self.lt(x, y), y, x)  # x where it is NaN
-            if y.number == 0 and copysign(1, y.number) > 0:
+            plus_zero = y.number == 0 and copysign(1, y.number) > 0
+            if plus_zero and not x.no_minus_zero:
                 larger = self.add(larger, 0.0)  # -0 becomes +0
-            return larger._replace(low=max(x.low, y.number), high=max(x.high, y.number))
+            return larger._replace(low=max(x.low, y.number), high=max(x.high, y.number), no_minus_zero=plus_zero)
         # x86's max returns its second operand for NaN and for zeros of two signs: ask twice. The results differ in
         # just these cases; `or` keeps a NaN, `and` of the sign bits prefers +0.
         a, b = self._both_orders(self.gt, x, y)
@@ -718,6 +723,12 @@ class Algebra:
     def declare(self, name: str, result: ir.Type, operands: list[ir.Type]) -> ir.Function:
         """The intrinsic of that name, declared in the module once."""
         return self.builder.module.declared(name, ir.FunctionType(result, operands))
+
+
+def _not_zero(x: Operand) -> bool:
+    """Is it known to be some other number?"""
+    number = x.number if isinstance(x, Lanes) else x
+    return number is not None and number != 0
 
 
 def _is_ordered(number: Any) -> bool:

@@ -124,6 +124,19 @@ def test_unary(dtype, cpu, lanes):
 
 
 @each_place
+@pytest.mark.parametrize("dtype", FLOATS, ids=dtype_id)
+def test_sums_that_cannot_be_minus_zero_are_not_made_plus_zero(dtype, cpu, lanes):
+    x = numbers(dtype, 100)
+    for c in (3.0, -7.0, 1e-310, 0.0, -0.0, np.inf, np.nan):
+        got = compile_loop(lambda k, x, c=c: k.maximum(k.add(x, c), 0.0), (dtype,), dtype, lanes, cpu)(x)
+        with np.errstate(all="ignore"):
+            assert_same(got, ref_maximum(x + dtype.numpy.type(c), dtype.numpy.type(0)), f"maximum(x + {c}, 0)", x)
+    k, x, _, _ = algebra()
+    k.maximum(k.add(x, 3.0), 0.0)
+    assert str(k.builder.module).count("fadd") == 1
+
+
+@each_place
 @pytest.mark.parametrize("dtype", FLOATS + [DType.I32, DType.U8], ids=dtype_id)
 def test_fma(dtype, cpu, lanes):
     x, y = pairs(dtype)
