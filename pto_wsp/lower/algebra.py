@@ -10,6 +10,7 @@ Out: `Lanes`. Comparisons give masks, which are Lanes with dtype None (one i1 a 
                load(pointer, dtype, align=, mask=)  store(x, pointer, align=, mask=)      contiguous lanes
                gather(pointer, at, dtype)                                   element offsets, i32 or i64 lanes
   arithmetic   add sub mul neg abs                  floats: IEEE; ints: wrap around
+               exact_sum(x, y)                      floats: x + y and what rounding left out of it
                div rem                              floats: IEEE, no rem; ints: truncate, rem has the sign of x,
                                                     x/0 = x%0 = 0, MIN/-1 = MIN, MIN%-1 = 0
                fma(x, y, z) = x*y + z               floats: one rounding; ints: wraps
@@ -270,15 +271,18 @@ class Algebra:
         (Boldo and Melquiond, Emulation of FMA and correctly rounded sums, 2008).
         """
         x, y, z = (self.convert(value, DType.F64) for value in (x, y, z))
-        product = self.mul(x, y)
-        total = self.add(product, z)
-        part = self.sub(total, product)
-        lost = self.add(self.sub(product, self.sub(total, part)), self.sub(z, part))  # exact, as in Knuth's sum
+        total, lost = self.exact_sum(self.mul(x, y), z)
         bits = self.bitcast(total, DType.I64)
         too_far = self.ashr(self.xor(bits, self.bitcast(lost, DType.I64)), 63)  # -1 where signs differ
         odd = self.or_(self.add(bits, too_far), 1)
         total = self.bitcast(self.select(self.gt(self.abs(lost), 0.0), odd, bits), DType.F64)
         return self.convert(total, DType.F32)
+
+    def exact_sum(self, x: Lanes, y: Lanes) -> tuple[Lanes, Lanes]:
+        """Floats: (x + y rounded, what the rounding left out), whichever is larger (Knuth)."""
+        total = self.add(x, y)
+        part = self.sub(total, x)
+        return total, self.add(self.sub(x, self.sub(total, part)), self.sub(y, part))
 
     def neg(self, x: Lanes) -> Lanes:
         (x,) = self._numbers("neg", x)

@@ -443,27 +443,20 @@ def _reduce_huge(k: Algebra, x: Lanes, offset: Lanes, entries: int) -> tuple[Lan
     table = _table_global(k, entries)
     parts = [k.gather(table, k.add(k.shl(j, 2), i), DType.F64) for i in range(4)]
     (p0, e0), (p1, e1), (p2, e2) = (_exact_product(k, y, part) for part in parts[:3])
-    high, rest0 = _exact_sum(k, _modulo_2(k, p0), _modulo_2(k, e0))
-    high, rest1 = _exact_sum(k, high, _modulo_2(k, p1))
+    high, rest0 = k.exact_sum(_modulo_2(k, p0), _modulo_2(k, e0))
+    high, rest1 = k.exact_sum(high, _modulo_2(k, p1))
     n = k.rint(k.sub(high, offset))
-    high, rest2 = _exact_sum(k, high, k.neg(k.add(n, offset)))
-    high, rest3 = _exact_sum(k, high, e1)
-    high, rest4 = _exact_sum(k, high, p2)
+    high, rest2 = k.exact_sum(high, k.neg(k.add(n, offset)))
+    high, rest3 = k.exact_sum(high, e1)
+    high, rest4 = k.exact_sum(high, p2)
     low, last = rest0, k.fma(y, parts[3], e2)
     for rest in (rest1, rest2, rest3, rest4):
-        low, lost = _exact_sum(k, low, rest)
+        low, lost = k.exact_sum(low, rest)
         last = k.add(last, lost)
-    high, lost = _exact_sum(k, high, low)
-    high, low = _exact_sum(k, high, k.add(lost, last))
+    high, lost = k.exact_sum(high, low)
+    high, low = k.exact_sum(high, k.add(lost, last))
     r, rest = _exact_product(k, high, k.const(F64.pi[0], DType.F64))
     return k.add(r, k.fma(low, F64.pi[0], k.fma(high, F64.pi[1], rest))), k.convert(n, DType.I64)
-
-
-def _exact_sum(k: Algebra, a: Lanes, b: Lanes) -> tuple[Lanes, Lanes]:
-    """(a + b rounded, what the rounding left out), whichever is larger (Knuth)."""
-    total = k.add(a, b)
-    b_part = k.sub(total, a)
-    return total, k.add(k.sub(a, k.sub(total, b_part)), k.sub(b, b_part))
 
 
 def _exact_product(k: Algebra, a: Lanes, b: Lanes) -> tuple[Lanes, Lanes]:
