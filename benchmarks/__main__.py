@@ -144,9 +144,12 @@ def main() -> None:
     if options.compare:
         before, old = options.old
         slower = regressions(found, old)
-        print("\n" + ("\n".join(slower) or f"nothing is slower than in {options.compare}"))
-        print("".join(f"but there, {what} was {before.get(what)!r}, and is {now!r} now\n"
-                      for what, now in machine.items() if before.get(what) != now), end="")
+        known = {(claim, row["name"]) for claim, rows in old.items() for row in rows}
+        both = sum((claim, row["name"]) in known for claim, rows in found.items() for row in rows)
+        print("", *slower, f"{both} cases are in {options.compare} too; worse: {len(slower)} numbers", sep="\n")
+        for what in ("processor", "python", "code made for"):
+            if before.get(what) != machine[what]:
+                print(f"but there, {what} was {before.get(what)!r}, and is {machine[what]!r} now")
     if failed:
         print(f"\nended with an error, see above: {', '.join(failed)}")
     sys.exit(bool(slower or failed))
