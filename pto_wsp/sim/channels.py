@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import ctypes
 import warnings
+from collections.abc import Generator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -423,7 +424,9 @@ class ChannelEngine:
         self._state[DELAY], self._state[RUNNING] = latency, len(pipeline.processes)
         self._channels, self._rings = self._empty_channels()
         self._records, self._ports = self._records_and_ports()
-        self._plain = _PERFORM(self._perform)  # the callback
+        self._steps = self._perform()
+        next(self._steps)
+        self._plain = _PERFORM(self._steps.send)  # the callback
         self._failure: BaseException | None = None
 
     @staticmethod
@@ -503,16 +506,22 @@ class ChannelEngine:
         else:
             self._shared[0] = ctypes.cast(self._plain, ctypes.c_void_p).value or 0
 
-    def _perform(self, given: int) -> int:
-        """`perform` in Python, as native code calls it."""
-        try:
-            PERFORM.played += 1
-            if PERFORM.played % PERFORM.loading == 0:
-                self._choose()  # for the next time
-            return perform(*self._views)
-        except BaseException as error:
-            self._failure = error
-            return FAILED
+    def _perform(self) -> Generator[int, int, None]:
+        """`perform` in Python, as native code calls it: by send(), so that Ctrl-C is caught wherever it comes. Before
+        the first line of a function it would be lost, and native code would go on with what lies on the stack."""
+        answer = FAILED
+        while True:
+            try:
+                while True:
+                    yield answer
+                    PERFORM.played += 1
+                    if PERFORM.played % PERFORM.loading == 0:
+                        self._choose()  # for the next time
+                    answer = perform(*self._views)
+            except GeneratorExit:
+                return
+            except BaseException as error:
+                self._failure, answer = error, FAILED
 
     def _grow(self, channel: int) -> None:
         """Twice the places in the ring of a channel."""

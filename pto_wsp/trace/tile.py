@@ -173,13 +173,16 @@ class Tracer:
     @contextmanager
     def active(self) -> Iterator[None]:
         """While this is entered, operations go to this graph."""
-        token, recorder = _current.set(self), record.suspend()
-        try:
+        before, recorder = _current.get(), None
+        try:  # now, since Ctrl-C may come between any two calls
+            _current.set(self)
+            recorder = record.suspend()
             with line_for_errors(f"tracing kernel {self.name}"):
                 yield
         finally:
-            record.resume(recorder)
-            _current.reset(token)
+            _current.set(before)
+            if recorder is not None:
+                record.resume(recorder)
 
 
 _current: ContextVar[Tracer | None] = ContextVar("pto_wsp_tracer", default=None)

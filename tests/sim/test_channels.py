@@ -309,6 +309,18 @@ def test_tokens_that_are_left_are_counted():
     assert "2 never received" in repr(stats)
 
 
+def test_ctrl_c_on_the_way_into_the_clock_is_not_lost():
+    """Native code would go on with what lies on the stack as the number of a process."""
+    engine = channels.ChannelEngine.__new__(channels.ChannelEngine)
+    steps = engine._perform()
+    next(steps)
+    assert steps.throw(KeyboardInterrupt) == channels.FAILED
+    assert steps.throw(KeyboardInterrupt) == channels.FAILED
+    with pytest.raises(KeyboardInterrupt):
+        engine.attend(channels.FAILED)
+    steps.close()
+
+
 def test_a_cycle_of_processes():
     a, b = Channel("a", 1), Channel("b", 1)
     processes = [

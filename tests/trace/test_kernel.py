@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pto_wsp.errors import CompileError, ExecutionError, PtoError, TypeCheckError, UsageError
-from pto_wsp.trace import text
+from pto_wsp.trace import text, tile
 from pto_wsp.trace.author import P, workload
 from pto_wsp.trace.kernel import (
     Constexpr,
@@ -569,3 +569,18 @@ def test_warnings_are_given_once():
         for _ in range(3):
             k.interpret(np.zeros((4, 8), np.float32), np.zeros((4, 8), np.float32))
     assert len(caught) == 2
+
+
+def test_ctrl_c_while_tracing_begins(monkeypatch):
+    """Between any two calls: no kernel stays the one that is being traced."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    tracer = tile.Tracer("copy")
+    with monkeypatch.context() as patch:
+        patch.setattr("pto_wsp.trace.record.suspend", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            with tracer.active():
+                pass
+    assert tile.current() is None
