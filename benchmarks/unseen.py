@@ -203,7 +203,10 @@ TABLE = [
     # halves
     Line("16x256", "f16", "f16", "x * f16(2)"),
     Line("16x256", "bf16 bf16", "bf16", "x + y"),
+    Line("16x256", "f16", "f16", "abs(x)"),
+    Line("16x256", "bf16", "bf16", "-x"),
     Line("16x256", "f32", "bf16", "bf16(x)"),
+    Line("16x256", "i32", "f16", "f16(x)"),
     Line("16x256", "bf16", "f32", reduction="rowmax f32 x"),
 ]
 
