@@ -137,15 +137,15 @@ class Dots:
                 nothing = k.const(-0.0 if lane.dtype.is_float else 0, lane.dtype)
                 counted(build, 0, at["columns"], 1, lambda column: k.store(
                     nothing, move(build, move(build, at["scratch"], build.mul(column, I64(plan.few_pitch))), last)))
-            build.call(self.packer(plan.few, lane.dtype, lane.group, plan.most[1]),
+            build.call(self.packer(plan.few, lane.value, plan.most[1]),
                        [at["few"], at["few_columns"], at["few_k"], at["scratch"], I64(plan.few_pitch),
                         at["columns"], at["k"]])
         return (build.select(apart, at["scratch"], at["few"]),
                 build.select(apart, I64(plan.few_pitch), at["few_columns"]))
 
-    def packer(self, source: DType, to: DType, group: int, few: int = 0) -> ir.Function:
-        lane = Lane(to, group, self.target.vector_bits // to.bits)
-        return packer(self.module, source, lane.at_most(self.spec.k // group), True, few)
+    def packer(self, source: DType, to: DType, few: int = 0) -> ir.Function:
+        lane = Lane(to, 1, self.target.vector_bits // to.bits)
+        return packer(self.module, source, lane.at_most(self.spec.k), few)
 
     def chunk(self, start: Any, few: Any, few_columns: Any) -> None:
         at, build, plan = self.at, self.build, self.plan
@@ -154,7 +154,7 @@ class Dots:
         packed, pitch = move(build, at["scratch"], plan.few_bytes), I64(plan.most[2] * plan.big.itemsize)
         apart = build.icmp_signed("!=", at["big_k"], I64(plan.big.itemsize))
         with build.if_then(apart, likely=False):
-            build.call(self.packer(plan.big, plan.big, 1),
+            build.call(self.packer(plan.big, plan.big),
                        [here, at["big_rows"], at["big_k"], packed, pitch, rows, at["k"]])
         big, big_rows = build.select(apart, packed, here), build.select(apart, pitch, at["big_rows"])
         place = {name: move(build, at[name], build.mul(start, at[f"{name}_rows"]))

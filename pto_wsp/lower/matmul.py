@@ -330,29 +330,30 @@ class _Product:
     def prepare_a(self, start: Any, k: Any) -> tuple[Any, Any, Any]:
         """Where micro-kernels find a's K block: address, row stride, lane stride.
 
-        A copy runs along rows, or along columns when a's columns are what is contiguous.
+        A copy runs along rows, or along columns when a's columns are what is contiguous. Where a row ends within a lane
+        of two values, the second one may be anything: it meets a 0 of b.
         """
         at, build, size = self.at, self.build, self.lane.size
         block = self.move(at["a"], build.mul(start, at["a_cs"]))
         if not self.plan.pack_a:
             return block, at["a_rs"], at["a_cs"]
         turned = build.icmp_signed("==", at["a_rs"], I64(self.spec.a.itemsize))
-        along_rows, along_columns = I64(self.plan.k_lanes * size), I64(self.plan.padded_rows * size)
+        values, pitch = self.lane.along_k(self.target.vector_bits), min(max(self.spec.k, 1), K_BLOCK)
+        along_rows, along_columns = I64(pitch * values.size), I64(self.plan.padded_rows * size)
         with build.if_else(turned) as (columns, rows):
             with columns:
-                build.call(self.packer(self.spec.a, False, self.spec.m),
+                build.call(self.packer(self.spec.a, self.spec.m),
                            [block, at["a_cs"], at["a_rs"], at["scratch"], along_columns, k, at["m"]])
             with rows:
-                whole = min(self.spec.k, K_BLOCK) // self.lane.group     # an odd k's last pair is half one
-                build.call(self.packer(self.spec.a, True, whole),
+                build.call(packer(self.function.module, self.spec.a, values.at_most(self.spec.k)),
                            [block, at["a_rs"], at["a_cs"], at["scratch"], along_rows, at["m"], k])
         return (at["scratch"], build.select(turned, I64(size), along_rows),
                 build.select(turned, along_columns, I64(size)))
 
-    def packer(self, source: DType, k_inner: bool, lanes: int, to: DType | None = None) -> ir.Function:
+    def packer(self, source: DType, lanes: int, to: DType | None = None) -> ir.Function:
         """For rows of so many lanes, of `to` if they are not those of the sums."""
         lane = self.lane if to is None or to is self.lane.dtype else Lane(to, 1, self.lane.count)
-        return packer(self.function.module, source, lane.at_most(lanes), k_inner)
+        return packer(self.function.module, source, lane.at_most(lanes))
 
     def prepare_b(self, start: Any, k: Any) -> Callable[[Any, int], tuple[Any, Any]]:
         """(first column, vectors) -> address and row stride of that panel of b's K block.
@@ -367,7 +368,7 @@ class _Product:
             row = I64(width * count * size)
             columns = minimum(build, build.sub(at["n"], column), I64(width * count))
             here = self.move(block, build.mul(column, at["b_cs"]))
-            build.call(self.packer(self.spec.b, False, self.spec.n, self.plan.panel),
+            build.call(self.packer(self.spec.b, self.spec.n, self.plan.panel),
                        [here, at["b_rs"], at["b_cs"], packed, row, k, columns])
             return packed, row
 

@@ -21,7 +21,7 @@ def start_at_acc(build: ir.Builder, at: dict[str, Any], dtype: DType, target: Ta
     apart = build.icmp_signed("!=", at["acc_cs"], I64(size))
     with build.if_then(apart, likely=False):
         lane = Lane(dtype, 1, target.vector_bits // (8 * size))
-        pack = packer(build.module, dtype, lane, True)
+        pack = packer(build.module, dtype, lane)
         build.call(pack, [at["acc"], at["acc_rs"], at["acc_cs"], at["c"], at["c_rs"], at["m"], at["n"]])
     at["acc"] = build.select(apart, at["c"], at["acc"])
     at["acc_rs"] = build.select(apart, at["c_rs"], at["acc_rs"])
@@ -36,7 +36,7 @@ def emit_transpose(function: ir.Function, dtype: DType, width: int, target: Targ
     """
     names = ("to", "to_rows", "to_cols", "from", "from_rows", "from_cols", "rows", "cols")
     at: dict[str, Any] = dict(zip(names, function.args))
-    pack = packer(function.module, dtype, Lane(dtype, 1, width), False)
+    pack = packer(function.module, dtype, Lane(dtype, 1, width))
     build = ir.Builder(function.append_basic_block("entry"))
     for inner, outer in (("cols", "rows"), ("rows", "cols")):
         with build.if_then(build.icmp_signed("==", at[f"to_{inner}"], I64(dtype.itemsize))):
@@ -56,49 +56,41 @@ def emit_transpose(function: ir.Function, dtype: DType, width: int, target: Targ
     build.ret_void()
 
 
-def packer(module: ir.Module, source: DType, lane: Lane, k_inner: bool, few: int = 0) -> ir.Function:
+def packer(module: ir.Module, source: DType, lane: Lane, few: int = 0) -> ir.Function:
     """A function that copies `outer` x `inner` elements to rows of contiguous lanes, shared by all kernels.
 
     void pto_wsp_pack_...(ptr src, i64 outer_stride, i64 inner_stride, ptr dst, i64 dst_stride, i64 outer, i64 inner)
 
-    K runs along inner (operand a) or along outer (operand b). Lanes of two values take two neighbours along K; when K
-    is odd the last lane's second value is 0. Lanes between `inner` and the row stride of dst are left as they are.
-    Rows that are contiguous and have at least lane.count lanes are copied in vectors of that many; those that lie one
-    behind the other on both sides are one row. `few`: outer is that
-    or less, and transposed in blocks all the same.
+    Lanes of two values take two neighbours along outer; when there is an odd number the last row's second values are 0.
+    Lanes between `inner` and the row stride of dst are left as they are. Rows that are contiguous and have at least
+    lane.count lanes are copied in vectors of that many; rows that lie one behind the other on both sides are one row,
+    in vectors as long as the CPU's. `few`: outer is that or less, and transposed in blocks all the same.
     """
-    group = {1: "1", 2: "2i" if k_inner else "2o"}[lane.group]      # of one element, k may as well run along outer
-    what = f"{source.value}_{lane.dtype.value}_{group}_{lane.count}_{few if few > 1 else 0}"
+    what = f"{source.value}_{lane.dtype.value}_{lane.group}_{lane.count}_{few if few > 1 else 0}"
     return copies.declared(module, "pack", what)
 
 
 def emit_packer(function: ir.Function, what: str, target: Target) -> None:
     """The body of the packer that `packer` named so."""
     source, lane, group, width, few = what.split("_")
-    _Packer(function, DType(source), Lane(DType(lane), int(group[0]), int(width)), group == "2i", target,
-            int(few)).emit()
+    _Packer(function, DType(source), Lane(DType(lane), int(group), int(width)), target, int(few)).emit()
 
 
 class _Packer:
-    def __init__(self, f: ir.Function, source: DType, lane: Lane, k_inner: bool, target: Target, few: int):
+    def __init__(self, f: ir.Function, source: DType, lane: Lane, target: Target, few: int):
         names = ("src", "outer_stride", "inner_stride", "dst", "dst_stride", "outer", "inner")
         self.at: dict[str, Any] = dict(zip(names, f.args, strict=True))
         self.build = ir.Builder(f.append_basic_block("entry"))
-        self.source, self.lane, self.k_inner, self.target, self.few = source, lane, k_inner, target, few
+        self.source, self.lane, self.target, self.few = source, lane, target, few
 
     def emit(self) -> None:
-        """Vectors along inner, or square blocks transposed, or neither; then what is left one by one.
-
-        Operand a never needs blocks: `prepare_a` calls the other packer when its columns are contiguous.
-        """
+        """Vectors along inner, or square blocks transposed, or neither; then what is left one by one."""
         at, build, lane = self.at, self.build, self.lane
-        if self.k_inner or lane.group == 1:
-            self.join_rows()
-        group = {"inner": lane.group if self.k_inner else 1, "outer": 1 if self.k_inner else lane.group}
-        full = {d: build.udiv(at[d], I64(group[d])) for d in group}
-        total = {d: build.udiv(build.add(at[d], I64(group[d] - 1)), I64(group[d])) for d in group}
-        self.step = {d: build.mul(at[d + "_stride"], I64(group[d])) for d in group}     # from lane to lane
-        self.along_k = at["inner_stride" if self.k_inner else "outer_stride"]
+        if lane.group == 1:
+            self.joined_rows()
+        whole = build.udiv(at["outer"], I64(lane.group))        # rows of lanes that lack nothing
+        rows = build.udiv(build.add(at["outer"], I64(lane.group - 1)), I64(lane.group))
+        self.step = {"outer": build.mul(at["outer_stride"], I64(lane.group)), "inner": at["inner_stride"]}
         side = min(lane.count, SIDE)
         count = build.alloca(I64)
         build.store(I64(0), count)
@@ -106,41 +98,61 @@ class _Packer:
         def contiguous(d: str) -> Any:
             return build.icmp_signed("==", at[d + "_stride"], I64(self.source.itemsize))
 
-        def at_least(d: str, n: int) -> Any:
-            return build.icmp_signed(">=", full[d], I64(n))
+        def at_least(extent: Any, n: int) -> Any:
+            return build.icmp_signed(">=", extent, I64(n))
 
         def nothing_yet() -> Any:
             return build.icmp_signed("==", build.load(count, typ=I64), I64(0))
 
         def block_column(i: Any) -> None:
-            self.overlapping(full["outer"], side, lambda o: self.block(o, i, side))
+            self.overlapping(whole, side, lambda o: self.block(o, i, side))
 
-        with build.if_then(build.and_(contiguous("inner"), at_least("inner", lane.count))):
-            counted(build, 0, full["outer"], 1, lambda o: self.row(o, full["inner"]))
-            if group["outer"] > 1:
-                with build.if_then(build.icmp_signed("<", full["outer"], total["outer"])):
-                    self.row(full["outer"], full["inner"], second=False)
-            build.store(total["outer"], count)
+        with build.if_then(build.and_(contiguous("inner"), at_least(at["inner"], lane.count))):
+            counted(build, 0, whole, 1, lambda o: self.row(o, at["inner"], lane.count))
+            build.store(whole, count)
         if self.few > 1:
             side = max(side, 1 << (self.few - 1).bit_length())
-            narrow = build.and_(build.icmp_signed("==", full["outer"], I64(self.few)), at_least("inner", side))
+            narrow = build.and_(build.icmp_signed("==", whole, I64(self.few)), at_least(at["inner"], side))
             with build.if_then(build.and_(build.and_(contiguous("outer"), narrow), nothing_yet())):
-                self.overlapping(full["inner"], side, lambda i: self.narrow_block(i, side))
-                build.store(full["outer"], count)
-        elif not self.k_inner or lane.group == 1:
-            square = build.and_(at_least("outer", side), at_least("inner", side))
+                self.overlapping(at["inner"], side, lambda i: self.narrow_block(i, side))
+                build.store(whole, count)
+        else:
+            square = build.and_(at_least(whole, side), at_least(at["inner"], side))
             with build.if_then(build.and_(build.and_(contiguous("outer"), square), nothing_yet())):
-                self.overlapping(full["inner"], side, block_column)     # follows lines of the source to their ends
-                build.store(full["outer"], count)
-        rows = build.load(count, typ=I64)       # that have all lanes of full["inner"]
-        all_lanes = build.icmp_signed("==", full["inner"], total["inner"])
-
-        def rest(o: Any) -> None:
-            first = build.select(build.icmp_signed("<", o, rows), full["inner"], I64(0))
-            counted(build, first, total["inner"], 1, lambda i: self.scalar(o, i))
-
-        counted(build, build.select(all_lanes, rows, I64(0)), total["outer"], 1, rest)
+                self.overlapping(at["inner"], side, block_column)       # follows lines of the source to their ends
+                build.store(whole, count)
+        counted(build, build.load(count, typ=I64), rows, 1,
+                lambda o: counted(build, 0, at["inner"], 1, lambda i: self.scalar(o, i)))
         build.ret_void()
+
+    def joined_rows(self) -> None:
+        """Rows that lie one behind the other, at the source and at dst, are one, if that fills a vector of the CPU."""
+        at, build, count = self.at, self.build, self.target.vector_bits // self.lane.dtype.bits
+        pitch = build.mul(at["inner"], I64(self.source.itemsize))
+        joined = build.and_(build.icmp_signed("==", at["inner_stride"], I64(self.source.itemsize)),
+                            build.icmp_signed("==", at["outer_stride"], pitch))
+        to = build.mul(at["inner"], I64(self.lane.size))
+        joined = build.and_(joined, build.icmp_signed("==", at["dst_stride"], to))
+        elements = build.mul(at["outer"], at["inner"])
+        with build.if_then(build.and_(joined, build.icmp_signed(">=", elements, I64(count)))):
+            self.row(None, elements, count)
+            build.ret_void()
+
+    def row(self, o: Any, lanes: Any, count: int) -> None:
+        """Contiguous elements in vectors of `count` lanes, one at least; the last vector may repeat some lanes.
+
+        o       None: where src and dst begin
+        """
+        at, build, k = self.at, self.build, Algebra(self.build, count, self.target.features)
+        source, to = (at["src"], at["dst"]) if o is None else (self.source_at(o, I64(0)), self.lane_at(o, I64(0)))
+
+        def vector(i: Any) -> None:
+            x = self.read(k, move(build, source, build.mul(i, I64(self.source.itemsize))), False)
+            k.store(x, move(build, to, build.mul(i, I64(self.lane.size))), align=1)
+
+        last = build.sub(lanes, I64(count))
+        counted(build, 0, last, count, vector)
+        vector(last)
 
     def overlapping(self, extent: Any, size: int, body: Callable[[Any], None]) -> None:
         """Blocks of `size` over an extent of at least that; the last one may repeat some of what is before it."""
@@ -155,34 +167,6 @@ class _Packer:
         offset = self.build.add(self.build.mul(o, self.at["dst_stride"]), self.build.mul(i, I64(self.lane.size)))
         return self.build.gep(self.at["dst"], [offset], source_etype=I8)
 
-    def join_rows(self) -> None:
-        """Rows of whole lanes that lie one behind the other, at the source and at dst, become one."""
-        at, build, group = self.at, self.build, self.lane.group
-        source, to = (build.mul(at["inner"], I64(size)) for size in (self.source.itemsize, self.lane.size // group))
-        joined = build.and_(build.icmp_signed("==", at["outer_stride"], source),
-                            build.icmp_signed("==", at["dst_stride"], to))
-        joined = build.and_(joined, build.icmp_signed("==", at["inner_stride"], I64(self.source.itemsize)))
-        if group > 1:
-            joined = build.and_(joined, build.icmp_signed("==", build.and_(at["inner"], I64(group - 1)), I64(0)))
-        at["inner"] = build.select(joined, build.mul(at["outer"], at["inner"]), at["inner"])
-        at["outer"] = build.select(joined, I64(1), at["outer"])
-
-    def row(self, o: Any, lanes: Any, second: bool = True) -> None:
-        """Contiguous elements, at least as many as a vector has lanes; the last vector may repeat some lanes. second:
-        has each pair two values?"""
-        build, count = self.build, self.lane.count
-        k = Algebra(build, count, self.target.features)
-        source, to = self.source_at(o, I64(0)), self.lane_at(o, I64(0))
-        size = self.source.itemsize * (self.lane.group if self.k_inner else 1)
-
-        def vector(i: Any) -> None:
-            x = self.read(k, move(build, source, build.mul(i, I64(size))), self.k_inner, second)
-            k.store(x, move(build, to, build.mul(i, I64(self.lane.size))), align=1)
-
-        last = build.sub(lanes, I64(count))
-        counted(build, 0, last, count, vector)
-        vector(last)
-
     def block(self, o: Any, i: Any, side: int) -> None:
         """side x side lanes, contiguous along outer at the source."""
         k = Algebra(self.build, side, self.target.features)
@@ -195,7 +179,7 @@ class _Packer:
             to = move(self.build, to, self.at["dst_stride"])
 
     def narrow_block(self, i: Any, side: int) -> None:
-        """`few` x side lanes, contiguous along outer at the source, where k runs along inner."""
+        """`few` x side lanes, contiguous along outer at the source."""
         k, source = Algebra(self.build, self.few, self.target.features), self.source_at(I64(0), i)
         wide, columns = Algebra(self.build, side, self.target.features), []
         lanes = ir.Constant(ir.VectorType(ir.IntType(32), side), [lane % self.few for lane in range(side)])
@@ -213,25 +197,22 @@ class _Packer:
         build, k = self.build, Algebra(self.build, 1, self.target.features)
         first = self.source_at(o, i)
         if self.lane.group == 1:
-            k.store(self.read(k, first, True), self.lane_at(o, i), align=1)
+            k.store(self.read(k, first, False), self.lane_at(o, i), align=1)
             return
-        index, extent = (i, self.at["inner"]) if self.k_inner else (o, self.at["outer"])
-        exists = build.icmp_signed("<", build.add(build.mul(index, I64(2)), I64(1)), extent)
-        offset = build.select(exists, self.along_k, I64(0))
+        exists = build.icmp_signed("<", build.add(build.mul(o, I64(2)), I64(1)), self.at["outer"])
+        offset = build.select(exists, self.at["outer_stride"], I64(0))
         second = k.load(build.gep(first, [offset], source_etype=I8), self.source, align=1)
         second = k.select(Lanes(exists, None), second, 0)
         pair = widened(k, self.lane, [k.load(first, self.source, align=1), second])
         k.store(pair, self.lane_at(o, i), align=1)
 
-    def read(self, k: Algebra, pointer: Any, along_k: bool, second: bool = True) -> Lanes:
-        """Lanes from contiguous elements; along_k says that a pair's two values are neighbours there, second that there
-        are two."""
-        if self.lane.group == 1 or along_k:
+    def read(self, k: Algebra, pointer: Any, along_outer: bool) -> Lanes:
+        """Lanes from contiguous elements, which may be those along outer: a pair's two values are neighbours there."""
+        if self.lane.group == 1 or along_outer:
             elements = k if self.lane.group == 1 else Algebra(self.build, 2 * k.lanes, self.target.features)
             return lanes_along_k(k, elements, self.lane, elements.load(pointer, self.source, align=1))
-        first, zero = k.load(pointer, self.source, align=1), k.const(0, self.source)
-        there = self.build.gep(pointer, [self.along_k], source_etype=I8)
-        return widened(k, self.lane, [first, k.load(there, self.source, align=1) if second else zero])
+        second = self.build.gep(pointer, [self.at["outer_stride"]], source_etype=I8)
+        return widened(k, self.lane, [k.load(p, self.source, align=1) for p in (pointer, second)])
 
 
 def _transposed(k: Algebra, rows: list[Lanes]) -> list[Lanes]:

@@ -56,6 +56,15 @@ class Lane:
     def size(self) -> int:
         return self.dtype.itemsize
 
+    @property
+    def value(self) -> DType:
+        """The dtype of each of the values of k."""
+        return DType.I16 if self.group > 1 else self.dtype
+
+    def along_k(self, bits: int) -> Lane:
+        """Single values, in vectors of so many bits: neighbours along k are lanes, whatever the group."""
+        return Lane(self.value, 1, bits // self.value.bits)
+
     def at_most(self, lanes: int) -> Lane:
         """In vectors that rows of so many lanes can fill."""
         return replace(self, count=min(self.count, 1 << (max(lanes, 1).bit_length() - 1)))
@@ -75,8 +84,12 @@ def widened(k: Algebra, lane: Lane, rows: list[Lanes]) -> Lanes:
     """One row of narrow elements as lanes, or two neighbours along k as lanes of pairs."""
     if lane.group == 1:
         return k.convert(rows[0], lane.dtype)
-    low, high = (k.convert(k.convert(x, DType.I16), DType.I32) for x in rows)
-    return k.or_(k.and_(low, 0xFFFF), k.shl(high, 16))
+    if k.lanes == 1:
+        low, high = (k.convert(k.convert(x, DType.I16), DType.I32) for x in rows)
+        return k.or_(k.and_(low, 0xFFFF), k.shl(high, 16))
+    turns = [lane + row * k.lanes for lane in range(k.lanes) for row in (0, 1)]
+    pairs = k.builder.shuffle_vector(*(x.ir for x in rows), ir.Constant(ir.VectorType(I32, 2 * k.lanes), turns))
+    return lanes_along_k(k, Algebra(k.builder, 2 * k.lanes, k.features), lane, Lanes(pairs, rows[0].dtype))
 
 
 def multiply_add(k: Algebra, lane: Lane, x: Lanes, y: Lanes, z: Lanes) -> Lanes:
