@@ -272,7 +272,8 @@ class _Product:
         self.at: dict[str, Any] = {"m": I64(spec.m), "n": I64(spec.n), "k": I64(spec.k)}
         self.at |= {argument.name: argument for argument in function.args}
         self.build = ir.Builder(function.append_basic_block("entry"))
-        self.nothing = None if spec.accumulate else _nothing(function.module, self.lane)
+        self.fresh = not spec.accumulate and spec.k <= K_BLOCK         # c is nothing but the sums of one K block
+        self.nothing = None if spec.accumulate or self.fresh else _nothing(function.module, self.lane)
 
     def emit(self) -> None:
         at, build = self.at, self.build
@@ -291,17 +292,19 @@ class _Product:
         lanes = k if lane.group == 1 else build.udiv(build.add(k, I64(lane.group - 1)), I64(lane.group))
         a, a_rs, a_cs = self.prepare_a(start, k)
         panel = self.prepare_b(start, k)
-        first = build.icmp_signed("==", start, I64(0))
-        fresh: Any = at.get("acc", self.nothing)
-        fresh_rs = at.get("acc_rs", I64(0))
-        src, src_rs = build.select(first, fresh, at["c"]), build.select(first, fresh_rs, at["c_rs"])
-        src_vector = I64(lane.size) if self.spec.accumulate else build.select(first, I64(0), I64(lane.size))
+        if not self.fresh:
+            first = build.icmp_signed("==", start, I64(0))
+            before: Any = at.get("acc", self.nothing)
+            before_rs = at.get("acc_rs", I64(0))
+            src, src_rs = build.select(first, before, at["c"]), build.select(first, before_rs, at["c_rs"])
+            src_vector = I64(lane.size) if self.spec.accumulate else build.select(first, I64(0), I64(lane.size))
 
         def block(row: Any, height: int, column: Any, width: int, b: Any, b_rs: Any) -> None:
-            here = self.move(self.move(src, build.mul(column, src_vector)), build.mul(row, src_rs))
             there = self.move(self.move(at["c"], build.mul(column, I64(lane.size))), build.mul(row, at["c_rs"]))
-            arguments = [self.move(a, build.mul(row, a_rs)), a_rs, a_cs, b, b_rs, lanes,
-                         here, src_rs, there, at["c_rs"]]
+            arguments = [self.move(a, build.mul(row, a_rs)), a_rs, a_cs, b, b_rs, lanes, there, at["c_rs"]]
+            if not self.fresh:
+                here = self.move(self.move(src, build.mul(column, src_vector)), build.mul(row, src_rs))
+                arguments += [here, src_rs]
             if self.spec.tail:
                 arguments += [build.sub(at["m"], row), build.sub(at["n"], column)]
             elif self.spec.n % lane.count:
@@ -309,7 +312,7 @@ class _Product:
             kernel = _micro_kernel(self.function.module, lane, self.plan.panel, height, width, self.target,
                                    rows_vary=self.spec.tail,
                                    columns_vary=self.spec.tail or self.spec.n % lane.count != 0,
-                                   mask_b=not self.plan.pack_b)
+                                   mask_b=not self.plan.pack_b, fresh=self.fresh)
             build.call(kernel, arguments)
 
         def panel_of(column: Any, width: int) -> None:
@@ -394,17 +397,18 @@ class _Product:
 
 
 def _micro_kernel(module: ir.Module, lane: Lane, panel: DType, height: int, width: int, target: Target, *,
-                  rows_vary: bool, columns_vary: bool, mask_b: bool) -> ir.Function:
+                  rows_vary: bool, columns_vary: bool, mask_b: bool, fresh: bool) -> ir.Function:
     """A function that adds one K block to a block of `height` rows and `width` vectors: c = [src +] a @ b.
 
     Strides of a and b are bytes: between lanes of a, between rows of b, which holds lanes or elements of another dtype.
-    `k` counts lanes; src may be `_nothing`, with row stride 0. `rows` and `columns` (more than the block has means all)
-    limit what is read of a and stored, and with mask_b also what is read of b.
+    `k` counts lanes; src, which is not there if `fresh`, may be `_nothing` with row stride 0. `rows` and `columns`
+    (more than the block has means all) limit what is read of a and stored, and with mask_b also what is read of b.
     """
-    names = ["*a", "a_rs", "a_cs", "*b", "b_rs", "k", "*src", "src_rs", "*c", "c_rs"]
+    names = ["*a", "a_rs", "a_cs", "*b", "b_rs", "k", "*c", "c_rs"]
+    names += ["*src", "src_rs"] * (not fresh)
     names += ["rows"] * rows_vary + ["columns"] * columns_vary
     kind = lane.dtype.value + "_pairs" * (lane.group > 1) + f"_{panel.value}" * (panel is not lane.dtype)
-    suffix = "_rows" * rows_vary + "_columns" * columns_vary + "_masked" * (columns_vary and mask_b)
+    suffix = "_rows" * rows_vary + "_columns" * columns_vary + "_masked" * (columns_vary and mask_b) + "_fresh" * fresh
     name = f"matmul_{height}x{width}_{kind}{suffix}"
     return shared(module, name, names, lambda f: _emit_micro_kernel(f, lane, panel, height, width, target, mask_b))
 
@@ -450,16 +454,17 @@ def _emit_micro_kernel(f: ir.Function, lane: Lane, panel: DType, height: int, wi
 
     zero, count = k.const(0, lane.dtype).ir, 1 + height * width
     sums = counted(build, 0, at["k"], 1, step, [*rows_of_a, at["b"], *[zero] * (height * width)])[1 - count :]
-    src, c, vector = at["src"], at["c"], lane.count * lane.size
+    src, c, vector = at.get("src"), at["c"], lane.count * lane.size
     for i in range(height):
         if i and "rows" in at:
             with build.if_then(build.icmp_signed("==", at["rows"], I64(i))):
                 build.ret_void()
         for v in range(width):
-            before = edge.load(move(build, src, v * vector), limits[v])
-            total = k.add(before, Lanes(sums[i * width + v], lane.dtype))
+            total = Lanes(sums[i * width + v], lane.dtype)
+            if src is not None:
+                total = k.add(edge.load(move(build, src, v * vector), limits[v]), total)
             edge.store(total, move(build, c, v * vector), limits[v])
-        src, c = move(build, src, at["src_rs"]), move(build, c, at["c_rs"])
+        src, c = src and move(build, src, at["src_rs"]), move(build, c, at["c_rs"])
     build.ret_void()
 
 

@@ -88,7 +88,7 @@ def widened(k: Algebra, lane: Lane, rows: list[Lanes]) -> Lanes:
         low, high = (k.convert(k.convert(x, DType.I16), DType.I32) for x in rows)
         return k.or_(k.and_(low, 0xFFFF), k.shl(high, 16))
     turns = [lane + row * k.lanes for lane in range(k.lanes) for row in (0, 1)]
-    pairs = k.builder.shuffle_vector(*(x.ir for x in rows), ir.Constant(ir.VectorType(I32, 2 * k.lanes), turns))
+    pairs = k.builder.shuffle_vector(rows[0].ir, rows[1].ir, ir.Constant(ir.VectorType(I32, 2 * k.lanes), turns))
     return lanes_along_k(k, Algebra(k.builder, 2 * k.lanes, k.features), lane, Lanes(pairs, rows[0].dtype))
 
 
