@@ -109,7 +109,10 @@ class _Packer:
 
         with build.if_then(build.and_(contiguous("inner"), at_least(at["inner"], lane.count))):
             counted(build, 0, whole, 1, lambda o: self.row(o, at["inner"], lane.count))
-            build.store(whole, count)
+            if lane.group > 1:
+                with build.if_then(build.icmp_signed("<", whole, rows)):
+                    self.row(whole, at["inner"], lane.count, second=False)
+            build.store(rows, count)
         if self.few > 1:
             side = max(side, 1 << (self.few - 1).bit_length())
             narrow = build.and_(build.icmp_signed("==", whole, I64(self.few)), at_least(at["inner"], side))
@@ -138,16 +141,17 @@ class _Packer:
             self.row(None, elements, count)
             build.ret_void()
 
-    def row(self, o: Any, lanes: Any, count: int) -> None:
+    def row(self, o: Any, lanes: Any, count: int, second: bool = True) -> None:
         """Contiguous elements in vectors of `count` lanes, one at least; the last vector may repeat some lanes.
 
         o       None: where src and dst begin
+        second  has each pair two values?
         """
         at, build, k = self.at, self.build, Algebra(self.build, count, self.target.features)
         source, to = (at["src"], at["dst"]) if o is None else (self.source_at(o, I64(0)), self.lane_at(o, I64(0)))
 
         def vector(i: Any) -> None:
-            x = self.read(k, move(build, source, build.mul(i, I64(self.source.itemsize))), False)
+            x = self.read(k, move(build, source, build.mul(i, I64(self.source.itemsize))), False, second)
             k.store(x, move(build, to, build.mul(i, I64(self.lane.size))), align=1)
 
         last = build.sub(lanes, I64(count))
@@ -206,13 +210,17 @@ class _Packer:
         pair = widened(k, self.lane, [k.load(first, self.source, align=1), second])
         k.store(pair, self.lane_at(o, i), align=1)
 
-    def read(self, k: Algebra, pointer: Any, along_outer: bool) -> Lanes:
-        """Lanes from contiguous elements, which may be those along outer: a pair's two values are neighbours there."""
+    def read(self, k: Algebra, pointer: Any, along_outer: bool, second: bool = True) -> Lanes:
+        """Lanes from contiguous elements, which may be those along outer: a pair's two values are neighbours there.
+
+        second  does a pair have one?
+        """
         if self.lane.group == 1 or along_outer:
             elements = k if self.lane.group == 1 else Algebra(self.build, 2 * k.lanes, self.target.features)
             return lanes_along_k(k, elements, self.lane, elements.load(pointer, self.source, align=1))
-        second = self.build.gep(pointer, [self.at["outer_stride"]], source_etype=I8)
-        return widened(k, self.lane, [k.load(p, self.source, align=1) for p in (pointer, second)])
+        first, zero = k.load(pointer, self.source, align=1), k.const(0, self.source)
+        there = self.build.gep(pointer, [self.at["outer_stride"]], source_etype=I8)
+        return widened(k, self.lane, [first, k.load(there, self.source, align=1) if second else zero])
 
 
 def _transposed(k: Algebra, rows: list[Lanes]) -> list[Lanes]:
