@@ -232,11 +232,13 @@ class Algebra:
             return self._do("sdiv" if dtype.is_signed else "udiv", x, y)  # LLVM shifts or multiplies
         if self.lanes > 1 and dtype.bits <= 32:
             wide = DType.F32 if dtype.bits <= 16 else DType.F64
-            quotient = self.div(self.convert(x, wide), self.convert(y, wide))
+            nothing = self.eq(y, 0)
+            safe = self.select(nothing, 1, y)  # of constants, LLVM 22 takes 0 / 0 as an int instead of what is selected
+            quotient = self.div(self.convert(x, wide), self.convert(safe, wide))
             whole = self._cut_off(quotient, dtype)
             if dtype == DType.I32:  # -2**31 / -1 is the one quotient that does not fit
                 whole = self.select(self.gt(quotient, 2.0**31 - 1), -(2**31), whole)
-            return self.select(self.eq(y, 0), zero, whole)
+            return self.select(nothing, zero, whole)
         nothing = self.eq(y, 0)
         if dtype.is_signed:
             lowest = self.const(-(1 << (dtype.bits - 1)), dtype)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pto_wsp.trace import interpret
 from pto_wsp.trace.graph import KernelGraph, Node, Param, build
 from pto_wsp.trace.ops import OPS
+from pto_wsp.trace.tile import pto
 from pto_wsp.types import DType
 from tests import strategies as draws
 from tests.lower.test_pipeline import run
@@ -83,3 +84,10 @@ def test_a_fused_kernel_is_its_ops_one_after_another(data: Any) -> None:
         exact = np.zeros(a.shape, np.int64)
         wrong = draws.differs(b, a, exact, np.full(a.shape, -1.0))
         assert not wrong.any(), f"{param.name}: {a[wrong][0]!r} one at a time, {b[wrong][0]!r} fused\n{graph}"
+
+
+def test_zero_by_zero_of_constants():
+    graph = draws.traced(lambda x: pto.div(pto.iota_u32(2), pto.iota_u32(2)), (1, 1), out=(1, 2, DType.U32))
+    out = np.full((1, 2), 7, np.uint32)
+    run(graph, [np.zeros((1, 1), np.float32), out], [], False)
+    assert out.tolist() == [[0, 1]]
