@@ -5,18 +5,22 @@ In: LLVM IR as text.  Out: Code: addresses of its functions, freed when the Code
 
 from __future__ import annotations
 
+import _thread
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pto_wsp.errors import CompileError
 from pto_wsp.lower import image
 from pto_wsp.lower.cache import Cache, default_root, key_of
+
+_T = TypeVar("_T")
 
 __all__ = ["HOST", "Code", "Target", "assembly", "cpu_features", "load", "optimised"]
 
@@ -115,23 +119,65 @@ def _disk(root: str) -> Cache:
 
 def assembly(ir: str, target: Target = HOST) -> str:
     """Assembly text of optimised IR for any target LLVM knows."""
-    machine = _machine(target)
-    return str(machine.emit_assembly(_optimise(_parse(ir, machine), machine)))
+    def made() -> str:
+        machine = _machine(target)
+        return str(machine.emit_assembly(_optimise(_parse(ir, machine), machine)))
+
+    return _uninterrupted(made)
 
 
 def optimised(ir: str, target: Target = HOST) -> str:
     """The IR after optimisation."""
-    machine = _machine(target)
-    return str(_optimise(_parse(ir, machine), machine))
+    def made() -> str:
+        machine = _machine(target)
+        return str(_optimise(_parse(ir, machine), machine))
+
+    return _uninterrupted(made)
 
 
 def _compile(make_ir: Callable[[], str], target: Target, phases: dict[str, float], kind: str) -> bytes:
+    def translated() -> bytes:
+        module = _timed(phases, "parse", lambda: _parse(ir, machine))
+        _timed(phases, "optimise", lambda: _optimise(module, machine, kind))
+        return bytes(_timed(phases, "machine code", lambda: machine.emit_object(module)))
+
     _check_host(target)
-    machine = _timed(phases, "start LLVM", lambda: _machine(target))
+    machine = _timed(phases, "start LLVM", lambda: _uninterrupted(lambda: _machine(target)))
     ir = _timed(phases, "emit IR", make_ir)
-    module = _timed(phases, "parse", lambda: _parse(ir, machine))
-    _timed(phases, "optimise", lambda: _optimise(module, machine, kind))
-    return bytes(_timed(phases, "machine code", lambda: machine.emit_object(module)))
+    return _uninterrupted(translated)
+
+
+def _uninterrupted(step: Callable[[], _T]) -> _T:
+    """What `step` returns or raises. A Ctrl-C waits for its end.
+
+    Python raises it in the main thread, between any two of llvmlite's lines, where memory may be freed twice.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return step()
+    made, failed = list[_T](), list[BaseException]()
+    done = _thread.allocate_lock()
+
+    def run() -> None:
+        try:
+            made.append(step())
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            done.release()
+
+    done.acquire()
+    try:
+        _thread.start_new_thread(run, ())
+    except RuntimeError:  # no more threads, or the end of Python
+        return step()
+    try:
+        done.acquire()
+    except BaseException:
+        done.acquire()
+        raise
+    if failed:
+        raise failed[0]
+    return made[0]
 
 
 def _timed(phases: dict[str, float], name: str, step: Callable[[], Any]) -> Any:
@@ -155,13 +201,22 @@ def _llvm(every_architecture: bool) -> Any:
 
 
 @cache
+def _host() -> Target:
+    """What LLVM says of this machine."""
+    llvm = _llvm(False)
+    return _uninterrupted(
+        lambda: Target(llvm.get_default_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+    )
+
+
+@cache
 def _machine(target: Target, level: int = CODE_LEVEL) -> Any:
-    llvm = _llvm(bool(target.triple))
-    host = not target.triple and not target.cpu
-    cpu = llvm.get_host_cpu_name() if host else target.cpu
-    features = target.features or (llvm.get_host_cpu_features().flatten() if host else "")
+    llvm, host = _llvm(bool(target.triple)), _host()
+    here = not target.triple and not target.cpu
+    cpu = host.cpu if here else target.cpu
+    features = target.features or (host.features if here else "")
     try:
-        found = llvm.Target.from_triple(target.triple or llvm.get_default_triple())
+        found = llvm.Target.from_triple(target.triple or host.triple)
     except RuntimeError as error:
         raise CompileError(f"LLVM knows no target {target.triple}: {error}") from None
     return found.create_target_machine(cpu=cpu, features=features, opt=level, reloc="pic", codemodel="small")
@@ -196,17 +251,17 @@ def cpu_features(target: Target = HOST) -> tuple[str, str]:
     """
     if target.triple:
         return target.triple, target.features
-    llvm = _llvm(False)
-    features = target.features or (LEVELS.get(target.cpu) if target.cpu else llvm.get_host_cpu_features().flatten())
+    host = _host()
+    features = target.features or (LEVELS.get(target.cpu) if target.cpu else host.features)
     if features is None:
         raise CompileError(f"no CPU {target.cpu!r} is known, perhaps from {VARIABLE}; there are {', '.join(LEVELS)}.")
-    return llvm.get_default_triple(), features
+    return host.triple, features
 
 
 def _check_host(target: Target) -> None:
     """raises CompileError when this machine cannot run code for the target"""
     _, features = cpu_features(target)
-    here = _llvm(False).get_host_cpu_features()
-    lacking = [f[1:] for f in features.split(",") if f.startswith("+") and not here.get(f[1:])]
+    here = _host().features.split(",")
+    lacking = [f[1:] for f in features.split(",") if f.startswith("+") and f not in here]
     if lacking:
         raise CompileError(f"this machine cannot run code for {target.cpu}: it lacks {', '.join(lacking)}.")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import platform
+import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -259,6 +262,26 @@ def test_phases_are_timed(empty_cache):
     code = jit.load(ADD + "; timed\n")
     assert {"parse", "optimise", "machine code", "link"} <= code.phases.keys()
     assert all(spent >= 0 for spent in code.phases.values())
+
+
+def test_ctrl_c_waits_for_llvm(monkeypatch, empty_cache):
+    """Between two of llvmlite's lines it would free memory twice."""
+    before, ended = signal.signal(signal.SIGINT, signal.default_int_handler), []
+
+    def parse(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        ended.append(jit_parse(*args))
+        return ended[0]
+
+    jit_parse = jit._parse
+    monkeypatch.setattr(jit, "_parse", parse)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            jit.load(ADD + "; interrupted\n")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(ended) == 1
 
 
 def test_loading_from_many_threads(empty_cache):
