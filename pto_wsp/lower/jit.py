@@ -172,8 +172,9 @@ def _uninterrupted(step: Callable[[], _T]) -> _T:
         return step()
     try:
         done.acquire()
-    except BaseException:
-        done.acquire()
+    except BaseException:  # before or after the lock was given
+        if not (made or failed):
+            done.acquire()
         raise
     if failed:
         raise failed[0]
