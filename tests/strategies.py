@@ -66,10 +66,11 @@ def traced(body: Any, *params: Any, out: Any = None, name: str = "traced") -> Ke
 class Drawing:
     """A graph while it is drawn: `pool` holds the values that later ops may use."""
 
-    def __init__(self, draw: Any, name: str = "drawn", chain: bool = False) -> None:
+    def __init__(self, draw: Any, name: str = "drawn", chain: bool = False, constants: int = 0) -> None:
         self.draw = draw
         self.name = name
         self.chain = chain                          # inexact values may be used by other ops
+        self.constants = constants                  # percent of the fresh values that are no parameters
         self.handles: list[Node] = []               # param and scalar_param nodes, in signature order
         self.entry: list[Node] = []                 # implicit loads
         self.nodes: list[Node] = []
@@ -91,7 +92,9 @@ class Drawing:
         return self.handles[-1]
 
     def fresh(self, type_: TileType | ScalarType) -> Node:
-        """A new parameter's value."""
+        """A new parameter's value, or what is known when the kernel is compiled."""
+        if self.constants and self.chance(self.constants):
+            return self.constant(type_)
         handle = self.param(type_)
         if isinstance(type_, ScalarType):
             self.pool.append(handle)
@@ -99,6 +102,29 @@ class Drawing:
         self.entry.append(build(OPS["load"], (handle,), {"at": "entry"})[-1])
         self.pool.append(self.entry[-1])
         return self.entry[-1]
+
+    def constant(self, type_: TileType | ScalarType) -> Node:
+        """Zeros, one number, or consecutive numbers from any on, all of which compilers like to compute with."""
+        dtype, kind = type_.dtype, self.draw(st.integers(0, 3))
+        if isinstance(type_, TileType) and kind == 0:
+            return self.add("alloc", (), shape=(type_.rows, type_.cols), dtype=dtype)  # type: ignore[return-value]
+        if isinstance(type_, ScalarType) or kind == 1:
+            made = self.add("constant", (), value=self.limit(dtype), dtype=dtype)
+            if isinstance(type_, ScalarType):
+                return made  # type: ignore[return-value]
+        else:
+            made = self.add("cast", (self.add("iota_u32", (), cols=type_.cols),), dtype=dtype)
+            made = self.add("add", (made, self.limit(dtype))) if kind == 3 else made
+        return self.add("broadcast", (made,), shape=(type_.rows, type_.cols))  # type: ignore[return-value]
+
+    def limit(self, dtype: DType) -> float:
+        """A number, or one that some dtype just has or just has not."""
+        powers = [sign * 2 ** bits for bits in (7, 8, 15, 16, 31, 32, 63) for sign in (1, -1)]
+        if dtype.is_float:
+            edges = [float(power + more) for power in powers for more in (-1, 0)]
+            return self.pick([self.number(dtype), float("-inf"), *edges])
+        lowest = -(1 << dtype.bits - 1) if dtype.is_signed else 0
+        return self.pick([self.number(dtype), lowest, lowest + (1 << dtype.bits) - 1])
 
     def value(self, rows: int, cols: int, dtype: DType) -> Node:
         """A value of this type, an old one if there is one."""
@@ -241,10 +267,10 @@ def _area(tile: TileType) -> int:
 
 @st.composite
 def graphs(draw: Any, ops: Any = COMPUTING, dtypes: Any = tuple(DType), most_nodes: int = 12,
-           chain: bool = False) -> KernelGraph:
+           chain: bool = False, constants: int = 0) -> KernelGraph:
     """A random kernel. Results of inexact ops (tolerance not 0) are only stored, so that errors do not add up, unless
-    `chain`."""
-    d = Drawing(draw, chain=chain)
+    `chain`. So many percent of what it starts from are `constants`."""
+    d = Drawing(draw, chain=chain, constants=constants)
     dtype = draw(st.sampled_from(list(dtypes)))
     rows = draw(st.sampled_from(SIZES))
     cols = draw(st.sampled_from([s for s in SIZES if s * rows <= MOST_ELEMENTS]))
@@ -255,7 +281,7 @@ def graphs(draw: Any, ops: Any = COMPUTING, dtypes: Any = tuple(DType), most_nod
         d.fresh(ScalarType(d.pick(dtypes)))
     for _ in range(draw(st.integers(1, most_nodes))):
         action = draw(st.integers(0, 19))
-        if action == 0:
+        if action == 0 and d.entry:
             d.load_again()
         elif action == 1:
             d.store_in_between()
@@ -269,9 +295,9 @@ def graphs(draw: Any, ops: Any = COMPUTING, dtypes: Any = tuple(DType), most_nod
 
 
 @st.composite
-def one_op_graphs(draw: Any, op: Op, dtypes: Any = tuple(DType)) -> KernelGraph:
-    """A kernel that loads, applies `op` once and stores."""
-    d = Drawing(draw, name=f"one_{op.name}")
+def one_op_graphs(draw: Any, op: Op, dtypes: Any = tuple(DType), constants: int = 0) -> KernelGraph:
+    """A kernel that loads, or has constants, applies `op` once and stores."""
+    d = Drawing(draw, name=f"one_{op.name}", constants=constants)
     while True:
         rows = draw(st.sampled_from(SIZES))
         least = 2 if op.name in ("slice_even", "slice_odd") else 1
@@ -281,7 +307,7 @@ def one_op_graphs(draw: Any, op: Op, dtypes: Any = tuple(DType)) -> KernelGraph:
         if result is not None and result.is_tile:
             d.store(result)
             return d.graph()
-        d = Drawing(draw, name=d.name)
+        d = Drawing(draw, name=d.name, constants=constants)
 
 
 # ---- data ----------------------------------------------------------------------------------------------------------

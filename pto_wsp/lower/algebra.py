@@ -230,24 +230,17 @@ class Algebra:
             return self.neg(x) if y.number else zero
         if y.number is not None:
             return self._do("sdiv" if dtype.is_signed else "udiv", x, y)  # LLVM shifts or multiplies
+        # What LLVM leaves undefined is never computed: of constants, LLVM 22 took it although another was selected.
+        nothing = unsafe = self.eq(y, 0)
+        if dtype.is_signed:  # MIN / -1, the one quotient that does not fit, is MIN / 1
+            lowest = -(1 << (dtype.bits - 1))
+            unsafe = self.or_(nothing, self.and_(self.eq(x, lowest), self.eq(y, -1)))
+        safe = self.select(unsafe, 1, y)
         if self.lanes > 1 and dtype.bits <= 32:
             wide = DType.F32 if dtype.bits <= 16 else DType.F64
-            nothing = self.eq(y, 0)
-            safe = self.select(nothing, 1, y)  # of constants, LLVM 22 takes 0 / 0 as an int instead of what is selected
-            quotient = self.div(self.convert(x, wide), self.convert(safe, wide))
-            whole = self._cut_off(quotient, dtype)
-            if dtype == DType.I32:  # -2**31 / -1 is the one quotient that does not fit
-                whole = self.select(self.gt(quotient, 2.0**31 - 1), -(2**31), whole)
-            return self.select(nothing, zero, whole)
-        nothing = self.eq(y, 0)
-        if dtype.is_signed:
-            lowest = self.const(-(1 << (dtype.bits - 1)), dtype)
-            overflow = self.and_(self.eq(x, lowest), self.eq(y, -1))
-            safe = self.select(self.or_(nothing, overflow), self.const(1, dtype), y)
-            quotient = self._do("sdiv", x, safe)
+            quotient = self._cut_off(self.div(self.convert(x, wide), self.convert(safe, wide)), dtype)
         else:
-            safe = self.select(nothing, self.const(1, dtype), y)
-            quotient = self._do("udiv", x, safe)
+            quotient = self._do("sdiv" if dtype.is_signed else "udiv", x, safe)
         return self.select(nothing, zero, quotient)
 
     def fma(self, x: Operand, y: Operand, z: Operand) -> Lanes:
@@ -448,12 +441,14 @@ class Algebra:
     def _shift(self, opcode: str, x: Lanes, count: Operand) -> Lanes:
         """LLVM leaves counts of the width and above undefined; here they shift everything out."""
         x, count = self._bits("shift", x, count)
-        if isinstance(count.ir, ir.Constant):
-            return self._do(opcode, x, count)
-        inside = self._do("icmp ult", count, self.const(x.dtype.bits, x.dtype), result=None)
-        if opcode == "ashr":
-            return self._do(opcode, x, self.select(inside, count, x.dtype.bits - 1))
-        return self.select(inside, self._do(opcode, x, count), self.const(0, x.dtype))
+        last, zero = x.dtype.bits - 1, self.const(0, x.dtype)
+        if count.number is not None:
+            if 0 <= count.number <= last:
+                return self._do(opcode, x, count)
+            return self._do(opcode, x, self.const(last, x.dtype)) if opcode == "ashr" else zero
+        inside = self._do("icmp ule", count, self.const(last, x.dtype), result=None)
+        shifted = self._do(opcode, x, self.select(inside, count, last))
+        return shifted if opcode == "ashr" else self.select(inside, shifted, zero)
 
     def bitcast(self, x: Lanes, dtype: DType) -> Lanes:
         """The same bits as another dtype of the same width."""

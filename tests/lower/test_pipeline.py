@@ -17,6 +17,7 @@ from pto_wsp.trace.graph import KernelGraph
 from pto_wsp.trace.ops import OPS
 from pto_wsp.types import DType
 from tests import strategies as draws
+from tests.lower.elementwise import CPUS, cpus_here
 
 FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 GUARD = 64
@@ -85,6 +86,18 @@ def test_compiled_op_equals_its_reference(op: Any, data: Any) -> None:
     graph = data.draw(draws.one_op_graphs(op))
     tail = data.draw(st.booleans())
     check(graph, data.draw(draws.arguments(graph, tail=tail)), tail)
+
+
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_compiled_kernel_of_constants(data: Any) -> None:
+    """LLVM computes with what it knows while it compiles: that has to be what the machine would compute."""
+    op = data.draw(st.sampled_from(draws.COMPUTING))
+    one, several = draws.one_op_graphs(op, constants=85), draws.graphs(most_nodes=5, constants=85)
+    graph = data.draw(st.one_of(one, several))
+    args = data.draw(draws.arguments(graph))
+    for target in (jit.HOST, *(jit.Target(cpu=CPUS[cpu]) for cpu in cpus_here())):
+        check(graph, args, False, target)
 
 
 @settings(max_examples=150)
