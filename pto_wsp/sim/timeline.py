@@ -79,7 +79,7 @@ class Timeline:
     calls: tuple[tuple[str, int], ...]
     call: NDArray[np.int32]
     axes: NDArray[np.int64]
-    """[tasks, most axis values]"""
+    """[tasks, most axis values]; 0 beyond those of the task's call"""
     worker: NDArray[np.int32]
     start: NDArray[np.int64]
     end: NDArray[np.int64]
@@ -370,6 +370,8 @@ class Recorder:
             few, flags = none.astype(np.int32), none.astype(np.uint8)
             self._parts.append((few, none.reshape(0, 0), few, none, none, flags))
         call, axes, worker, start, end, wait = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        counts = np.array([count for _, count in calls], np.intp)
+        axes[np.arange(axes.shape[1]) >= counts[call][:, None]] = 0  # a table's row means nothing there
         if starts is not None:
             worker, start, end, wait = starts.worker, starts.start, end + starts.start, starts.wait
         found = Timeline(name, workers, calls, call, axes, worker, start, end, wait)

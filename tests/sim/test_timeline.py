@@ -50,6 +50,7 @@ def test_spans(six: Timeline) -> None:
     assert six[2] == Span(2, "scale", (1, 0), 2, 6, 14, Wait.WINDOW_FULL, 6, cause=1)
     assert six[-1] == six[5]
     assert six[5].axes == (2,)
+    assert six.axes[5].tolist() == [2, 0]  # the second value is none of this call's: what lay there is not shown
     assert [(s.worker, s.start, s.end) for s in six] == [
         (0, 0, 14), (1, 0, 6), (2, 6, 14), (0, 14, 20), (1, 14, 28), (2, 20, 28)
     ]  # fmt: skip
