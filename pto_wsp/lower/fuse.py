@@ -270,10 +270,14 @@ class _Planner:
 
     def _row_work(self, nest: RowNest) -> tuple[list[int], list[int]]:
         """Costs of the reductions in passes, and of the row scalars."""
-        scalars = [n for n in nest.nodes if self.in_scalars(n, nest) and n.op.name != "store"]
-        return [reduce_cost(n) for n in nest.nodes if isinstance(rule_of(n), Reduce) and n not in scalars], [
-            rule.cost for rule in map(rule_of, scalars) if isinstance(rule, (Map, Reduce))
-        ]
+        reductions, scalars = list[int](), list[int]()
+        for node in nest.nodes:
+            rule, between = rule_of(node), self.in_scalars(node, nest)
+            if isinstance(rule, Reduce) and not between:
+                reductions.append(reduce_cost(node))
+            elif isinstance(rule, (Map, Reduce)) and between and node.op.name != "store":
+                scalars.append(rule.cost)
+        return reductions, scalars
 
     def in_scalars(self, node: Node, nest: RowNest) -> bool:
         """Is it one value per row, computed between the passes?"""

@@ -31,8 +31,6 @@ GRAPH_STEPS: tuple[Step, ...] = (
     simplify.eliminate_dead,
 )
 
-VERSION = "9"  # of the generated code; part of the key of cached machine code
-
 
 def ignore(step: str, graph: KernelGraph) -> None:
     """An observer that does not look."""
@@ -81,7 +79,7 @@ class CompiledKernel:
         """Text that determines the machine code, together with the target."""
         from pto_wsp.trace.text import print_graph
 
-        return f"pto_wsp kernel {VERSION} {self.symbol}\n{print_graph(self.graph, comments=False)}"
+        return f"pto_wsp kernel {self.symbol}\n{print_graph(self.graph, comments=False)}"
 
     @cached_property
     def loops(self) -> Any:
