@@ -129,9 +129,9 @@ ENGINES = {
 
 MACHINE_CODE = """
 import time
-from pto_wsp.sim import dataflow, inorder
+from pto_wsp.sim import clock, inorder
 begin = time.process_time()
-inorder.PLAY.compiled(), dataflow.PLAY.compiled()
+inorder.PLAY.compiled(), clock.PLAY.compiled()
 print((time.process_time() - begin) * 1e3)
 """
 

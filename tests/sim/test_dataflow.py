@@ -14,7 +14,7 @@ from pto_wsp.errors import Deadlock, ScheduleError
 from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.scalar_expr import TaskExpr
 from pto_wsp.schedule import WindowMode
-from pto_wsp.sim import dataflow
+from pto_wsp.sim import clock, dataflow
 from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.edges import EDGE_SIZE, EDGES_TOP, NODE_SIZE
 from pto_wsp.sim.inorder import Counters, Wait
@@ -277,14 +277,14 @@ class Checked(list[int]):
 
 def checked(count: int, final: bool, *rest: Any) -> int:
     lists = [Checked(value.tolist()) if isinstance(value, np.ndarray) else value for value in rest]
-    outcome = dataflow.play(count, final, *lists)
+    outcome = clock.play(count, final, *lists)
     for value, written in zip(rest, lists, strict=True):
         if isinstance(value, np.ndarray):
             value[:] = written
     return outcome
 
 
-RUNS = {"arrays": lambda: dataflow.play, "lists": lambda: dataflow.PLAY.plain, "compiled": dataflow.PLAY.compiled,
+RUNS = {"arrays": lambda: clock.play, "lists": lambda: clock.PLAY.plain, "compiled": clock.PLAY.compiled,
         "checked": lambda: checked}  # fmt: skip
 MANY = (
     schedule(1),
@@ -302,7 +302,7 @@ MANY = (
 @pytest.mark.parametrize("run", RUNS)
 def test_plain_and_compiled_agree(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     play = RUNS[run]()
-    monkeypatch.setattr(dataflow.PLAY, "choose", lambda count: play)
+    monkeypatch.setattr(clock.PLAY, "choose", lambda count: play)
     random = np.random.default_rng(7)
 
     def tree(depth: int) -> Tree:
