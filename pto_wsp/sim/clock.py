@@ -19,16 +19,13 @@ from pto_wsp.sim.edges import (
     CYCLES,
     DEPTH,
     EDGE_SIZE,
-    EDGES_TOP,
+    EDGES,
     ELIGIBLE,
     END,
     FIRST,
     FOLLOWING,
     FRAME_SIZE,
-    FREE_EDGE,
-    FREE_EDGES,
-    FREE_NODE,
-    FREE_NODES,
+    FREE_RECORDS,
     FROM,
     FROM_BEFORE,
     GENERATED,
@@ -37,7 +34,7 @@ from pto_wsp.sim.edges import (
     MISSING,
     NEXT,
     NODE_SIZE,
-    NODES_TOP,
+    NODES,
     NUMBER,
     PATH,
     PATH_BEFORE,
@@ -55,11 +52,14 @@ from pto_wsp.sim.edges import (
     STREAM,
     TARGET,
     TASKS_BEFORE,
+    TOP,
     WEIGHT,
     chain_of,
     collect,
     enter,
     follow,
+    give_back,
+    has_room,
     join,
     leave,
     lengthen,
@@ -67,8 +67,7 @@ from pto_wsp.sim.edges import (
 )
 from pto_wsp.sim.hazards import (
     CLAIM_SIZE,
-    CLAIMS_TOP,
-    FREE_CLAIMS,
+    CLAIMS,
     LOAD,
     MOST_BUCKETS,
     NO_CLAIMS,
@@ -257,14 +256,10 @@ def finish(
                     nodes[later + NEXT] = following
                     following = later
             after = edges[edge + FOLLOWING]
-            edges[edge + FOLLOWING] = state[FREE_EDGE]
-            state[FREE_EDGE] = edge
-            state[FREE_EDGES] += 1
+            give_back(edges, state, EDGES, FOLLOWING, edge)
             edge = after
         nodes[node + SERIAL] += 1
-        nodes[node + NEXT] = state[FREE_NODE]
-        state[FREE_NODE] = node
-        state[FREE_NODES] += 1
+        give_back(nodes, state, NODES, NEXT, node)
         node = following
     return 0
 
@@ -306,14 +301,12 @@ def generate_all(
                 return MORE_ROWS
             state[EXHAUSTED] = 1
             return GO_ON
-        free = state[FREE_NODES] * NODE_SIZE + len(nodes) - state[NODES_TOP]
-        if free < 2 * NODE_SIZE:
+        if not has_room(nodes, state, NODES, NODE_SIZE, 2):
             return MORE_NODES
-        most = state[NODES_TOP] // NODE_SIZE - state[FREE_NODES] + 4  # edges of one task
-        if state[FREE_EDGES] * EDGE_SIZE + len(edges) - state[EDGES_TOP] < most * EDGE_SIZE:
+        most = state[NODES + TOP] // NODE_SIZE - state[NODES + FREE_RECORDS] + 4  # edges of one task
+        if not has_room(edges, state, EDGES, EDGE_SIZE, most):
             return MORE_EDGES
-        free = state[FREE_CLAIMS] * CLAIM_SIZE + len(claims) - state[CLAIMS_TOP]
-        if setup[INFER] != NO_CLAIMS and free < setup[PARAMS] * MOST_BUCKETS * CLAIM_SIZE:
+        if setup[INFER] != NO_CLAIMS and not has_room(claims, state, CLAIMS, CLAIM_SIZE, setup[PARAMS] * MOST_BUCKETS):
             return MORE_CLAIMS
         what = kernel[row]
         if what == EXIT:

@@ -63,9 +63,9 @@ class DataflowEngine:
         self._state = np.zeros(clock.STATE_SIZE, np.int64)
         self._state[
             [
-                edges.FREE_NODE, edges.FREE_EDGE, hazards.FREE_CLAIM, edges.SEALED, clock.FULL_SINCE, clock.LAST_DONE,
-                queues.HELD_HEAD, queues.HELD_TAIL, clock.GENERATING, clock.STARTED, clock.LONGEST_LAST,
-                edges.SLOT_NUMBER,
+                edges.NODES + edges.FREE, edges.EDGES + edges.FREE, hazards.CLAIMS + edges.FREE, edges.SEALED,
+                clock.FULL_SINCE, clock.LAST_DONE, queues.HELD_HEAD, queues.HELD_TAIL, clock.GENERATING, clock.STARTED,
+                clock.LONGEST_LAST, edges.SLOT_NUMBER,
             ]
         ] = -1  # fmt: skip
         self._nodes, self._edges = np.zeros(64 * edges.NODE_SIZE, np.int64), np.zeros(256 * edges.EDGE_SIZE, np.int64)

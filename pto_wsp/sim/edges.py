@@ -21,10 +21,13 @@ __all__ = [
     "collect",
     "enter",
     "follow",
+    "give_back",
+    "has_room",
     "join",
     "leave",
     "lengthen",
     "new_node",
+    "take",
 ]
 
 # Words of a node.
@@ -52,37 +55,57 @@ TARGET, FOLLOWING, EDGE_SIZE = range(3)
 # OWNER    the frame whose gate collects the tasks of this parallel block, -1 when nobody waits for its end
 
 # Words of the state that belong to this file. dataflow.py counts on from there.
-(FREE_NODE, FREE_NODES, NODES_TOP, FREE_EDGE, FREE_EDGES, EDGES_TOP, SEALED, DEPTH, SLOT_NUMBER, COLLECTED,
- EDGES_STATE) = range(11)  # fmt: skip
+NODES, EDGES, SEALED, DEPTH, SLOT_NUMBER, COLLECTED, EDGES_STATE = 0, 3, 6, 7, 8, 9, 10
+# NODES, EDGES  three words each, see `take`
 # SLOT_NUMBER  the NUMBER of a gate for the slot that is being set; COLLECTED: the node that it waits for, -1: for none
+
+
+# How records of one kind are kept, in three words of the state.
+FREE, FREE_RECORDS, TOP = range(3)  # the first free record, how many there are, where new ones begin
+
+
+def take(records: Any, state: Any, kept: int, following: int, size: int) -> int:
+    """A record that is free, or a new one; there has to be room for it. Free ones are linked by their word `following`.
+
+    kept   where the state has the three words of its kind
+    """
+    record = state[kept + FREE]
+    if record >= 0:
+        state[kept + FREE] = records[record + following]
+        state[kept + FREE_RECORDS] -= 1
+    else:
+        record = state[kept + TOP]
+        state[kept + TOP] = record + size
+    return record  # type: ignore[no-any-return]
+
+
+def give_back(records: Any, state: Any, kept: int, following: int, record: int) -> int:
+    """It is free."""
+    records[record + following] = state[kept + FREE]
+    state[kept + FREE] = record
+    state[kept + FREE_RECORDS] += 1
+    return 0
+
+
+def has_room(records: Any, state: Any, kept: int, size: int, count: int) -> bool:
+    """For so many more records?"""
+    return state[kept + FREE_RECORDS] * size + len(records) - state[kept + TOP] >= count * size  # type: ignore[no-any-return]
 
 
 def new_node(nodes: Any, state: Any, number: int, cycles: int) -> int:
     """A node without edges; there has to be room for it."""
-    node = state[FREE_NODE]
-    if node >= 0:
-        state[FREE_NODE] = nodes[node + NEXT]
-        state[FREE_NODES] -= 1
-    else:
-        node = state[NODES_TOP]
-        state[NODES_TOP] = node + NODE_SIZE
+    node = take(nodes, state, NODES, NEXT, NODE_SIZE)
     nodes[node + NUMBER], nodes[node + CYCLES] = number, cycles
     nodes[node + PATH], nodes[node + PATH_TASKS], nodes[node + PATH_FROM] = 0, 0, -1
     nodes[node + MISSING], nodes[node + FIRST], nodes[node + LAST], nodes[node + STAMP] = 0, -1, -1, -1
     nodes[node + CAUSE], nodes[node + FROM], nodes[node + NEXT], nodes[node + TILES] = -1, -1, -1, -1
     nodes[node + CHILD], nodes[node + SIBLING], nodes[node + UNSEEN_BY] = -1, -1, -1
-    return node  # type: ignore[no-any-return]
+    return node
 
 
 def add_edge(nodes: Any, edges: Any, state: Any, earlier: int, later: int) -> int:
     """`later` waits for `earlier`, a live node."""
-    edge = state[FREE_EDGE]
-    if edge >= 0:
-        state[FREE_EDGE] = edges[edge + FOLLOWING]
-        state[FREE_EDGES] -= 1
-    else:
-        edge = state[EDGES_TOP]
-        state[EDGES_TOP] = edge + EDGE_SIZE
+    edge = take(edges, state, EDGES, FOLLOWING, EDGE_SIZE)
     edges[edge + TARGET], edges[edge + FOLLOWING] = later, -1
     last = nodes[earlier + LAST]
     if last < 0:

@@ -20,7 +20,19 @@ from pto_wsp.lower.bindings import Binding, Call, SlotUse
 from pto_wsp.lower.places import Placed
 from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
 from pto_wsp.sim import regions
-from pto_wsp.sim.edges import EDGES_STATE, NUMBER, SERIAL, STAMP, TILES, UNSEEN_BY, collect, follow
+from pto_wsp.sim.edges import (
+    EDGES_STATE,
+    NUMBER,
+    SERIAL,
+    STAMP,
+    TILES,
+    TOP,
+    UNSEEN_BY,
+    collect,
+    follow,
+    give_back,
+    take,
+)
 
 __all__ = [
     "BY_IDENTITY", "BY_OVERLAP", "CLAIM_SIZE", "FOR_LOADS", "LOAD", "MOST_BUCKETS", "NO_CLAIMS", "TileUses",
@@ -40,7 +52,8 @@ SPACE, ITEMSIZE, IS_WRITTEN, USE_SIZE = range(4)
 ORIGIN, ROW_BYTES, BUCKET_ROWS, BUCKET_BYTES, SPACE_SIZE = range(5)
 
 # Words of the state.
-FREE_CLAIM, FREE_CLAIMS, CLAIMS_TOP, RELINK, UNSEEN, WIDE_CLAIMS, HAZARD_STATE = range(EDGES_STATE, EDGES_STATE + 7)
+CLAIMS = EDGES_STATE  # three words, see edges.take
+RELINK, UNSEEN, WIDE_CLAIMS, HAZARD_STATE = range(CLAIMS + 3, CLAIMS + 7)
 
 NO_CLAIMS, BY_OVERLAP, BY_IDENTITY, FOR_LOADS, LOAD = range(5)
 """What tiles are claimed for: nothing; edges between tiles that overlap, or are identical (others that overlap are
@@ -124,7 +137,7 @@ def claim_tile(
             meet(chain + (1 - readers) * (half + 1), low, item, pitch, rows, count, step, writes, what,
                  nodes, edges, claims, chains, state, node)  # fmt: skip
         if what != LOAD and (visit == buckets - 1 or (visit < buckets and not wide)):
-            claim = new_claim(claims, state)
+            claim = take(claims, state, CLAIMS, OF_OWNER, CLAIM_SIZE)
             claims[claim + LOW], claims[claim + ITEM], claims[claim + PITCH] = low, item, pitch
             claims[claim + ROWS], claims[claim + COUNT], claims[claim + STEP] = rows, count, step
             claims[claim + WRITES], claims[claim + OWNER_NODE], claims[claim + HASH] = writes, node, mixed
@@ -215,17 +228,6 @@ def covers(
     return 1 if down >= 0 and down + rows_2 <= rows and along + item_2 <= item else 0
 
 
-def new_claim(claims: Any, state: Any) -> int:
-    claim = state[FREE_CLAIM]
-    if claim >= 0:
-        state[FREE_CLAIM] = claims[claim + OF_OWNER]
-        state[FREE_CLAIMS] -= 1
-    else:
-        claim = state[CLAIMS_TOP]
-        state[CLAIMS_TOP] = claim + CLAIM_SIZE
-    return claim  # type: ignore[no-any-return]
-
-
 def link(claims: Any, chains: Any, state: Any, claim: int) -> int:
     """Into the chain of its bucket: readers in the first half of the chains, writers in the second."""
     half = len(chains) // 2 - 1
@@ -268,9 +270,8 @@ def release(nodes: Any, claims: Any, chains: Any, state: Any, node: int) -> int:
     while claim >= 0:
         following = claims[claim + OF_OWNER]
         unlink(claims, chains, state, claim)
-        claims[claim + OWNER_NODE], claims[claim + OF_OWNER] = -1, state[FREE_CLAIM]
-        state[FREE_CLAIM] = claim
-        state[FREE_CLAIMS] += 1
+        claims[claim + OWNER_NODE] = -1
+        give_back(claims, state, CLAIMS, OF_OWNER, claim)
         claim = following
     return 0
 
@@ -278,7 +279,7 @@ def release(nodes: Any, claims: Any, chains: Any, state: Any, node: int) -> int:
 def relink(claims: Any, chains: Any, state: Any) -> int:
     """The chains are new and empty: enter the claims again."""
     state[RELINK] = state[WIDE_CLAIMS] = 0
-    for claim in range(0, state[CLAIMS_TOP], CLAIM_SIZE):
+    for claim in range(0, state[CLAIMS + TOP], CLAIM_SIZE):
         if claims[claim + OWNER_NODE] >= 0 and claims[claim + IN_CHAIN] >= 0:
             link(claims, chains, state, claim)
     return 0

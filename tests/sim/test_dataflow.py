@@ -16,7 +16,7 @@ from pto_wsp.scalar_expr import TaskExpr
 from pto_wsp.schedule import WindowMode
 from pto_wsp.sim import clock, dataflow
 from pto_wsp.sim.dataflow import DataflowEngine
-from pto_wsp.sim.edges import EDGE_SIZE, EDGES_TOP, NODE_SIZE
+from pto_wsp.sim.edges import EDGE_SIZE, EDGES, NODE_SIZE, TOP
 from pto_wsp.sim.inorder import Counters, Wait
 from pto_wsp.sim.keys import Key, Keys
 from pto_wsp.sim.settings import Settings
@@ -260,7 +260,7 @@ def test_a_block_of_n_tasks_has_about_2_n_edges() -> None:
     n = 400
     engine = engine_on(seq(*(par(*[task(1)] * n) for _ in range(5))), schedule(4))
     assert engine.counters().total_cycles == 5 * n // 4
-    assert engine._state[EDGES_TOP] // EDGE_SIZE <= 5 * 2 * n
+    assert engine._state[EDGES + TOP] // EDGE_SIZE <= 5 * 2 * n
 
 
 class Checked(list[int]):
