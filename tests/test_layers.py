@@ -19,8 +19,8 @@ PACKAGE = ROOT / "pto_wsp"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import from its own room and from rooms of a lower number. `ascend` is beside `lower`.
-VOCABULARY = {"arguments", "errors", "types", "layout", "linear_layout", "scalar_expr", "schedule", "csp",
-              "type_checker"}
+VOCABULARY = {"arguments", "axes", "csp", "dtypes", "errors", "layout", "linear_layout", "scalar_expr", "schedule",
+              "tensor", "type_checker", "types"}
 LEVEL = {"vocabulary": 0, "trace": 1, "lower": 2, "ascend": 2, "sim": 3, "program": 4, "__init__": 5}
 
 # Code of a lower room that only starts a higher one on the user's behalf (`workload.compile()`, `kernel.llvm`): the
