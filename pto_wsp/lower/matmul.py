@@ -174,7 +174,7 @@ def _emit_turned(f: ir.Function, spec: MatmulSpec, target: Target) -> None:
     arguments += [at["scratch"], pitch, *([at["n"], at["m"], at["k"]] if spec.tail else []), rest]
     build.call(emit(f.module, _turned(spec), target), arguments)
     rows, cols = (at["m"], at["n"]) if spec.tail else (I64(spec.m), I64(spec.n))
-    build.call(copies.declared(f.module, "transpose", size),
+    build.call(copies.declared(f.module, "copy", size),
                [at["c"], at["c_rs"], I64(size), at["scratch"], I64(size), pitch, rows, cols])
     build.ret_void()
 

@@ -226,9 +226,9 @@ class Operands:
         self.spans[key] = low, high
         return low, high
 
-    def copy(self, to: View, source: View, dtype: DType, rows: Any, cols: Any, kind: str = "copy") -> None:
+    def copy(self, to: View, source: View, dtype: DType, rows: Any, cols: Any) -> None:
         self.build.call(
-            copies.declared(self.module, kind, dtype.itemsize),
+            copies.declared(self.module, "copy", dtype.itemsize),
             [to.address, to.rows, to.cols, source.address, source.rows, source.cols, rows, cols],
         )
 

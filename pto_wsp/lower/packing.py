@@ -10,7 +10,7 @@ from pto_wsp.lower.algebra import Algebra, Lanes
 from pto_wsp.lower.vectors import I8, I64, Lane, Target, counted, lanes_along_k, minimum, move, widened
 from pto_wsp.types import DType
 
-__all__ = ["emit_packer", "emit_transpose", "packer", "start_at_acc"]
+__all__ = ["emit_packer", "packer", "start_at_acc", "transposed"]
 
 SIDE = 16           # of blocks that are transposed in registers, or as many lanes as a vector has
 
@@ -26,34 +26,6 @@ def start_at_acc(build: ir.Builder, at: dict[str, Any], dtype: DType, target: Ta
     at["acc"] = build.select(apart, at["c"], at["acc"])
     at["acc_rs"] = build.select(apart, at["c_rs"], at["acc_rs"])
     at["acc_cs"] = I64(size)
-
-
-def emit_transpose(function: ir.Function, dtype: DType, width: int, target: Target) -> None:
-    """The body of a function that copies elements between any strides, as lower/copies.py says: by one of the packers,
-    whose destination is contiguous, or else one by one.
-
-    width   elements of a vector
-    """
-    names = ("to", "to_rows", "to_cols", "from", "from_rows", "from_cols", "rows", "cols")
-    at: dict[str, Any] = dict(zip(names, function.args))
-    pack = packer(function.module, dtype, Lane(dtype, 1, width))
-    build = ir.Builder(function.append_basic_block("entry"))
-    for inner, outer in (("cols", "rows"), ("rows", "cols")):
-        with build.if_then(build.icmp_signed("==", at[f"to_{inner}"], I64(dtype.itemsize))):
-            build.call(pack, [at["from"], at[f"from_{outer}"], at[f"from_{inner}"], at["to"], at[f"to_{outer}"],
-                              at[outer], at[inner]])
-            build.ret_void()
-    k = Algebra(build, 1, target.features)
-
-    def element(side: str, r: Any, c: Any) -> Any:
-        row = move(build, at[side], build.mul(r, at[f"{side}_rows"]))
-        return move(build, row, build.mul(c, at[f"{side}_cols"]))
-
-    def one(r: Any, c: Any) -> None:
-        k.store(k.load(element("from", r, c), dtype, align=1), element("to", r, c), align=1)
-
-    counted(build, 0, at["rows"], 1, lambda r: counted(build, 0, at["cols"], 1, lambda c: one(r, c)))
-    build.ret_void()
 
 
 def packer(module: ir.Module, source: DType, lane: Lane, few: int = 0) -> ir.Function:
@@ -178,7 +150,7 @@ class _Packer:
         for _ in range(side):
             columns.append(self.read(k, source, True))
             source = move(self.build, source, self.step["inner"])
-        for lanes in _transposed(k, columns):
+        for lanes in transposed(k, columns):
             k.store(lanes, to, align=1)
             to = move(self.build, to, self.at["dst_stride"])
 
@@ -192,7 +164,7 @@ class _Packer:
             columns.append(Lanes(self.build.shuffle_vector(x.ir, x.ir, lanes), x.dtype))
             source = move(self.build, source, self.step["inner"])
         to = self.lane_at(I64(0), i)
-        for x in _transposed(wide, columns)[: self.few]:
+        for x in transposed(wide, columns)[: self.few]:
             wide.store(x, to, align=1)
             to = move(self.build, to, self.at["dst_stride"])
 
@@ -223,7 +195,7 @@ class _Packer:
         return widened(k, self.lane, [first, k.load(there, self.source, align=1) if second else zero])
 
 
-def _transposed(k: Algebra, rows: list[Lanes]) -> list[Lanes]:
+def transposed(k: Algebra, rows: list[Lanes]) -> list[Lanes]:
     """len(rows) vectors of as many lanes, transposed: one bit of the row number trades places with one of the lane's.
 
     32-bit lanes trade both bits inside 128 bits at a time, which x86 does in one instruction a vector (unpcklps).

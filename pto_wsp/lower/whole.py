@@ -51,7 +51,7 @@ def _matmul(w: Operands, node: Node, result: View) -> None:
 
 def _transpose(w: Operands, node: Node, result: View) -> None:
     view, dtype = w.memory_of(node.operands[0])
-    w.copy(result, view.turned, dtype, *w.extents_of(node), "transpose")
+    w.copy(result, view.turned, dtype, *w.extents_of(node))
 
 
 def _extract_topk_indices(w: Operands, node: Node, result: View) -> None:
