@@ -39,7 +39,7 @@ def later(function, *args):
     return thread
 
 
-def ended(thread, within=5.0) -> bool:
+def ended(thread, within=60.0) -> bool:
     thread.join(within)
     return not thread.is_alive()
 

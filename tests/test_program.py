@@ -192,17 +192,25 @@ def test_arrays_outlive_a_rebinding_during_the_run() -> None:
 
 
 def test_another_thread_runs_meanwhile() -> None:
+    _, _, program = slow_program(100_000_000)  # hours, that a slow machine cannot miss
+    program.execute()
+    try:
+        assert not program.is_complete()
+        with pytest.raises(UsageError, match="still running"):
+            program.execute()
+        with pytest.raises(RuntimeError):
+            program.execute()
+        with pytest.raises(TimeoutError):
+            program.synchronize(timeout=0.0)
+        assert program.stats.total_cycles == 0
+    finally:
+        program._run.stop()
+
+
+def test_a_run_ends_while_somebody_waits_for_it() -> None:
     _, _, program = slow_program()
     program.execute()
-    assert not program.is_complete()
-    with pytest.raises(UsageError, match="still running"):
-        program.execute()
-    with pytest.raises(RuntimeError):
-        program.execute()
-    with pytest.raises(TimeoutError):
-        program.synchronize(timeout=0.0)
-    assert program.stats.total_cycles == 0
-    program.synchronize(timeout=60)
+    program.synchronize(timeout=300)
     assert program.stats.task_count == 5000
 
 
@@ -461,11 +469,20 @@ def test_ctrl_c_stops_the_run_and_leaves_the_process_usable() -> None:
                     grow[i, j](x=X)
 
         program = forever().compile()
-        pid = threading.main_thread().ident
-        threading.Timer(1.0, lambda: signal.pthread_kill(pid, signal.SIGINT)).start()
+        waiting = threading.Event()
+
+        def interrupt():
+            waiting.wait()
+            while (data == 1).all():  # no task has run
+                time.sleep(0.01)
+            time.sleep(0.5)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        threading.Thread(target=interrupt).start()
         program.execute()
         begin = time.perf_counter()
         try:
+            waiting.set()
             program.synchronize()
             print("not interrupted")
         except KeyboardInterrupt:

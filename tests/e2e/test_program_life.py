@@ -111,8 +111,8 @@ def test_interrupt_stops_a_long_run_and_leaves_the_process_usable():
         from tests.e2e.test_program_life import long_program
         program = long_program(100_000_000)
         program.execute()
-        print("running", flush=True)
         try:
+            print("running", flush=True)
             program.synchronize()
         except KeyboardInterrupt:
             print("stopped", flush=True)
@@ -247,17 +247,19 @@ def test_ctrl_c_at_any_moment():
 
         thread = threading.Thread(target=shoot)
         thread.start()
-        clean = 0
-        while thread.is_alive() or not clean:
+        over, clean = False, 0
+        while not over:
             try:
-                module._BRIEF = shots.choice([0.0, 10.0])
-                if not program.is_complete():
+                while thread.is_alive() or not clean:
+                    module._BRIEF = shots.choice([0.0, 10.0])
+                    if not program.is_complete():
+                        program.synchronize()
+                    x[:] = 0
+                    program.execute()
                     program.synchronize()
-                x[:] = 0
-                program.execute()
-                program.synchronize()
-                assert (x == 5).all() and program.stats.task_count == 320
-                clean += 1
+                    assert (x == 5).all() and program.stats.task_count == 320
+                    clean += 1
+                over = True
             except KeyboardInterrupt:
                 pass
         print("whole", flush=True)

@@ -252,10 +252,11 @@ def test_stopping_a_run_that_decides():
 
     program = forever().compile()
     program.execute()
-    time.sleep(0.1)
+    while not slow[0, 0]:
+        assert not program.is_complete()
+        time.sleep(0.01)
     program._run.stop()
     reached = slow[0, 0]
-    assert reached > 0
     time.sleep(0.05)
     assert program.is_complete()
     assert slow[0, 0] == reached

@@ -8,7 +8,6 @@ import os
 import pickle
 import random
 import signal
-import threading
 import time
 from typing import Any
 
@@ -237,13 +236,25 @@ def test_a_key_that_fails_says_the_same_everywhere() -> None:
     assert found[0] == found[1] and "DispatchPolicy.affinity failed" in found[0]
 
 
-def test_a_worker_that_dies_costs_records_not_the_sweep(monkeypatch: Any) -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_a_worker_that_dies_costs_records_not_the_sweep(late: bool, monkeypatch: Any) -> None:
+    """When it has all jobs, or (its pool knows that it is broken) before it got one."""
     program = ragged_program()
     pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
     first = pool.submit(os.getpid).result()
-    killer = threading.Timer(0.3, os.kill, (first, signal.SIGKILL))
-    killer.start()
-    pool.submit(time.sleep, 5)  # what it is busy with when it dies
+    busy = pool.submit(time.sleep, 600)  # with this, when it dies
+    submit, sent = sweeps._submit, []
+
+    def counted(*args: Any) -> None:
+        submit(*args)
+        sent.append(args)
+        if len(sent) == len(SCHEDULES) and late:
+            os.kill(first, signal.SIGKILL)
+
+    monkeypatch.setattr(sweeps, "_submit", counted)
+    if not late:
+        os.kill(first, signal.SIGKILL)
+        assert busy.exception() is not None
     with pool, pytest.warns(UserWarning, match="schedules could not be simulated"):
         records = sweep(program, SCHEDULES, executor=pool)
     assert len(records) == len(SCHEDULES)
