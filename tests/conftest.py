@@ -1,4 +1,4 @@
-"""What every test has: its own code cache, and one hypothesis profile for each purpose.
+"""What every test has: its own code cache, memory that is never clean, and one hypothesis profile for each purpose.
 
 pytest                                  quick: a moderate number of examples
 pytest --hypothesis-profile=thorough    thousands of examples per property
@@ -7,12 +7,19 @@ CI=true pytest                          the same examples every time, so that a 
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+from pto_wsp.lower import tasks
+from pto_wsp.sim import execute
 
 SLOW_MACHINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
@@ -32,6 +39,31 @@ def code_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PTO_WSP_CODEGEN_CACHE_DIR", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unclean_memory() -> Iterator[None]:
+    """What machine code fills begins with garbage, another one each time: tables of tasks and scratch memory.
+
+    Who reads there what nobody has written fails in every run of the tests, not by chance in one of many.
+    """
+    garbage = itertools.cycle((0xFF, 0x7F, 0x01, 0xA5))  # -1 and not a number; huge; tiny; negative
+    table, scratch = tasks.TaskTable.empty, execute._Scratch.__init__
+
+    def unclean_table(*args: Any, **options: Any) -> tasks.TaskTable:
+        made = table(*args, **options)
+        for column in tasks.COLUMNS:
+            getattr(made, column).view(np.uint8)[...] = next(garbage)
+        return made
+
+    def unclean_scratch(self: execute._Scratch, room: int) -> None:
+        scratch(self, room)
+        ctypes.memset(self.address, next(garbage), room)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks.TaskTable, "empty", unclean_table)
+        patch.setattr(execute._Scratch, "__init__", unclean_scratch)
+        yield
 
 
 @pytest.fixture
