@@ -180,6 +180,15 @@ class Algebra:
         function = self.declare(f"llvm.masked.store.{vector.suffix}.p0", ir.VoidType(), kinds)
         self.builder.call(function, [x.ir, pointer, I32(align), mask.ir])
 
+    def store_around(self, x: Lanes, pointer: Any) -> None:
+        """Contiguous lanes to `pointer`, which is a multiple of 16, around the cache: a line that is written whole is
+        not fetched before. In pieces of 16 bytes, since arrays seldom lie at a multiple of more; they are gathered."""
+        assert x.dtype is not None
+        count = 16 // x.dtype.itemsize
+        for at in range(0, self.lanes, count):
+            here = self.builder.gep(pointer, [I32(at)], source_etype=IR_TYPES[x.dtype])
+            self.builder.store(self.builder.lanes(x.ir, at, count), here, align=16, around=True)
+
     def gather(self, pointer: Any, at: Lanes, dtype: DType) -> Lanes:
         """Element `at` (i32 or i64 lanes) of the array of dtype at `pointer`, for every lane."""
         element = IR_TYPES[dtype]

@@ -185,7 +185,7 @@ class Module:
     def __str__(self) -> str:
         definitions = [item.definition for item in self.constants.values()]
         text = "\n".join(definitions + [item.definition for item in self.functions.values()])
-        return "\n".join([text, *(line for name, line in _BRANCH_WEIGHTS.items() if f"!prof {name}" in text), ""])
+        return "\n".join([text, *(line for use, line in _METADATA.items() if use in text), ""])
 
 
 class GlobalConstant(Value):
@@ -295,10 +295,11 @@ def _name(name: str) -> str:
 
 # ---- instructions --------------------------------------------------------------------------------------------------
 
-_LIKELY, _UNLIKELY = "!0", "!1"
-_BRANCH_WEIGHTS = {
+_LIKELY, _UNLIKELY, _AROUND = "!prof !0", "!prof !1", "!nontemporal !2"
+_METADATA = {
     _LIKELY: '!0 = !{!"branch_weights", i32 1048576, i32 1}',
     _UNLIKELY: '!1 = !{!"branch_weights", i32 1, i32 1048576}',
+    _AROUND: "!2 = !{i32 1}",
 }
 
 
@@ -389,8 +390,10 @@ class Builder:
     def load(self, pointer: Value, typ: Type, align: int | None = None) -> Value:
         return self.append(typ, f"load {typ.text}, ptr {pointer.text}{_aligned(align)}")
 
-    def store(self, x: Value, pointer: Value, align: int | None = None) -> None:
-        self.put(f"store {x.type.text} {x.text}, ptr {pointer.text}{_aligned(align)}")
+    def store(self, x: Value, pointer: Value, align: int | None = None, around: bool = False) -> None:
+        """around: the cache"""
+        hint = f", {_AROUND}" * around
+        self.put(f"store {x.type.text} {x.text}, ptr {pointer.text}{_aligned(align)}{hint}")
 
     def gep(self, pointer: Value, indices: Sequence[Value], source_etype: Type) -> Value:
         """The address so many elements further; many addresses when the index is a vector."""
@@ -447,7 +450,7 @@ class Builder:
     def cbranch(self, condition: Value, then: Block, other: Block, likely: bool | None = None) -> None:
         if isinstance(condition, Constant):
             return self.branch(then if condition.constant else other)
-        weights = "" if likely is None else f", !prof {_LIKELY if likely else _UNLIKELY}"
+        weights = "" if likely is None else f", {_LIKELY if likely else _UNLIKELY}"
         self._leave(f"br i1 {condition.text}, {then.text}, {other.text}{weights}")
 
     def ret(self, x: Value) -> None:

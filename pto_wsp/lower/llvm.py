@@ -15,6 +15,7 @@ from typing import Any
 
 from pto_wsp.lower import ir
 from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes, across_rows, compute_dtype
+from pto_wsp.lower.around import params_around
 from pto_wsp.lower.fuse import CHEAP_PASS
 from pto_wsp.lower.loops import (
     ACCUMULATORS,
@@ -42,11 +43,11 @@ COLUMN_REGISTERS = 16  # vectors of column sums that stay in registers, where a 
 INT_ACCUMULATORS = 2  # for a row reduction of integers; ACCUMULATORS says how many floats have
 
 
-def write(program: LoopProgram, symbol: str, tail: bool, target: Target) -> tuple[str, int]:
-    """The module's text and the bytes of scratch that its function needs."""
+def write(program: LoopProgram, symbol: str, tail: bool, target: Target, around: bool = False) -> tuple[str, int]:
+    """The module's text and the bytes of scratch that its function needs. around: see around.py."""
     module = ir.Module()
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, POINTER]), symbol)
-    writer = _Writer(program, function, tail, target)
+    writer = _Writer(program, function, tail, target, around)
     writer.write()
     return str(module), writer.scratch_bytes
 
@@ -80,8 +81,9 @@ class Lane:
 
 
 class _Writer(Operands):
-    def __init__(self, program: LoopProgram, function: ir.Function, tail: bool, target: Target):
+    def __init__(self, program: LoopProgram, function: ir.Function, tail: bool, target: Target, around: bool = False):
         super().__init__(program, function, tail, target)
+        self.around = {id(p.node) for p in params_around(program.graph) if around}
         self.features = target.features
         self.wide = Algebra(self.build, LANES, self.features)
         self.algebras = {LANES: self.wide}
@@ -532,7 +534,7 @@ class _Writer(Operands):
             if node.op.name == "store":
                 pairs = lane.pairs.get(id(node.operands[1])) or [(lane, self.value(lane, node.operands[1]))]
                 for here, value in pairs:
-                    self.put(here, self.writes[id(node)], value, node.operands[0])
+                    self.put_result(here, node, value)
             elif isinstance(rule, Reduce):
                 self.reduce(lane, node, reduce_rule(node))
             elif isinstance(rule, Interleave):
@@ -615,6 +617,14 @@ class _Writer(Operands):
         dtype = dtype or node.tile.dtype
         pointer = self.at_column(lane, self.row_of(lane, view, node.tile.rows), dtype)
         self.store_lanes(lane, value, pointer, dtype)
+
+    def put_result(self, lane: Lane, store: Node, value: Lanes) -> None:
+        dst, view = store.operands[0], self.writes[id(store)]
+        if id(dst) not in self.around or lane.mask is not None or lane.row is None:
+            self.put(lane, view, value, dst)
+            return
+        pointer = self.at_column(lane, self.row_of(lane, view, dst.tile.rows), dst.tile.dtype)
+        lane.k.store_around(lane.k.convert(value, dst.tile.dtype), pointer)
 
     def load_lanes(self, lane: Lane, pointer: Any, dtype: DType) -> Lanes:
         return lane.k.load(pointer, dtype, mask=lane.mask)

@@ -53,6 +53,7 @@ class CompiledKernel:
     graph: KernelGraph
     tail: bool = False
     target: Any = None  # lower.jit.Target; None is the host
+    around: bool = False  # results go around the cache: see around.py
 
     @property
     def name(self) -> str:
@@ -62,7 +63,7 @@ class CompiledKernel:
     @property
     def symbol(self) -> str:
         """Name of the function in the machine code."""
-        return "kernel.tail" if self.tail else "kernel"
+        return "kernel.tail" if self.tail else "kernel.around" if self.around else "kernel"
 
     @property
     def args_words(self) -> int:
@@ -99,14 +100,17 @@ class CompiledKernel:
             self.symbol,
             self.tail,
             matmul.Target.of(triple, features),
+            self.around,
         )
         return f'{text}\ndefine i64 @"{self.symbol}.scratch"() {{\n  ret i64 {scratch}\n}}\n'
 
 
-def compile_kernel(graph: KernelGraph, tail: bool = False, target: Any = None) -> CompiledKernel:
+def compile_kernel(
+    graph: KernelGraph, tail: bool = False, target: Any = None, around: bool = False
+) -> CompiledKernel:
     """Check a traced kernel and prepare its machine code; see CompiledKernel.
 
     raises OperandError (a CompileError) when the graph breaks a rule of the op table
     """
     check(graph)
-    return CompiledKernel(graph, tail, target)
+    return CompiledKernel(graph, tail, target, around)

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from pto_wsp.errors import ExecutionError, UsageError
 from pto_wsp.lower import custom, jit, pipeline
+from pto_wsp.lower.around import params_around
 from pto_wsp.lower.expand import Binding, Call, Expansion
 from pto_wsp.lower.places import Place, address_of
 from pto_wsp.lower.tasks import TaskTable
-from pto_wsp.sim import bodies, native, regions
+from pto_wsp.sim import bodies, native, regions, streams
 
 __all__ = ["Executor", "Job", "Latch", "host_threads"]
 
@@ -70,12 +71,15 @@ class Executor:
         self.expansion = expansion
         self.threads = host_threads(threads)
         self.phases: dict[str, float] = {}
-        self._codes: dict[int, jit.Code | custom.Body] = {}  # by position in _functions; keeps the machine code alive
-        self._functions = np.zeros(2 * max(len(expansion.kernels), 1), np.int64)
+        self._codes: dict[int, jit.Code | custom.Body] = {}  # by place in _functions; keeps the machine code alive
+        # two per kernel, for full and for partial tiles; the second row: with results that go around the cache
+        self._functions = np.zeros((2, 2 * max(len(expansion.kernels), 1)), np.int64)
+        self._around = False  # is the second row made?
+        self._streams = streams.Streams(expansion)
         self._scratch_bytes = 64
         self._stop = 0  # address of the word that ends the run
         self._scratch: dict[int, _Scratch] = {}  # by number of the thread within a run
-        self.functions = address_of(self._functions)  # two per kernel, for full and for partial tiles
+        self.functions = address_of(self._functions)
         self._where: Sequence[Place] | None = None  # see bind()
         self._pace = 0.0  # seconds per unit of weight, see _Plan, as far as it is known
         self._mean = 0.0  # weight of a task of the last table
@@ -105,6 +109,7 @@ class Executor:
         for scratch in self._scratch.values():
             scratch.record[:] = 0
         self._skip, self._patience = 0, 1
+        self._streams.written = 0
         for call, binding in self._outputs.values():
             check_output(arrays[binding.tensor], call, binding)
         if where is not None and where == self._where:
@@ -164,6 +169,21 @@ class Executor:
         if self._custom:
             bodies.raise_failure(self.expansion, table, [scratch.record for scratch in self._scratch.values()])
 
+    def functions_for(self, table: TaskTable, plan: _Plan) -> int:
+        """Address of the functions for these tasks."""
+        if not self.independent or self._streams.little(table):
+            return self.functions
+        if plan.results is None:
+            plan.results = self._streams.results(table)
+        if not self._streams.pay(*plan.results):
+            return self.functions
+        if not self._around:
+            for kernel in range(len(self.expansion.kernels)):
+                if params_around(self.expansion.kernels[kernel].graph):
+                    self._compile(kernel, tail=False, around=True)
+            self._around = True
+        return self.functions + self._functions.strides[0]
+
     def machine(self, progress: NDArray[np.int64], stop: NDArray[np.int64]) -> tuple[int, int, int, int]:
         """What native code needs to run tasks in order: see decisions.Recording. `progress`, `stop`: one word each."""
         self._stop = address_of(stop)
@@ -187,26 +207,26 @@ class Executor:
         found.record[custom.STOP] = self._stop
         return found.address
 
-    def _compile(self, kernel: int, tail: bool) -> None:
+    def _compile(self, kernel: int, tail: bool, around: bool = False) -> None:
         graph = self.expansion.kernels[kernel].graph
         if graph.custom is not None:
             self._use_body(kernel, custom.load(graph))
             return
-        compiled = pipeline.compile_kernel(graph, tail)
+        compiled = pipeline.compile_kernel(graph, tail, around=around)
         code = jit.load(compiled.key, lambda: compiled.ir)
         for phase, spent in code.phases.items():
             self.phases[phase] = self.phases.get(phase, 0.0) + spent
         needed = ctypes.CFUNCTYPE(ctypes.c_int64)(code.address(f"{compiled.symbol}.scratch"))()
         self._scratch_bytes = max(self._scratch_bytes, needed)
-        self._codes[2 * kernel + tail] = code
-        self._functions[2 * kernel + tail] = code.address(compiled.symbol)
+        self._codes[around * self._functions.shape[1] + 2 * kernel + tail] = code
+        self._functions[int(around) :, 2 * kernel + tail] = code.address(compiled.symbol)
 
     def _use_body(self, kernel: int, body: custom.Body) -> None:
         """One function for full and for partial tiles."""
         for phase, spent in body.phases.items():
             self.phases[phase] = self.phases.get(phase, 0.0) + spent
         for position in (2 * kernel, 2 * kernel + 1):
-            self._codes[position], self._functions[position] = body, body.address
+            self._codes[position], self._functions[:, position] = body, body.address
 
     def _compile_tails(self, table: TaskTable) -> None:
         """Machine code for partial tiles, once there are some."""
@@ -247,7 +267,10 @@ class _Plan:
 
     weight   1 for each row, and its cycles: what times of runs are proportional to
     graph    of all of its tasks, once it was made
+    results  what Streams.results says, once it was asked
     """
+
+    results: tuple[int, bool] | None = None
 
     def __init__(self, table: TaskTable) -> None:
         self.weight = table.count + float(table.cycles[: table.count].sum(dtype=np.float64))
@@ -272,7 +295,7 @@ class _Run:
         self.plan = _Plan.of(table)
         executor._mean = self.plan.weight / max(table.count, 1)
         kernel, _, tail, _, _, _, args, _, _, width = table.words.tolist()
-        self.given = executor.functions, kernel, tail, args, width
+        self.given = executor.functions_for(table, self.plan), kernel, tail, args, width
         self.ends = address_of(stop), address_of(self.progress)
 
     def weight(self, begin: int, end: int) -> float:
