@@ -42,13 +42,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from math import copysign, inf, isnan
 from operator import index
 from typing import Any, NamedTuple
 
-from pto_wsp.lower import ir
+from pto_wsp.lower import ir, x86
 from pto_wsp.types import DType
 
+Convert = Callable[["Lanes"], "Lanes"]
 Number = int | float | bool
 Operand = Any  # Lanes, or a Number, which adopts the dtype of the other operands
 
@@ -74,7 +76,7 @@ class Lanes(NamedTuple):
     low: float = -inf  # floats: what they are known not to be below …
     high: float = inf  # … and above, unless they are NaN
     no_minus_zero: bool = False  # floats: known not to be -0
-    unrounded: Any = None  # the Lanes that rint() made them of
+    before: Any = None  # () -> (Lanes, bool): what becomes the same ints, and whether it has to be rounded to them
     narrow: Any = None  # the Lanes of f16 or bf16 that they were widened from
     mask: Any = None  # the mask that they are 1 and 0 of
 
@@ -323,17 +325,18 @@ class Algebra:
             return self.select(self.gt(x, y), x, y)
         x, y = (y, x) if x.number is not None else (x, y)
         if _is_ordered(y.number):
-            larger = self.select(self.lt(x, y), y, x)  # x where it is NaN
+            larger, before = self._not_below(x, y), self._clamped_before(self._not_below, x, y)
             plus_zero = y.number == 0 and copysign(1, y.number) > 0
             if plus_zero and not x.no_minus_zero:
-                larger = self.add(larger, 0.0)  # -0 becomes +0
-            return larger._replace(low=max(x.low, y.number), high=max(x.high, y.number), no_minus_zero=plus_zero)
+                any_zero, larger = larger, self.add(larger, 0.0)._replace(low=larger.low, high=larger.high)
+                before = before or (lambda: (any_zero, False))  # -0 becomes +0, and both are 0
+            return larger._replace(no_minus_zero=plus_zero, before=before)
         # x86's max returns its second operand for NaN and for zeros of two signs: ask twice. The results differ in
         # just these cases; `or` keeps a NaN, `and` of the sign bits prefers +0.
         a, b = self._both_orders(self.gt, x, y)
         bits, sign = a.dtype, 1 << (a.dtype.bits - 1)
         if "avx512f" in self.features and self.lanes * bits.bits == 512:
-            return self.bitcast(self._both_or_either(self.const(sign, bits), a, b), x.dtype)
+            return self.bitcast(x86.both_or_either(self, self.const(sign, bits), a, b), x.dtype)
         either, both = self.or_(a, b), self.and_(a, b)
         return self.bitcast(self.or_(self.and_(either, self.const(sign - 1, bits)), both), x.dtype)
 
@@ -344,8 +347,7 @@ class Algebra:
             return self.select(self.lt(x, y), x, y)
         x, y = (y, x) if x.number is not None else (x, y)
         if _is_ordered(y.number) and (y.number != 0 or copysign(1, y.number) > 0):
-            smaller = self.select(self.gt(x, y), y, x)  # x where it is NaN
-            return smaller._replace(low=min(x.low, y.number), high=min(x.high, y.number))
+            return self._not_above(x, y)._replace(before=self._clamped_before(self._not_above, x, y))
         a, b = self._both_orders(self.lt, x, y)
         return self.bitcast(self.or_(a, b), x.dtype)
 
@@ -355,13 +357,26 @@ class Algebra:
         a, b = self.select(first(x, y), x, y), self.select(first(y, x), y, x)
         return self.bitcast(a, bits), self.bitcast(b, bits)
 
-    def _both_or_either(self, where: Lanes, a: Lanes, b: Lanes) -> Lanes:
-        """a & b in the bits set in `where`, a | b in the others: one instruction of AVX-512; LLVM would take two."""
-        kind = self.ir_type(a.dtype)
-        name = f"llvm.x86.avx512.pternlog.{'d' if a.dtype.bits == 32 else 'q'}.512"
-        function = self.declare(name, kind, [kind, kind, kind, I32])
-        table = 0b10001110  # by where, a, b
-        return Lanes(self.builder.call(function, [where.ir, a.ir, b.ir, I32(table)]), a.dtype)
+    def _not_below(self, x: Lanes, y: Lanes) -> Lanes:
+        """The larger of x and the number y: one instruction; x where that is NaN, and zeros of either sign."""
+        larger = self.select(self.lt(x, y), y, x)
+        return larger._replace(low=max(x.low, y.number), high=max(x.high, y.number))
+
+    def _not_above(self, x: Lanes, y: Lanes) -> Lanes:
+        """The smaller, likewise."""
+        smaller = self.select(self.gt(x, y), y, x)
+        return smaller._replace(low=min(x.low, y.number), high=min(x.high, y.number))
+
+    def _clamped_before(self, clamped: Callable[[Lanes, Lanes], Lanes], x: Lanes, y: Lanes) -> Any:
+        """The `before` of clamped(x, y). What is rounded after it can be clamped before it, at an integer."""
+        if x.before is None or not y.number.is_integer():
+            return None
+
+        def before() -> tuple[Lanes, bool]:
+            source, nearest = x.before()
+            return clamped(source, y), nearest
+
+        return before
 
     # ---- comparison ---------------------------------------------------------------------------------------------
 
@@ -481,7 +496,8 @@ class Algebra:
     def rint(self, x: Lanes) -> Lanes:
         """Nearest integer, ties to even."""
         low, high = (b if abs(b) == inf else float(round(b)) for b in (x.low, x.high))
-        return self._float_intrinsic("llvm.rint", x)._replace(low=low, high=high, unrounded=x)
+        whole = self._float_intrinsic("llvm.rint", x)
+        return whole._replace(low=low, high=high, before=lambda: (x.before()[0] if x.before else x, True))
 
     # ---- conversion ---------------------------------------------------------------------------------------------
 
@@ -532,48 +548,74 @@ class Algebra:
         highest = min(
             above - 1, above - 2 ** (above.bit_length() - 1 - SIGNIFICAND_BITS[x.dtype])
         )  # a float below `above`
-        width = self._x86_conversion(x.dtype, dtype)
-        x, nearest = (x.unrounded, True) if width and x.unrounded is not None else (x, False)
-        if dtype == DType.I32 and width and x.dtype == DType.F32:
-            whole = self.select(self.ge(x, float(above)), above - 1, self._x86_float_to_int(x, width, nearest))
-            return self.select(self.isnan(x), 0, whole)
-        if not dtype.is_signed and not width:
-            clamped = self.select(self.gt(x, 0.0), x, 0.0)  # NaN as well
+        own = dtype if dtype.bits >= 32 else DType.I32  # what x86 converts to, if it does
+        if x86.conversion_lanes(self, x.dtype, own):
+            x, nearest = x.before() if x.before is not None else (x, False)
+            convert = partial(x86.float_to_int, self, target=own, nearest=nearest)
+            if x86.can_fix(self, x.dtype):
+                return self._float_to_int_512(x, dtype, (lowest, highest, above), convert)
+            return self._float_to_int_256(x, dtype, (lowest, highest, above), convert)
+        if dtype.is_signed:
+            clamped = x if x.low >= lowest else self._not_below(x, self.const(lowest, x.dtype))
         else:
-            below_fits = x.low >= lowest or dtype == DType.I32 and width  # x86's own gives the lowest i32 for those
-            clamped = x if below_fits else self.select(self.lt(x, float(lowest)), float(lowest), x)
+            clamped = self._positive(x)
         if x.high > highest:
-            clamped = self.select(self.gt(clamped, float(highest)), float(highest), clamped)
-        if width:
-            clamped = self.select(self.isnan(x), 0.0, clamped) if dtype == DType.I32 else clamped  # else low bits are 0
-            return self.convert(self._x86_float_to_int(clamped, width, nearest), dtype)
-        whole = self._cut_off(self.select(self.isnan(x), 0.0, clamped) if dtype.is_signed else clamped, dtype)
+            clamped = self._not_above(clamped, self.const(highest, x.dtype))
+        whole = self._cut_off(self._no_nan(clamped) if dtype.is_signed else clamped, dtype)
         if highest == above - 1:
             return whole
         return self.select(self.ge(x, float(above)), self.const(above - 1, dtype), whole)
 
-    def _x86_conversion(self, source: DType, dtype: DType) -> int:
-        """How many lanes x86's own conversion to i32 takes, if the CPU has it and it serves: for i32 and narrower."""
-        serves = source in (DType.F32, DType.F64) and (dtype.bits < 32 or dtype == DType.I32)
-        widths = (n // source.bits for n, feature in ((512, "avx512f"), (256, "avx")) if feature in self.features)
-        return next((n for n in widths if serves and self.lanes % n == 0), 0)
+    def _float_to_int_512(self, x: Lanes, dtype: DType, limits: tuple[int, int, int], convert: Convert) -> Lanes:
+        """With AVX-512: `convert` gives the lowest of signed ints and the highest of others for what does not fit."""
+        lowest, highest, above = limits
+        no_less, no_more = x.low >= lowest, x.high <= highest
+        if dtype.bits >= 32:
+            source = self._no_nan(x) if dtype.is_signed else self._positive(x)
+            if not dtype.is_signed or no_more:
+                return convert(source)
+            if dtype.bits < x.dtype.bits:
+                return convert(self._not_above(source, self.const(highest, x.dtype)))
+            bits = INT_OF_WIDTH[x.dtype.bits]
+            too_much = self.ge(self.bitcast(source, bits), self.bitcast(self.const(above, x.dtype), bits))
+            return self.select(too_much, above - 1, convert(source))
+        if no_less and (no_more or dtype.is_signed):  # of what a NaN becomes the low bits are 0
+            x = x if no_more else self._not_above(x, self.const(highest, x.dtype))
+            return self.convert(convert(x), dtype)
+        if not dtype.is_signed:  # too much becomes 2**31
+            whole = self.minimum(Lanes(convert(self._positive(x)).ir, DType.U32), above - 1)
+        else:
+            source = self._no_nan(x)
+            source = source if no_more else self._not_above(source, self.const(highest, x.dtype))
+            whole = self.maximum(self.minimum(convert(source), above - 1), lowest)
+        return self.convert(whole, dtype)
 
-    def _x86_float_to_int(self, x: Lanes, width: int, nearest: bool) -> Lanes:
-        """f32 or f64 -> i32, toward zero or to nearest; -2**31 where the result does not fit, and for NaN: LLVM's own
-        promises nothing there."""
-        vector, result = ir.VectorType(x.ir.type.element, width), ir.VectorType(I32, width)
-        how = "cvt" if nearest else "cvtt"
-        source = "ps" if x.dtype == DType.F32 else "pd"
-        name, more = f"llvm.x86.avx.{how}.{source}2dq.256", []
-        if width * x.dtype.bits == 512:
-            name = f"llvm.x86.avx512.mask.{how}{source}2dq.512"
-            more = [ir.Constant(result, None), ir.IntType(width)(-1), I32(4)]
-        function = self.declare(name, result, [vector, *(operand.type for operand in more)])
-        parts = [self.builder.lanes(x.ir, at, width) for at in range(0, self.lanes, width)]
-        parts = [self.builder.call(function, [part, *more]) for part in (parts if len(parts) > 1 else [x.ir])]
-        while len(parts) > 1:
-            parts = [self.builder.joined(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-        return Lanes(parts[0], DType.I32)
+    def _float_to_int_256(self, x: Lanes, dtype: DType, limits: tuple[int, int, int], convert: Convert) -> Lanes:
+        """With AVX: `convert` gives i32, the lowest for what does not fit."""
+        lowest, highest, above = limits
+        if dtype == DType.I32 and x.dtype == DType.F32:
+            whole = convert(x)
+            if x.high > highest:
+                whole = self.xor(whole, self.select(self.ge(x, float(above)), self.const(-1, dtype), 0))
+            return self.select(self.isnan(x), 0, whole)
+        clamped = x if x.low >= lowest or dtype == DType.I32 else self._not_below(x, self.const(lowest, x.dtype))
+        if x.high > highest:
+            clamped = self._not_above(clamped, self.const(highest, x.dtype))
+        if dtype == DType.I32:
+            return convert(self._no_nan(clamped))
+        return self.convert(convert(clamped), dtype)  # of what a NaN becomes the low bits are 0
+
+    def _positive(self, x: Lanes) -> Lanes:
+        """x, but 0 where it is less, or NaN: one instruction."""
+        return self.select(self.gt(x, 0.0), x, 0.0)._replace(high=x.high)
+
+    def _no_nan(self, x: Lanes) -> Lanes:
+        """x, but 0 where it is NaN."""
+        if x86.can_fix(self, x.dtype):
+            found = x86.fixed(self, x, x, x86.ZERO_FOR_NAN)
+        else:
+            found = self.select(self.isnan(x), 0.0, x)
+        return found._replace(low=x.low, high=x.high)
 
     def _cut_off(self, x: Lanes, dtype: DType) -> Lanes:
         """Float -> int where the result is known to fit; no promise for other lanes."""

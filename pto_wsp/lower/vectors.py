@@ -36,7 +36,7 @@ class Target:
         has = {word[1:] for word in features.split(",") if word.startswith("+")}
         if triple.startswith(("aarch64", "arm64")):
             return Target(128, 32, features=frozenset({"fma", "f16c"}))
-        known = frozenset(has & {"fma", "f16c", "avx", "avx512f"})
+        known = frozenset(has & {"fma", "f16c", "avx", "avx512f", "avx512dq"})
         if {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= has:
             return Target(512, 32, masks=True, any_masks=True, pair_dot=True, features=known)
         if {"avx2", "fma"} <= has:
