@@ -144,13 +144,14 @@ def emit(module: ir.Module, spec: MatmulSpec, target: Target) -> ir.Function:
 def _is_better_turned(spec: MatmulSpec, target: Target) -> bool:
     """Is b.T @ a.T, whose elements are the same sums, faster than a @ b? It is where b's few columns would leave most
     lanes of a vector without work, and what is to be copied for it costs less: the result, and an operand that does not
-    lie as the other product reads it. In multiply-adds of a vector; copies take half of one for each element of blocks,
-    which are transposed in registers, and three for one by one.
+    lie as the other product reads it. In multiply-adds of a vector; copies take half of one for each element of blocks
+    that are transposed in registers, one where these are small; a single row is no work.
     """
     lanes = target.vector_bits // spec.result.bits
 
     def copied(rows: int, columns: int) -> float:
-        return rows * columns * (0.5 if min(rows, columns) >= lanes else 3)
+        few = min(rows, columns)
+        return rows * columns * (0.5 if few >= 8 else 1 if few > 1 else 0.1)
 
     plain = spec.m * -(-spec.n // lanes) * spec.k + spec.b_turned * copied(spec.k, spec.n)
     turned = spec.n * -(-spec.m // lanes) * spec.k + (not spec.a_turned) * copied(spec.m, spec.k)
@@ -191,6 +192,7 @@ class _Plan:
     vectors: tuple[tuple[int, int], ...]
     k_lanes: int            # lanes that one K block takes
     pack_a: bool            # always; else a is read in place
+    may_pack_a: bool        # unless its rows are crowded
     pack_b: bool            # always; else b is read in place unless its columns are apart or its rows crowded
     panel: DType            # of b as micro-kernels read it: b's own, widened in registers, where that is cheap
 
@@ -211,6 +213,7 @@ class _Plan:
             narrow = blocks <= 2 or spec.b is not DType.F16 or "f16c" in target.features
         panel = spec.b if narrow and (target.any_masks or not ragged) else spec.result
         return _Plan(lane, rows, vectors, k_lanes, pack_a=spec.a is not spec.result,
+                     may_pack_a=max(size for _, size in rows) > ROWS,
                      pack_b=spec.b is not panel or (ragged and not masked), panel=panel)
 
     @property
@@ -219,7 +222,7 @@ class _Plan:
 
     @property
     def a_bytes(self) -> int:
-        return aligned(self.padded_rows * self.k_lanes * self.lane.size) if self.pack_a else 0
+        return aligned(self.padded_rows * self.k_lanes * self.lane.size) if self.pack_a or self.may_pack_a else 0
 
     @property
     def b_bytes(self) -> int:
@@ -338,20 +341,35 @@ class _Product:
         """
         at, build, size = self.at, self.build, self.lane.size
         block = self.move(at["a"], build.mul(start, at["a_cs"]))
-        if not self.plan.pack_a:
-            return block, at["a_rs"], at["a_cs"]
-        turned = build.icmp_signed("==", at["a_rs"], I64(self.spec.a.itemsize))
         values, pitch = self.lane.along_k(self.target.vector_bits), min(max(self.spec.k, 1), K_BLOCK)
         along_rows, along_columns = I64(pitch * values.size), I64(self.plan.padded_rows * size)
+
+        def pack_rows() -> None:
+            build.call(packer(self.function.module, self.spec.a, values.at_most(self.spec.k)),
+                       [block, at["a_rs"], at["a_cs"], at["scratch"], along_rows, at["m"], k])
+
+        if not self.plan.pack_a:
+            if not self.plan.may_pack_a:
+                return block, at["a_rs"], at["a_cs"]
+            crowded = self.crowded("a_rs")
+            with build.if_then(crowded, likely=False):
+                pack_rows()
+            return (build.select(crowded, at["scratch"], block), build.select(crowded, along_rows, at["a_rs"]),
+                    build.select(crowded, I64(size), at["a_cs"]))
+        turned = build.icmp_signed("==", at["a_rs"], I64(self.spec.a.itemsize))
         with build.if_else(turned) as (columns, rows):
             with columns:
                 build.call(self.packer(self.spec.a, self.spec.m),
                            [block, at["a_cs"], at["a_rs"], at["scratch"], along_columns, k, at["m"]])
             with rows:
-                build.call(packer(self.function.module, self.spec.a, values.at_most(self.spec.k)),
-                           [block, at["a_rs"], at["a_cs"], at["scratch"], along_rows, at["m"], k])
+                pack_rows()
         return (at["scratch"], build.select(turned, I64(size), along_rows),
                 build.select(turned, along_columns, I64(size)))
+
+    def crowded(self, stride: str) -> Any:
+        build = self.build
+        return build.and_(build.icmp_signed("==", build.and_(self.at[stride], I64(CROWDED - 1)), I64(0)),
+                          build.icmp_signed("!=", self.at[stride], I64(0)))
 
     def packer(self, source: DType, lanes: int, to: DType | None = None) -> ir.Function:
         """For rows of so many lanes, of `to` if they are not those of the sums."""
@@ -385,8 +403,7 @@ class _Product:
             return pack
         apart = build.icmp_signed("!=", at["b_cs"], I64(size))
         if self.spec.m >= 4 * ROWS:
-            crowded = build.icmp_signed("==", build.and_(at["b_rs"], I64(CROWDED - 1)), I64(0))
-            apart = build.or_(apart, crowded)
+            apart = build.or_(apart, self.crowded("b_rs"))
         return either
 
     def move(self, pointer: Any, offset: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pto_wsp.lower import copies, ir
@@ -35,8 +36,9 @@ def packer(module: ir.Module, source: DType, lane: Lane, few: int = 0) -> ir.Fun
 
     Lanes of two values take two neighbours along outer; when there is an odd number the last row's second values are 0.
     Lanes between `inner` and the row stride of dst are left as they are. Rows that are contiguous and have at least
-    lane.count lanes are copied in vectors of that many; rows that lie one behind the other on both sides are one row,
-    in vectors as long as the CPU's. `few`: outer is that or less, and transposed in blocks all the same.
+    lane.count lanes are copied in vectors of that many, others in short ones whose elements are read one by one; rows
+    that lie one behind the other on both sides are one row, in vectors as long as the CPU's. `few`: outer is that or
+    less, and transposed in blocks all the same.
     """
     what = f"{source.value}_{lane.dtype.value}_{lane.group}_{lane.count}_{few if few > 1 else 0}"
     return copies.declared(module, "pack", what)
@@ -56,7 +58,7 @@ class _Packer:
         self.source, self.lane, self.target, self.few = source, lane, target, few
 
     def emit(self) -> None:
-        """Vectors along inner, or square blocks transposed, or neither; then what is left one by one."""
+        """The first way that fits: contiguous rows; blocks transposed; rows whose elements are apart; one by one."""
         at, build, lane = self.at, self.build, self.lane
         if lane.group == 1:
             self.joined_rows()
@@ -73,29 +75,35 @@ class _Packer:
         def at_least(extent: Any, n: int) -> Any:
             return build.icmp_signed(">=", extent, I64(n))
 
-        def nothing_yet() -> Any:
-            return build.icmp_signed("==", build.load(count, typ=I64), I64(0))
+        def attempt(fits: list[Any], way: Callable[[], None], done: Any) -> None:
+            """`way` copies rows of lanes; done: so many."""
+            condition = build.icmp_signed("==", build.load(count, typ=I64), I64(0))
+            for fit in fits:
+                condition = build.and_(condition, fit)
+            with build.if_then(condition):
+                way()
+                build.store(done, count)
 
-        def block_column(i: Any) -> None:
-            self.overlapping(whole, side, lambda o: self.block(o, i, side))
-
-        with build.if_then(build.and_(contiguous("inner"), at_least(at["inner"], lane.count))):
-            counted(build, 0, whole, 1, lambda o: self.row(o, at["inner"], lane.count))
+        def all_rows(lanes: int, apart: bool) -> None:
+            counted(build, 0, whole, 1, lambda o: self.row(o, at["inner"], lanes, apart=apart))
             if lane.group > 1:
                 with build.if_then(build.icmp_signed("<", whole, rows)):
-                    self.row(whole, at["inner"], lane.count, second=False)
-            build.store(rows, count)
+                    self.row(whole, at["inner"], lanes, second=False, apart=apart)
+
+        def square_blocks(n: int) -> None:      # follows lines of the source to their ends
+            self.overlapping(at["inner"], n, lambda i: self.overlapping(whole, n, lambda o: self.block(o, i, n)))
+
+        attempt([contiguous("inner"), at_least(at["inner"], lane.count)], partial(all_rows, lane.count, False), rows)
         if self.few > 1:
             side = max(side, 1 << (self.few - 1).bit_length())
-            narrow = build.and_(build.icmp_signed("==", whole, I64(self.few)), at_least(at["inner"], side))
-            with build.if_then(build.and_(build.and_(contiguous("outer"), narrow), nothing_yet())):
-                self.overlapping(at["inner"], side, lambda i: self.narrow_block(i, side))
-                build.store(whole, count)
+            narrow = [build.icmp_signed("==", whole, I64(self.few)), at_least(at["inner"], side), contiguous("outer")]
+            attempt(narrow, lambda: self.overlapping(at["inner"], side, lambda i: self.narrow_block(i, side)), whole)
         else:
-            square = build.and_(at_least(whole, side), at_least(at["inner"], side))
-            with build.if_then(build.and_(build.and_(contiguous("outer"), square), nothing_yet())):
-                self.overlapping(at["inner"], side, block_column)       # follows lines of the source to their ends
-                build.store(whole, count)
+            for n in (n for n in (16, 8, 4) if n <= side):
+                square = [at_least(whole, n), at_least(at["inner"], n), contiguous("outer")]
+                attempt(square, partial(square_blocks, n), whole)
+        for n in (n for n in (4, 2) if n <= side):
+            attempt([at_least(at["inner"], n)], partial(all_rows, n, True), rows)
         counted(build, build.load(count, typ=I64), rows, 1,
                 lambda o: counted(build, 0, at["inner"], 1, lambda i: self.scalar(o, i)))
         build.ret_void()
@@ -113,17 +121,19 @@ class _Packer:
             self.row(None, elements, count)
             build.ret_void()
 
-    def row(self, o: Any, lanes: Any, count: int, second: bool = True) -> None:
-        """Contiguous elements in vectors of `count` lanes, one at least; the last vector may repeat some lanes.
+    def row(self, o: Any, lanes: Any, count: int, second: bool = True, apart: bool = False) -> None:
+        """Elements along inner in vectors of `count` lanes, one at least; the last vector may repeat some lanes.
 
         o       None: where src and dst begin
         second  has each pair two values?
+        apart   else they are contiguous
         """
         at, build, k = self.at, self.build, Algebra(self.build, count, self.target.features)
         source, to = (at["src"], at["dst"]) if o is None else (self.source_at(o, I64(0)), self.lane_at(o, I64(0)))
 
         def vector(i: Any) -> None:
-            x = self.read(k, move(build, source, build.mul(i, I64(self.source.itemsize))), False, second)
+            step = at["inner_stride"] if apart else I64(self.source.itemsize)
+            x = self.read(k, move(build, source, build.mul(i, step)), False, second, apart)
             k.store(x, move(build, to, build.mul(i, I64(self.lane.size))), align=1)
 
         last = build.sub(lanes, I64(count))
@@ -182,17 +192,28 @@ class _Packer:
         pair = widened(k, self.lane, [k.load(first, self.source, align=1), second])
         k.store(pair, self.lane_at(o, i), align=1)
 
-    def read(self, k: Algebra, pointer: Any, along_outer: bool, second: bool = True) -> Lanes:
-        """Lanes from contiguous elements, which may be those along outer: a pair's two values are neighbours there.
+    def read(self, k: Algebra, pointer: Any, along_outer: bool, second: bool = True, apart: bool = False) -> Lanes:
+        """Lanes from elements along inner, or along outer: a pair's two values are neighbours there.
 
         second  does a pair have one?
+        apart   are the elements apart? Else they are contiguous
         """
         if self.lane.group == 1 or along_outer:
             elements = k if self.lane.group == 1 else Algebra(self.build, 2 * k.lanes, self.target.features)
-            return lanes_along_k(k, elements, self.lane, elements.load(pointer, self.source, align=1))
-        first, zero = k.load(pointer, self.source, align=1), k.const(0, self.source)
+            return lanes_along_k(k, elements, self.lane, self.elements(elements, pointer, apart))
+        first, zero = self.elements(k, pointer, apart), k.const(0, self.source)
         there = self.build.gep(pointer, [self.at["outer_stride"]], source_etype=I8)
-        return widened(k, self.lane, [first, k.load(there, self.source, align=1) if second else zero])
+        return widened(k, self.lane, [first, self.elements(k, there, apart) if second else zero])
+
+    def elements(self, k: Algebra, pointer: Any, apart: bool) -> Lanes:
+        """A vector of the source's elements along inner, or of contiguous ones."""
+        if not apart:
+            return k.load(pointer, self.source, align=1)
+        one, vector = Algebra(self.build, 1, self.target.features), k.const(0, self.source).ir
+        for lane in range(k.lanes):
+            vector = self.build.insert_element(vector, one.load(pointer, self.source, align=1).ir, I64(lane))
+            pointer = move(self.build, pointer, self.at["inner_stride"])
+        return Lanes(vector, self.source)
 
 
 def transposed(k: Algebra, rows: list[Lanes]) -> list[Lanes]:

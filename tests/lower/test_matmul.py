@@ -169,6 +169,8 @@ class Placed:
             step = size * (2 if layout == "gaps_both" else 1)
             pitch = (cols * step + wide * 3 * size) if not layout.endswith("columns") else size
             strides = (pitch, step) if not layout.endswith("columns") else (size, (rows + wide * 3) * size)
+        if layout == "crowded":
+            strides = (-(-pitch // matmul.CROWDED) * matmul.CROWDED, size)
         if layout == "reversed":
             strides = (-strides[0], -strides[1])
         lowest = sum(min(0, (n - 1) * s) for n, s in zip((rows, cols), strides))
@@ -205,7 +207,8 @@ def _view(like: np.ndarray, address: int, strides: tuple[int, int]) -> np.ndarra
 
 # ---- tests --------------------------------------------------------------------------------------------------------
 
-LAYOUTS = ("rows", "columns", "gaps_rows", "gaps_columns", "gaps_both", "reversed", "broadcast_row", "broadcast_col")
+LAYOUTS = ("rows", "columns", "gaps_rows", "gaps_columns", "gaps_both", "reversed", "crowded", "broadcast_row",
+           "broadcast_col")
 
 
 def available(cpu: str) -> bool:
