@@ -40,6 +40,8 @@ from pto_wsp.types import DType
 UNROLLED_COST = 64  # vector instructions, roughly, up to which steps are written out in one turn of a loop
 MOST_UNROLLED = 8
 COLUMN_REGISTERS = 16  # vectors of column sums that stay in registers, where a CPU has enough of them
+ABREAST = 4  # vectors of a step of a costly pass
+MOST_COSTLY = 160  # vector instructions, roughly, beyond which a step has enough that does not wait for each other
 INT_ACCUMULATORS = 2  # for a row reduction of integers; ACCUMULATORS says how many floats have
 
 
@@ -84,7 +86,7 @@ class _Writer(Operands):
     def __init__(self, program: LoopProgram, function: ir.Function, tail: bool, target: Target, around: bool = False):
         super().__init__(program, function, tail, target)
         self.around = {id(p.node) for p in params_around(program.graph) if around}
-        self.features = target.features
+        self.target, self.features = target, target.features
         self.wide = Algebra(self.build, LANES, self.features)
         self.algebras = {LANES: self.wide}
         self.row_values: dict[int, Lanes] = {}  # id([rows, 1] node) -> value in this row
@@ -488,7 +490,8 @@ class _Writer(Operands):
     def steps(self, stage: Stage) -> Iterator[tuple[Algebra, int, int]]:
         """Whole steps of a pass: their lanes, turns of a loop, steps in each. Less than 16 lanes are left."""
         left = stage.cols.static
-        for lanes in dict.fromkeys((lanes_of(stage), LANES)):
+        widest = lanes_of(stage, self.target)
+        for lanes in (widest >> i for i in range((widest // LANES).bit_length())):
             steps, left = divmod(left, lanes)
             together = max(steps, 1) if self.columns_in_registers(stage) else unrolled(stage)
             turns, single = divmod(steps, together)
@@ -499,7 +502,7 @@ class _Writer(Operands):
 
     def columns_in_registers(self, stage: Stage) -> list[Node]:
         """The column reductions of a pass, if few vectors hold them: then they stay in registers from row to row."""
-        columns, vectors = _reductions(stage.nodes, 0), -(-stage.cols.static // lanes_of(stage))
+        columns, vectors = _reductions(stage.nodes, 0), -(-stage.cols.static // lanes_of(stage, self.target))
         fit = len(columns) * vectors <= COLUMN_REGISTERS and stage.cost * vectors <= 2 * UNROLLED_COST
         return columns if fit and isinstance(self.extent(stage.cols), ir.Constant) else []
 
@@ -714,7 +717,7 @@ class _Writer(Operands):
         """Accumulators for steps of so many lanes. Floats: ACCUMULATORS of 16 lanes, or as many as will get a turn: the
         others would add nothing, to the bit. Integers may be added in any order, and an addition takes one cycle."""
         dtype = node.tile.dtype
-        for lanes, count in steps.items():
+        for lanes, count in _accumulated(node, steps).items():
             for at, fold in enumerate(self.folds(node)):
                 k, most = self.algebra(lanes), INT_ACCUMULATORS if fold.dtype.is_int else ACCUMULATORS
                 if dtype.is_float and (count > 2 or self.tail):
@@ -733,20 +736,15 @@ class _Writer(Operands):
         return (Fold(dtype, rule.start(dtype), rule.body),)
 
     def reduce(self, lane: Lane, node: Node, rule: Reduce) -> None:
-        """Fold the lanes of this step into the accumulators; lanes that do not exist leave theirs alone.
-
-        Of a row's accumulators it is the first one's turn; then it goes to the back of the queue.
-        """
+        """Fold the lanes of this step into the accumulators; lanes that do not exist leave theirs alone."""
         k, x = lane.k, self.value(lane, node.operands[0])
         if rule.axis == 1:
             x = k.convert(x, node.tile.dtype)
-            for at, fold in enumerate(self.folds(node)):
-                queue = self.accumulators[id(node), k.lanes, at]
-                values = [k.load(pointer, fold.dtype) for pointer in queue]
-                after = fold.body(k, values[0], x if fold.dtype is x.dtype else k.bitcast(x, fold.dtype))
-                after = after if lane.mask is None else k.select(lane.mask, after, values[0])
-                for pointer, value in zip(queue, [*values[1:], after], strict=True):
-                    k.store(value, pointer)
+            if x.dtype.is_int or k.lanes == LANES:
+                self.take_turn(k, lane.mask, node, x)
+                return
+            for at in range(0, k.lanes, LANES):
+                self.take_turn(self.wide, None, node, Lanes(self.build.lanes(x.ir, at, LANES), x.dtype))
             return
         buffer = self.program.buffers[id(node)]
         if id(node) in self.columns:
@@ -757,11 +755,21 @@ class _Writer(Operands):
         before = self.load_lanes(lane, pointer, buffer.dtype)
         self.store_lanes(lane, rule.body(k, before, k.convert(x, buffer.dtype)), pointer, buffer.dtype)
 
+    def take_turn(self, k: Algebra, mask: Lanes | None, node: Node, x: Lanes) -> None:
+        """Of a row's accumulators it is the first one's turn; then it goes to the back of the queue."""
+        for at, fold in enumerate(self.folds(node)):
+            queue = self.accumulators[id(node), k.lanes, at]
+            values = [k.load(pointer, fold.dtype) for pointer in queue]
+            after = fold.body(k, values[0], x if fold.dtype is x.dtype else k.bitcast(x, fold.dtype))
+            after = after if mask is None else k.select(mask, after, values[0])
+            for pointer, value in zip(queue, [*values[1:], after], strict=True):
+                k.store(value, pointer)
+
     def folded(self, node: Node, steps: dict[int, int]) -> Lanes:
         """The accumulators in one of 16 lanes: 0 with 2 and 1 with 3, then the two. Where a sum of accumulators started
         in the queue does not matter to it. Wider ones, of integers, are halved first."""
         rule, found = reduce_rule(node), []
-        for lanes in steps:
+        for lanes in _accumulated(node, steps):
             k, results = self.algebra(lanes), []
             for at, fold in enumerate(self.folds(node)):
                 parts = [k.load(pointer, fold.dtype) for pointer in self.accumulators[id(node), lanes, at]]
@@ -868,17 +876,19 @@ def _reductions(nodes: list[Node], axis: int) -> list[Node]:
     return [node for node, rule in rules if isinstance(rule, Reduce) and rule.axis == axis]
 
 
-def lanes_of(stage: Stage) -> int:
-    """Lanes of a step: more than LANES where every value is a narrow integer, or the vectors would be short."""
+def lanes_of(stage: Stage, target: Target) -> int:
+    """Lanes of a step: more than LANES in costly passes, and where every value is narrow or vectors would be short."""
+    if costly(stage):
+        return max(LANES, ABREAST * target.vector_bits // _widest(stage))
     if not all(_in_any_lanes(n) for n in stage.nodes):
         return LANES
-    return LANES * max(1, 32 // _widest(stage), 1 + in_pairs(stage))
+    return LANES * max(1, 32 // _widest(stage))
 
 
-def in_pairs(stage: Stage) -> bool:
-    """Does a step take two vectors? Costly ones do: a function's instructions wait for each other, and two chains side
-    by side take 10 % less time than one after the other."""
-    return stage.cost > CHEAP_PASS and _widest(stage) == 32 and all(_in_any_lanes(n) for n in stage.nodes)
+def costly(stage: Stage) -> bool:
+    """Does a step take ABREAST vectors? A function's instructions wait for each other, and chains side by side take up
+    to 20 % less time than one after the other: a core looks ahead for less than what it could do at once."""
+    return CHEAP_PASS < stage.cost <= MOST_COSTLY and all(_splits(n) for n in stage.nodes) and _widest(stage) >= 32
 
 
 def _widest(stage: Stage) -> int:
@@ -892,15 +902,27 @@ def _on_bits(node: Node) -> bool:
     return isinstance(rule, Map) and rule.on_bits
 
 
+def _splits(node: Node) -> bool:
+    """Can a step of several vectors do it?"""
+    return isinstance(RULES[node.op.name], (Map, Reduce))
+
+
 def _in_any_lanes(node: Node) -> bool:
     """Does the result not depend on how many lanes a step has? Row sums of floats are defined by 16."""
     rule = RULES[node.op.name]
     return isinstance(rule, Map) or isinstance(rule, Reduce) and (rule.axis == 0 or node.tile.dtype.is_int)
 
 
+def _accumulated(node: Node, steps: dict[int, int]) -> dict[int, int]:
+    """Steps of how many lanes a row reduction takes: floats, whose order matters, are cut into vectors of 16."""
+    if node.tile.dtype.is_float:
+        return {LANES: sum(lanes * count for lanes, count in steps.items()) // LANES}
+    return steps
+
+
 def unrolled(stage: Stage) -> int:
     """Steps in one turn of the loop: several if they are short."""
-    cost = stage.cost * (1 + in_pairs(stage))
+    cost = stage.cost * (ABREAST if costly(stage) else 1)
     return next(n for n in (MOST_UNROLLED, 4, 2, 1) if n * cost <= UNROLLED_COST or n == 1)
 
 

@@ -529,7 +529,7 @@ def _at_most(k: Algebra, x: Lanes, limit: float) -> Lanes:
 
 def _has_avx512(k: Algebra, x: Lanes) -> bool:
     """Are x's lanes whole AVX-512 registers? Its own instructions for floats give the bits of the long way."""
-    return "avx512f" in k.features and k.lanes * x.dtype.bits in (512, 1024)
+    return "avx512f" in k.features and k.lanes * x.dtype.bits in (512, 1024, 2048)
 
 
 def _scalef(k: Algebra, x: Lanes, n: Lanes) -> Lanes:
@@ -547,8 +547,10 @@ def _avx512(k: Algebra, name: str, *operands: Lanes, between: Sequence[Any] = ()
     function = k.declare(f"llvm.x86.avx512.mask.{name}.{element}.512", vector, kinds)
     if k.lanes == width:
         return k.wrap(k.builder.call(function, [*given, *constants]), dtype)
-    low, high = (
+    parts = [
         k.builder.call(function, [*(k.builder.lanes(x, first, width) for x in given), *constants])
-        for first in (0, width)
-    )
-    return k.wrap(k.builder.joined(low, high), dtype)
+        for first in range(0, k.lanes, width)
+    ]
+    while len(parts) > 1:
+        parts = [k.builder.joined(low, high) for low, high in zip(parts[::2], parts[1::2], strict=True)]
+    return k.wrap(parts[0], dtype)

@@ -159,6 +159,26 @@ def test_every_cpu_gives_the_same_bits(cpu: str, data: Any) -> None:
         assert (equal | nan.ravel()).all(), str(graph)
 
 
+@pytest.mark.parametrize(("dtype", "cols"), [(DType.F32, 100), (DType.F32, 176), (DType.F64, 48)], ids=str)
+def test_sums_of_costly_passes_keep_their_order(dtype: DType, cols: int) -> None:
+    """Steps of such a pass have more lanes than sums have, and how many depends on the CPU: the bits do not."""
+
+    @kernel
+    def softmax(x: In[Tile[5, cols, dtype]], out: Out[Tile[5, cols, dtype]], sums: Out[Tile[1, cols, dtype]]) -> None:
+        weights = pto.exp(x - pto.rowmax(x))
+        pto.store(out, weights / pto.rowsum(weights))
+        pto.store(sums, pto.colsum(weights))
+
+    x = np.random.default_rng(cols).normal(0, 3, (5, cols)).astype(dtype.numpy)
+    found = []
+    for cpu in cpus_here():
+        arrays = [x, np.zeros_like(x), np.zeros((1, cols), dtype.numpy)]
+        run(softmax.graph, arrays, [], False, jit.Target(cpu=CPUS[cpu]))
+        found.append(b"".join(a.tobytes() for a in arrays))
+        np.testing.assert_allclose(arrays[1].sum(axis=1), 1, rtol=1e-5)
+    assert len(set(found)) == 1
+
+
 def test_sorting_takes_whole_rows() -> None:
     """Indices that a partial tile uses too are complete for the sort."""
 
