@@ -468,8 +468,7 @@ class _Writer(Operands):
                 at += turns * turn
             rest = count.constant - at
             if rest:
-                mask = Lanes(ir.Constant(ir.VectorType(I1, LANES), [int(i < rest) for i in range(LANES)]), None)
-                self.write_step(stage, Lane(self.wide, index, at_stage, row, I64(at), mask, I64(rest)))
+                self.write_step(stage, Lane(self.wide, index, at_stage, row, I64(at), _first_lanes(rest), I64(rest)))
         else:
             full = self.build.and_(count, I64(-LANES))
             with self.loop(I64(0), full, LANES) as col:
@@ -662,20 +661,15 @@ class _Writer(Operands):
         return Lanes(self.build.icmp_signed("<", ir.numbers(LANES), wide.ir), None)
 
     def halve(self, lane: Lane, node: Node, first: int) -> Lanes:
-        """Every second element of a row in memory: two loads and a shuffle, or a gather where lanes are missing."""
+        """Every second element of a row in memory: two loads, of what there is, and a shuffle."""
         base, dtype = self.row_in_memory(lane, node.operands[0])
-        element = IR_TYPES[dtype]
-        base = self.build.gep(base, [self.build.mul(lane.col, I64(2))], source_etype=element)
-        if lane.mask is None:
-            low = lane.k.load(base, dtype)
-            high = lane.k.load(self.build.gep(base, [I64(LANES)], source_etype=element), dtype)
-            picks = ir.Constant(ir.VectorType(I32, LANES), [2 * i + first for i in range(LANES)])
-            found = Lanes(self.build.shuffle_vector(low.ir, high.ir, picks), dtype)
-        else:
-            lanes = Lanes(ir.numbers(LANES), DType.I32)
-            last = self.wide.splat(self.build.trunc(self.build.sub(lane.count, I64(1)), I32), DType.I32)
-            inside = self.wide.minimum(lanes, last)
-            found = lane.k.gather(base, self.wide.add(self.wide.mul(inside, 2), first), dtype)
+        loaded = []
+        for half, mask, _ in self.doubled(lane):
+            at = self.build.add(self.build.mul(lane.col, I64(2)), I64(half * LANES))
+            pointer = self.build.gep(base, [at], source_etype=IR_TYPES[dtype])
+            loaded.append(lane.k.load(pointer, dtype, mask=mask).ir)
+        picks = ir.Constant(ir.VectorType(I32, LANES), [2 * i + first for i in range(LANES)])
+        found = Lanes(self.build.shuffle_vector(loaded[0], loaded[1], picks), dtype)
         return lane.k.widen(lane.k.convert(lane.k.widen(found), node.tile.dtype))
 
     def row_in_memory(self, lane: Lane, node: Node) -> tuple[Any, DType]:
@@ -691,25 +685,27 @@ class _Writer(Operands):
     def interleave(self, lane: Lane, node: Node) -> list[tuple[Lane, Lanes]]:
         """Two results of 16 lanes each, and where in the row they belong."""
         x, y = (self.value(lane, o) for o in node.operands)
-        doubled, results = self.build.mul(lane.col, I64(2)), []
-        for half in (0, 1):
+        results = []
+        for half, mask, count in self.doubled(lane):
             picks = ir.Constant(
                 ir.VectorType(I32, LANES), [(half * LANES + i) // 2 + (i % 2) * LANES for i in range(LANES)]
             )
             value = Lanes(self.build.shuffle_vector(x.ir, y.ir, picks), x.dtype)
-            mask: Lanes | None = None
-            count: ir.Value | None = None
-            if isinstance(lane.count, ir.Constant):
-                count = I64(2 * lane.count.constant - half * LANES)
-                mask = lane.mask
-            elif lane.mask is not None:
-                count = self.build.sub(self.build.mul(lane.count, I64(2)), I64(half * LANES))
-                mask = self.first_lanes(count)
-            here = Lane(
-                lane.k, lane.nest, lane.stage, lane.row, self.build.add(doubled, I64(half * LANES)), mask, count
-            )
-            results.append((here, value))
+            col = self.build.add(self.build.mul(lane.col, I64(2)), I64(half * LANES))
+            results.append((Lane(lane.k, lane.nest, lane.stage, lane.row, col, mask, count), value))
         return results
+
+    def doubled(self, lane: Lane) -> Iterator[tuple[int, Lanes | None, Any]]:
+        """Two vectors with twice the elements of this step: 0 or 1, their lanes that exist, and how many those are."""
+        for half in (0, 1):
+            if lane.mask is None:
+                yield half, None, None
+            elif isinstance(lane.count, ir.Constant):
+                number = 2 * lane.count.constant - half * LANES
+                yield half, _first_lanes(number) if number < LANES else None, I64(number)
+            else:
+                count = self.build.sub(self.build.mul(lane.count, I64(2)), I64(half * LANES))
+                yield half, self.first_lanes(count), count
 
     # ---- reductions ------------------------------------------------------------------------------------------------
 
@@ -869,6 +865,11 @@ class _Writer(Operands):
             if first < end:
                 with self.loop(I64(first), I64(end), k.lanes) as col:
                     yield k, self.build.gep(base, [col], source_etype=IR_TYPES[buffer.dtype])
+
+def _first_lanes(count: int) -> Lanes:
+    """A mask of the first `count` lanes."""
+    return Lanes(ir.Constant(ir.VectorType(I1, LANES), [int(i < count) for i in range(LANES)]), None)
+
 
 def _reductions(nodes: list[Node], axis: int) -> list[Node]:
     """Those that reduce along `axis`."""

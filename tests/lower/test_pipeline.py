@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from typing import Any
 
 import numpy as np
@@ -329,3 +330,35 @@ def test_rows_may_touch(dtype: DType, shape: tuple[int, int], gaps: tuple[int, .
     run(scaled.graph, arrays, [], False)
     for got, want in zip(made, wanted, strict=True):
         assert np.array_equal(got, want)
+
+
+@pytest.mark.parametrize("cpu", cpus_here())
+@pytest.mark.parametrize("tail", (False, True))
+@pytest.mark.parametrize("dtype", (DType.I8, DType.BF16, DType.F32, DType.F64), ids=str)
+def test_nothing_is_read_behind_a_tile(dtype: DType, tail: bool, cpu: str) -> None:
+    """Tiles that end where a page ends, and the next page cannot be read."""
+    target = jit.Target(cpu=CPUS[cpu])
+    for cols in (2, 14, 16, 18, 34, 52, 66):
+
+        @kernel
+        def pairs(x: In[Tile[3, cols, dtype]], swapped: Out[Tile[3, cols, dtype]], most: Out[Tile[3, 1, dtype]]):
+            even, odd = pto.slice_even(x), pto.slice_odd(x)
+            pto.store(swapped, pto.interleave(odd, even))
+            pto.store(most, pto.rowmax(pto.maximum(even, odd)))
+
+        x, swapped, most = (at_the_end_of_a_page((3, width), dtype) for width in (cols, cols, 1))
+        x[...] = np.arange(3 * cols).reshape(3, cols) % 100
+        run(pairs.graph, [x, swapped, most], [], tail, target)
+        assert (swapped == x.reshape(3, -1, 2)[:, :, ::-1].reshape(3, cols)).all()
+        assert (most == x.astype(float).max(1, keepdims=True)).all()
+
+
+def at_the_end_of_a_page(shape: tuple[int, int], dtype: DType) -> np.ndarray:
+    """An array with a page behind it that cannot be touched."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    room = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, room + mmap.PAGESIZE)
+    whole = np.frombuffer(memory, np.uint8)
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    assert not protect(ctypes.c_void_p(whole.ctypes.data + room), ctypes.c_size_t(mmap.PAGESIZE), 0)
+    return whole[room - size : room].view(dtype.numpy).reshape(shape)
