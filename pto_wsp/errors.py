@@ -18,8 +18,10 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ContextDecorator
 from dataclasses import dataclass
+from functools import wraps
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -154,6 +156,7 @@ def _readable(file: str) -> str:
 # ---------------------------------------------------------------------------------------------- the family
 
 _Error = TypeVar("_Error", bound="PtoError")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class PtoError(Exception):
@@ -369,6 +372,17 @@ class show_user_frames(ContextDecorator):
 
     def __enter__(self) -> show_user_frames:
         return self
+
+    def __call__(self, function: _Function) -> _Function:
+        @wraps(function)
+        def inner(*args: Any, **kwargs: Any) -> Any:  # the context manager without its calls
+            try:
+                return function(*args, **kwargs)
+            except BaseException as error:
+                self.__exit__(type(error), error, error.__traceback__)
+                raise
+
+        return inner  # type: ignore[return-value]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

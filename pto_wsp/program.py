@@ -27,7 +27,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
@@ -156,7 +156,7 @@ class Program:
         self._traced_ms = self._compiled.duration_ms - sum(self.phases.values())
         none = ProgramStats(compile_time_ms=self._compiled.duration_ms)
         self._no_stats = lambda: none
-        self._stats: Callable[[], ProgramStats] = self._no_stats  # worked out when somebody asks
+        self._stats: Callable[[], ProgramStats] = self._no_stats  # worked out when somebody asks, and then kept
 
     def _compile(self) -> None:
         if self.target not in TARGETS:
@@ -220,7 +220,8 @@ class Program:
             self._starting.release()
 
     def _start(self) -> None:
-        self.synchronize()  # an error of the last run that nobody has asked for
+        if self._run is not None and self._run.error is not None:
+            self.synchronize()  # nobody has asked for it yet
         self._stats = self._no_stats
         arrays, inputs, places = self._bind(self._expansion)
         self._executor.bind(arrays, places)
@@ -281,7 +282,11 @@ class Program:
     @property
     def stats(self) -> ProgramStats:
         """Of the last run that ended well; zeros from the start of a run to its end."""
-        return self._stats()
+        worked_out = self._stats
+        stats = worked_out()
+        if self._stats is worked_out:  # no run has ended meanwhile
+            self._stats = lambda: stats
+        return stats
 
     @property
     def phases(self) -> dict[str, float]:
@@ -604,9 +609,9 @@ class Program:
         """The arrays of this moment, the run-time inputs made of them, of sizes and of symbols, and where they lie.
         Equal places are one list."""
         arrays = [tensor.array() for tensor in expansion.tensors]
-        places = [Place.of(array) for array in arrays]
         known = self._spaces  # read once: another thread may simulate
-        if places != known[0]:
+        if len(known[0]) != len(arrays) or not all(map(Place.is_of, known[0], arrays)):
+            places = [Place.of(array) for array in arrays]
             known = self._spaces = places, regions.spaces_of(places)[0].tolist()
         places, spaces = known
         sizes = {loop: self._size_of(loop) for loop in expansion.loops}
@@ -728,7 +733,6 @@ class _Run:
         self.done = self.total = 0
         self.progress: Progress | None = None
         self._stop = np.zeros(1, np.int64)
-        self._natively = np.zeros(1, np.int64)  # tasks that native code has run while it made others
 
     def start(self) -> None:
         """Run in the background; here when the system has no thread for that."""
@@ -803,7 +807,7 @@ class _Run:
             program._note(TraceLevel.SUMMARY, TraceEvent(f"simulate {program.name}", "simulate", begin, middle))
             program._note(TraceLevel.SUMMARY, TraceEvent(f"execute {program.name}", "execute", middle, end))
         compiled, spent = program._compiled.duration_ms, (end - begin) / 1e6
-        program._stats = cache(lambda: ProgramStats.of(counters, compiled, spent))
+        program._stats = lambda: ProgramStats.of(counters, compiled, spent)
 
     def _foresee(self) -> _Foreseen:
         """The first pass, or what it has found in the last run; nothing is written when it fails."""
@@ -848,14 +852,15 @@ class _Run:
         self.program._foreseen = None  # its table is filled with others
         executor, table, engine = self.program._executor, self.program._table_of(self.most), self._engine()
         native = isinstance(executor, Executor) and self.program._level < TraceLevel.TIMING
+        natively = np.zeros(1, np.int64)  # tasks that native code has run while it made others
 
         def tick(table: TaskTable) -> None:
             play(engine, table)
 
         def machine() -> tuple[int, int, int, int]:
-            self._count(int(self._natively[0]))
-            self._natively[0] = 0
-            return executor.machine(self._natively, self._stop) if native else (0, 0, 0, 0)  # type: ignore[union-attr]
+            self._count(int(natively[0]))
+            natively[0] = 0
+            return executor.machine(natively, self._stop) if native else (0, 0, 0, 0)  # type: ignore[union-attr]
 
         recording = Recording(self._execute, machine)
         try:

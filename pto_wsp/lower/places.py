@@ -30,6 +30,11 @@ class Place:
         """The place of an array."""
         return Place(address_of(array), tuple(array.shape), tuple(array.strides), int(array.itemsize))
 
+    def is_of(self, array: NDArray[Any]) -> bool:
+        """Is it the place of this array?"""
+        here = address_of(array) == self.address and array.itemsize == self.itemsize
+        return here and array.shape == self.shape and array.strides == self.strides
+
     @property
     def ndim(self) -> int:
         return len(self.shape)

@@ -106,14 +106,16 @@ class Executor:
         where   each of them lies: what is known of their places is kept until they lie elsewhere
         raises  ExecutionError for an array that is written but read-only, or whose elements share memory
         """
-        for scratch in self._scratch.values():
+        for scratch in self._scratch.values() if self._custom else ():
             scratch.record[:] = 0
         self._skip, self._patience = 0, 1
         self._streams.written = 0
         for call, binding in self._outputs.values():
-            check_output(arrays[binding.tensor], call, binding)
+            check_writeable(arrays[binding.tensor], call, binding)
         if where is not None and where == self._where:
             return
+        for call, binding in self._outputs.values():
+            check_output(arrays[binding.tensor], call, binding)
         self._where = where
         space_of, origin = regions.spaces_of(arrays if where is None else where)
         space = np.append(space_of, np.int32(-1))[self._tensor]
@@ -135,7 +137,8 @@ class Executor:
         done    called now and then, in this thread, with the number of tasks finished since the last call
         raises  KernelError when the CPU body of a custom kernel raised something
         """
-        self._compile_tails(table)
+        if _Plan.of(table).partial:
+            self._compile_tails(table)
         self._stop = address_of(stop)
         self._run(table, stop, done)
         self.raise_failure(table)
@@ -229,22 +232,27 @@ class Executor:
             self._codes[position], self._functions[:, position] = body, body.address
 
     def _compile_tails(self, table: TaskTable) -> None:
-        """Machine code for partial tiles, once there are some."""
-        if table.tail[: table.count].any():
-            tails = (table.tail[: table.count] != 0) & (table.kernel[: table.count] >= 0)
-            for kernel in sorted(set(table.kernel[: table.count][tails].tolist())):
-                if 2 * kernel + 1 not in self._codes:
-                    self._compile(kernel, tail=True)
+        """Machine code for partial tiles."""
+        tails = (table.tail[: table.count] != 0) & (table.kernel[: table.count] >= 0)
+        for kernel in sorted(set(table.kernel[: table.count][tails].tolist())):
+            if 2 * kernel + 1 not in self._codes:
+                self._compile(kernel, tail=True)
+
+
+def check_writeable(array: NDArray[Any], call: Call, binding: Binding) -> None:
+    """Refuse an array that tasks may not write to."""
+    if not array.flags.writeable:
+        what = f"{call.name} writes to {binding.param.name}, whose array is read-only."
+        raise ExecutionError(what, kernel_name=call.name).at(call.task.line)
 
 
 def check_output(array: NDArray[Any], call: Call, binding: Binding) -> None:
-    what = f"{call.name} writes to {binding.param.name}"
-    if not array.flags.writeable:
-        raise ExecutionError(f"{what}, whose array is read-only.", kernel_name=call.name).at(call.task.line)
+    """Refuse an array that tasks cannot write to without writing elsewhere in it."""
+    check_writeable(array, call, binding)
     if regions.overlaps_itself(array):
         raise ExecutionError(
-            f"{what}, but elements of its array share memory: shape {array.shape}, strides {array.strides}. "
-            "Give it an array of its own: np.array(...).", kernel_name=call.name
+            f"{call.name} writes to {binding.param.name}, but elements of its array share memory: shape {array.shape}, "
+            f"strides {array.strides}. Give it an array of its own: np.array(...).", kernel_name=call.name
         ).at(call.task.line)  # fmt: skip
 
 
@@ -266,6 +274,8 @@ class _Plan:
     """What is known about the tasks of a table, kept with it while it stays as it is.
 
     weight   1 for each row, and its cycles: what times of runs are proportional to
+    partial  there are partial tiles
+    words    of the table, that native code is given
     graph    of all of its tasks, once it was made
     results  what Streams.results says, once it was asked
     """
@@ -274,6 +284,9 @@ class _Plan:
 
     def __init__(self, table: TaskTable) -> None:
         self.weight = table.count + float(table.cycles[: table.count].sum(dtype=np.float64))
+        self.partial = bool(table.tail[: table.count].any())
+        kernel, _, tail, _, _, _, args, _, _, width = table.words.tolist()
+        self.words = kernel, tail, args, width
         self.graph: _Graph | None = None
 
     @staticmethod
@@ -294,8 +307,7 @@ class _Run:
         self.reported = 0
         self.plan = _Plan.of(table)
         executor._mean = self.plan.weight / max(table.count, 1)
-        kernel, _, tail, _, _, _, args, _, _, width = table.words.tolist()
-        self.given = executor.functions_for(table, self.plan), kernel, tail, args, width
+        self.given = executor.functions_for(table, self.plan), *self.plan.words
         self.ends = address_of(stop), address_of(self.progress)
 
     def weight(self, begin: int, end: int) -> float:
@@ -305,7 +317,7 @@ class _Run:
         return end - begin + float(self.table.cycles[begin:end].sum(dtype=np.float64))
 
     def report(self) -> None:
-        finished = int(self.progress[:, 0].sum())
+        finished = sum(self.progress[:, 0].tolist())
         if finished > self.reported:
             self.done(finished - self.reported)
             self.reported = finished
@@ -316,7 +328,8 @@ class _Run:
 
     def serial(self, begin: int, end: int) -> None:
         """Run rows in order, in batches of about _REPORT seconds."""
-        first, batch, begun = begin, 256, time.perf_counter()
+        brief = self.executor.seconds(end - begin) <= _REPORT
+        first, batch, begun = begin, end - begin if brief else 256, time.perf_counter()
         while begin < end:
             started = time.perf_counter()
             after = self.rows(begin, min(begin + batch, end))
