@@ -3,9 +3,10 @@ all rooms.
 
 A run has two passes over the tasks, which stream through in chunks of a task table. The first expands the workload,
 checks the region of every task and lets the clock tick; nothing is written yet, so a task outside its array stops the
-run before it began. The second hands the tasks to machine code (or to the NumPy interpreter). When all tasks fit into
-one chunk, they are expanded once. What the first pass has found is kept for the next run, which leaves it out if its
-arrays lie where they lay, and sizes, symbols and axes are the same.
+run before it began. Where the clock cannot fail, it ticks when somebody asks for stats. The second pass hands the tasks
+to machine code (or to the NumPy interpreter). When all tasks fit into one chunk, they are expanded once. What the first
+pass has found is kept for the next run, which leaves it out if its arrays lie where they lay, and sizes, symbols and
+axes are the same.
 
 Where the next tasks depend on results of earlier ones (a slot is loaded from a tensor that tasks write), there is one
 pass: tasks run while the others are being made, each still checked before it runs, and a task outside its array stops
@@ -54,7 +55,7 @@ from pto_wsp.sim.dataflow import DataflowEngine
 from pto_wsp.sim.decisions import Log, Recording
 from pto_wsp.sim.execute import Executor, Job, Latch
 from pto_wsp.sim.hazards import TileUses
-from pto_wsp.sim.inorder import Counters
+from pto_wsp.sim.inorder import Counters, work_of
 from pto_wsp.sim.interpreted import Interpreter
 from pto_wsp.sim.progress import Progress, someone_watches
 from pto_wsp.sim.settings import Settings, check_explicit_edges
@@ -103,6 +104,7 @@ NPU_OPTIONS = {
 
 _BRIEF = 200e-6  # seconds that a run may keep the thread that starts it
 _FEW = 2000  # tasks that may be expanded meanwhile
+_SURELY_COUNTED = 1 << 62  # cycles; every clock counts so far
 
 
 class Program:
@@ -635,6 +637,12 @@ class Program:
         functions that are called on the host, may read something else."""
         return not self._expansion.loads and all(key.function is None for key in self.schedule.keys)
 
+    @property
+    def _ticks_later(self) -> bool:
+        """Can the clock wait until somebody asks for stats? It finds the same tasks then, and does not fail."""
+        ends = self.schedule.cannot_fail and self._expansion.pipeline is None
+        return ends and self._is_repeatable and self._level < TraceLevel.SUMMARY
+
     def _recorded(self, inputs: Inputs) -> Log | None:
         """What the last run has read of its own results; None when tasks do not depend on results."""
         if not self._is_steered(inputs):
@@ -704,8 +712,24 @@ class _Foreseen:
 
     inputs: Inputs
     tasks: int
-    counters: Counters
+    counters: _Later
     table: TaskTable | None  # all tasks, where they fit into one chunk
+
+
+class _Later:
+    """The counters of a run, worked out when they are first asked for."""
+
+    def __init__(self, work_out: Callable[[], Counters]) -> None:
+        self._work_out: Callable[[], Counters] | None = work_out
+        self._found: Counters | None = None
+
+    def __call__(self) -> Counters:
+        work_out = self._work_out
+        if work_out is not None:
+            self._found = work_out()
+            self._work_out = None  # and all that it holds
+        assert self._found is not None
+        return self._found
 
 
 class _Run:
@@ -794,7 +818,8 @@ class _Run:
         program, begin = self.program, time.perf_counter_ns()
         middle = begin
         if program._is_steered(self.inputs):
-            counters = self._unfold()
+            counters = _Later(self._unfold)
+            counters()
         else:
             first = self._foresee()
             self.total, counters, middle = first.tasks, first.counters, time.perf_counter_ns()
@@ -807,7 +832,7 @@ class _Run:
             program._note(TraceLevel.SUMMARY, TraceEvent(f"simulate {program.name}", "simulate", begin, middle))
             program._note(TraceLevel.SUMMARY, TraceEvent(f"execute {program.name}", "execute", middle, end))
         compiled, spent = program._compiled.duration_ms, (end - begin) / 1e6
-        program._stats = lambda: ProgramStats.of(counters, compiled, spent)
+        program._stats = lambda: ProgramStats.of(counters(), compiled, spent)
 
     def _foresee(self) -> _Foreseen:
         """The first pass, or what it has found in the last run; nothing is written when it fails."""
@@ -816,21 +841,38 @@ class _Run:
             return self.known
         program._foreseen = None
         self.check(None)
-        table, chunks = program._table_of(self.most), 0
-        engine = self._engine()
+        table, chunks, cycles = program._table_of(self.most), 0, 0
+        engine = None if program._ticks_later else self._engine()
 
-        def tick(table: TaskTable) -> None:
-            nonlocal chunks
+        def look(table: TaskTable) -> None:
+            nonlocal chunks, cycles
             chunks += 1
-            play(engine, table)
+            if engine is None:
+                cycles += work_of(table.kernel[: table.count], table.cycles[: table.count])
+            else:
+                play(engine, table)
 
-        tasks = self._expand(table, tick, clock=clock_of(engine))
-        if isinstance(engine, DataflowEngine):
-            engine.finish()
-        found = _Foreseen(self.inputs, tasks, engine.counters(), table if chunks == 1 else None)
+        tasks = self._expand(table, look, clock=None if engine is None else clock_of(engine))
+        counters = _Later(self._tick if engine is None else lambda: _counters(engine))
+        if engine is not None or cycles + tasks * program.schedule.cycles_between >= _SURELY_COUNTED:
+            counters()
+        found = _Foreseen(self.inputs, tasks, counters, table if chunks == 1 else None)
         if program._is_repeatable:
             program._foreseen = found
         return found
+
+    def _tick(self) -> Counters:
+        """What the clock finds. Tasks are expanded once more for it, where their table has been filled with others."""
+        engine, expansion, kept = self._engine(), self.program._expansion, self.program._foreseen
+
+        def tick(table: TaskTable) -> None:
+            play(engine, table)
+
+        if kept is not None and kept.inputs is self.inputs and kept.table is not None:
+            tick(kept.table)
+        else:
+            expansion.run(self.inputs, expansion.table(self.most), tick)
+        return _counters(engine)
 
     def _engine(self) -> Engine:
         program = self.program
@@ -932,6 +974,13 @@ if hasattr(os, "register_at_fork"):
 
 def _nothing(log: Log | None) -> None:
     pass
+
+
+def _counters(engine: Engine) -> Counters:
+    """Of a clock that has seen all tasks."""
+    if isinstance(engine, DataflowEngine):
+        engine.finish()
+    return engine.counters()
 
 
 def _written_axes(

@@ -110,6 +110,17 @@ class Settings:
             lines.append(("slow", f"{' and '.join(slow)}: Python on the host, once per task, not compiled"))
         return "\n".join(f"{name:<10}{text}" for name, text in lines)
 
+    @property
+    def cannot_fail(self) -> bool:
+        """Does the clock come to its end whatever the tasks are, if it can count their cycles?"""
+        waits = self.window == 0 or (self.unit == "tasks" and self.mode is WindowMode.STALL)
+        return waits and not self.keys and self.start_at == 0 and self.batch <= 1
+
+    @property
+    def cycles_between(self) -> int:
+        """Cycles that may pass between the starts of two tasks while nothing runs."""
+        return self.gap + self.gen_cycles
+
     def _window(self) -> str:
         if not self.window:
             return "none: any number of tasks may be in flight"

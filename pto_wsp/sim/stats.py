@@ -58,7 +58,7 @@ class ProgramStats:
 
     compile_time_ms: float = 0.0
     execute_time_ms: float = 0.0
-    """Wall-clock time of the last run: expansion, kernels and simulation."""
+    """Wall-clock time of the last run: expansion, kernels, and the clock where it had to tick before they ran."""
     task_count: int = 0
     """Tasks that really ran."""
     parallel_tasks: int = 0

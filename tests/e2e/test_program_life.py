@@ -14,6 +14,7 @@ import weakref
 import numpy as np
 import pytest
 
+import pto_wsp.program
 from pto_wsp import (
     Dense,
     DenseDyn,
@@ -24,8 +25,10 @@ from pto_wsp import (
     Out,
     P,
     Ragged,
+    TaskWindow,
     Tile,
     TraceLevel,
+    WindowMode,
     kernel,
     parallel_for,
     pto,
@@ -33,7 +36,7 @@ from pto_wsp import (
     task,
     workload,
 )
-from pto_wsp.errors import RegionError, UsageError
+from pto_wsp.errors import RegionError, UsageError, WindowOverflow
 from pto_wsp.scalar_expr import slot_u64
 from pto_wsp.sim import execute
 from tests.e2e.programs import f32, run, tensor
@@ -492,6 +495,69 @@ def test_a_million_tasks_in_bounded_memory():
 @kernel
 def scale_row(x: In[Tile[1, 16, F32]], out: Out[Tile[1, 16, F32]]):
     pto.store(out, x * 2.0)
+
+
+def _scaled(rows, axis):
+    """A workload of `axis` tasks, and the arrays that it reads and writes."""
+    X, OUT = tensor(f32(rows, 16)), tensor(f32(rows, 16))
+
+    @workload
+    def scaled():
+        for i in P(axis):
+            scale_row[i](x=X[i % rows], out=OUT[i % rows])
+
+    return scaled(), X, OUT
+
+
+@pytest.mark.parametrize("dispatch", [DispatchPolicy.round_robin(3), DispatchPolicy.work_steal(3)], ids=str)
+def test_the_clock_ticks_when_somebody_asks(monkeypatch, dispatch):
+    """Of the tasks that ran, whatever has been set since; once, and with the numbers of a simulation."""
+    work, X, OUT = _scaled(8, DenseDyn(4))
+    program, ticks, play = work.dispatch(dispatch).compile(threads=1), [], pto_wsp.program.play
+    monkeypatch.setattr(pto_wsp.program, "play", lambda engine, table: (ticks.append(1), play(engine, table))[1])
+    expected = {size: program.simulate() for size in (4, 6, 7) if program.set_axis_sizes({"b": size}) is None}
+    for size in (4, 6, 4):
+        program.set_axis_sizes({"b": size})
+        program.execute()
+        program.synchronize()
+        assert not ticks
+    np.testing.assert_array_equal(OUT.data[:6], 2 * X.data[:6])
+    program.set_axis_sizes({"b": 7})
+    stats = program.stats
+    assert stats is program.stats and len(ticks) == 1
+    assert (stats.task_count, stats.total_cycles, stats.stalls) == (4, expected[4].total_cycles, expected[4].stalls)
+    run(program)
+    assert program.stats.total_cycles == expected[7].total_cycles and len(ticks) == 2
+
+
+def test_tasks_that_did_not_stay_in_one_table_are_expanded_again_for_the_clock():
+    program = _scaled(8, Dense[70_000]())[0].dispatch(DispatchPolicy.round_robin(3)).compile()
+    stats = run(program)
+    assert stats.task_count == 70_000 and stats.total_cycles == program.simulate().total_cycles
+
+
+def test_a_schedule_that_may_fail_is_played_before_anything_is_written():
+    work, X, OUT = _scaled(8, Dense[8]())
+    window = TaskWindow(4, mode=WindowMode.ABORT)
+    program, before = work.dispatch(DispatchPolicy.round_robin(3)).task_graph(window=window).compile(), OUT.data.copy()
+    with pytest.raises(WindowOverflow):
+        run(program)
+    np.testing.assert_array_equal(OUT.data, before)
+
+
+def test_cycles_that_may_be_too_many_are_counted_before_anything_is_written(monkeypatch):
+    work, X, OUT = _scaled(8, Dense[8]())
+    program, ticks, play = work.compile(), [], pto_wsp.program.play
+    monkeypatch.setattr(pto_wsp.program, "_SURELY_COUNTED", 0)
+
+    def seen(engine, table):
+        ticks.append(OUT.data.copy())
+        return play(engine, table)
+
+    monkeypatch.setattr(pto_wsp.program, "play", seen)
+    before = OUT.data.copy()
+    run(program)
+    np.testing.assert_array_equal(ticks, [before])
 
 
 def test_repeated_runs_expand_again_only_when_something_has_changed(monkeypatch):
