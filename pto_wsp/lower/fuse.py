@@ -11,6 +11,7 @@ from pto_wsp.lower.algebra import compute_dtype
 from pto_wsp.lower.loops import (
     APART,
     LANES,
+    LONGEST,
     Buffer,
     Hazard,
     LoopProgram,
@@ -18,6 +19,7 @@ from pto_wsp.lower.loops import (
     Snapshot,
     Stage,
     WholeNest,
+    cost_of,
     reduce_cost,
 )
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce, Rule, Whole
@@ -54,6 +56,7 @@ class _Planner:
                 self.users[id(operand)].append(node)
         self.nests: list[RowNest | WholeNest] = []
         self.members: list[list[Node]] = []  # nodes of each nest, in order
+        self.room: list[int] = []  # how much more each nest may do
         self.home: dict[int, int] = {}  # id(node) -> its nest
         self.stage: dict[int, int] = {}  # id(node) -> its stage; -1: before the first
         self.position: dict[int, int] = {}  # id(load) -> nest before which the load happens
@@ -152,7 +155,7 @@ class _Planner:
         rows = self.rows_of(node)
         for index in reversed(range(earliest, len(self.nests))):
             nest = self.nests[index]
-            if isinstance(nest, RowNest) and nest.rows == rows:
+            if isinstance(nest, RowNest) and nest.rows == rows and self.room[index] > 0:
                 return index
         return len(self.nests)
 
@@ -160,6 +163,8 @@ class _Planner:
         if index == len(self.nests):
             self.nests.append(WholeNest(node) if isinstance(rule_of(node), Whole) else RowNest(self.rows_of(node)))
             self.members.append([])
+            self.room.append(LONGEST)
+        self.room[index] -= cost_of(node)
         self.members[index].append(node)
         self.home[id(node)] = index
 
@@ -442,9 +447,10 @@ class _Planner:
             return len(live) - 1
 
         buffers, rows, snapshots, staging = {}, {}, {}, {}
+        last_reads = self._last_reads()
         for key, node in self.buffers.items():
             whole = any(isinstance(rule_of(u), Whole) for u in (node, *self.users[key]))  # these work on raw elements
-            last = max([self.home[key]] + [self._last_use(u) for u in self.users[key]])
+            last = last_reads[key]
             dtype = node.tile.dtype if whole else compute_dtype(node.tile.dtype)
             buffers[key] = buffer("t", node, dtype, node.tile.rows, node.tile.cols, self.home[key], last)
         for key, node in self.row_buffers.items():
@@ -461,7 +467,7 @@ class _Planner:
                 if hazards or lanes:
                     first, last = self.position[id(node)], max(n for n, _ in self.uses[id(node)])
                     made = buffer("copy", node, node.tile.dtype, node.tile.rows, node.tile.cols, first, last)
-                    snapshots[id(node)] = (first, made, hazards, lanes)
+                    snapshots[id(node)] = (first, last, made, hazards, lanes)
         for store in self.graph.stores:
             dst, home = store.operands[0].tile, self.home[id(store)]
             staging[id(store)] = buffer("out", store, dst.dtype, dst.rows, dst.cols, home, home)
@@ -472,18 +478,22 @@ class _Planner:
             list(self.nests),
             {k: placed[i] for k, i in buffers.items()},
             {k: placed[i] for k, i in rows.items()},
-            {k: Snapshot(n, placed[i], h, lanes) for k, (n, i, h, lanes) in snapshots.items()},
+            {k: Snapshot(n, last, placed[i], h, lanes) for k, (n, last, i, h, lanes) in snapshots.items()},
             {k: placed[i] for k, i in staging.items()},
             total,
         )
 
-    def _last_use(self, user: Node) -> int:
-        """The last nest that reads an operand of `user`: its own, or that of users which compute it again."""
-        own, rule = self.home.get(id(user), 0), rule_of(user)
-        again = user.op.name == "transpose" or isinstance(rule, Map) and rule.cost <= CHEAP
-        if user.op.name == "store" or not user.is_tile or not again:
-            return own
-        return max([own, *(self._last_use(u) for u in self.users[id(user)])])
+    def _last_reads(self) -> dict[int, int]:
+        """The last nest that reads a value, by id(value): for its users, or for theirs when they are computed again."""
+        last: dict[int, int] = {}
+        for node in reversed(self.graph.nodes):
+            last[id(node)] = self.home.get(id(node), 0)
+            for user in self.users[id(node)]:
+                rule, home = rule_of(user), self.home.get(id(user), 0)
+                view = user.op.name == "transpose" and id(user) not in self.home
+                again = view or isinstance(rule, Map) and rule.cost <= CHEAP and user.op.name != "store"
+                last[id(node)] = max(last[id(node)], last[id(user)] if again and user.is_tile else home)
+        return last
 
     def _wants_lanes(self, load: Node) -> bool:
         """Do the lanes of some pass read it? Then its elements have to be contiguous along them."""

@@ -21,17 +21,19 @@ from pto_wsp.lower.loops import (
     ACCUMULATORS,
     APART,
     LANES,
+    LONGEST,
     Buffer,
     LoopProgram,
     RowNest,
     Stage,
     WholeNest,
+    cost_of,
     reduce_cost,
     reduce_rule,
 )
-from pto_wsp.lower.operands import Operands, View
+from pto_wsp.lower.operands import VIEW_BYTES, Operands, View
 from pto_wsp.lower.rules import RULES, Fold, Halve, Interleave, Leaf, Map, Reduce
-from pto_wsp.lower.vectors import I1, I32, I64, POINTER, Target
+from pto_wsp.lower.vectors import I1, I32, I64, POINTER, Target, aligned
 from pto_wsp.lower.whole import write_whole
 from pto_wsp.trace.extents import Extent
 from pto_wsp.trace.graph import Node
@@ -47,11 +49,33 @@ INT_ACCUMULATORS = 2  # for a row reduction of integers; ACCUMULATORS says how m
 
 def write(program: LoopProgram, symbol: str, tail: bool, target: Target, around: bool = False) -> tuple[str, int]:
     """The module's text and the bytes of scratch that its function needs. around: see around.py."""
-    module = ir.Module()
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER, POINTER]), symbol)
-    writer = _Writer(program, function, tail, target, around)
-    writer.write()
-    return str(module), writer.scratch_bytes
+    module, kind = ir.Module(), ir.FunctionType(ir.VoidType(), [POINTER, POINTER])
+    function, parts = ir.Function(module, kind, symbol), parts_of(program)
+    if len(parts) == 1:
+        needed = _Writer(program, function, tail, target, around).write(parts[0])
+        return str(module), needed
+    views, build = aligned(program.scratch_bytes), ir.Builder(function.append_basic_block("entry"))
+    program = replace(program, scratch_bytes=views + VIEW_BYTES * len(program.snapshots))
+    needed = 0
+    for part in parts:
+        piece = ir.Function(module, kind, f"{symbol}.{part.start}")
+        piece.linkage = "internal"
+        needed = max(needed, _Writer(program, piece, tail, target, around, views).write(part))
+        build.call(piece, function.args)
+    build.ret_void()
+    return str(module), needed
+
+
+def parts_of(program: LoopProgram) -> list[range]:
+    """The nests, for a function each: one for all, as long as there are not too many instructions."""
+    parts, room = [range(0)], LONGEST
+    for index, nest in enumerate(program.nests):
+        if room <= 0:
+            parts.append(range(index, index))
+            room = LONGEST
+        parts[-1] = range(parts[-1].start, index + 1)
+        room -= sum(cost_of(node) for node in nest.nodes)
+    return parts
 
 
 @dataclass(frozen=True)
@@ -83,9 +107,12 @@ class Lane:
 
 
 class _Writer(Operands):
-    def __init__(self, program: LoopProgram, function: ir.Function, tail: bool, target: Target, around: bool = False):
+    def __init__(
+        self, program: LoopProgram, function: ir.Function, tail: bool, target: Target, around: bool, views: int = 0
+    ):
         super().__init__(program, function, tail, target)
         self.around = {id(p.node) for p in params_around(program.graph) if around}
+        self.views_at = views  # where in scratch one part of a kernel leaves the views that it chose to the next ones
         self.target, self.features = target, target.features
         self.wide = Algebra(self.build, LANES, self.features)
         self.algebras = {LANES: self.wide}
@@ -106,12 +133,19 @@ class _Writer(Operands):
 
     # ---- the function ----------------------------------------------------------------------------------------------
 
-    def write(self) -> None:
+    def write(self, part: range) -> int:
+        """Some of the nests; returns the bytes of scratch that they need."""
         self.write_parameters()
-        for index, nest in enumerate(self.program.nests):
-            for load, snapshot in self.program.snapshots.items():
+        for number, (load, snapshot) in enumerate(self.program.snapshots.items()):
+            if snapshot.nest < part.start <= snapshot.last:
+                self.reads[load] = self.kept_view(self.views_at + VIEW_BYTES * number)
+        for index in part:
+            nest = self.program.nests[index]
+            for number, (load, snapshot) in enumerate(self.program.snapshots.items()):
                 if snapshot.nest == index:
                     self.write_snapshot(load, snapshot)
+                    if snapshot.last >= part.stop:
+                        self.keep_view(self.reads[load], self.views_at + VIEW_BYTES * number)
             staged = self.write_staging(index, nest)
             if isinstance(nest, WholeNest):
                 write_whole(self, nest)
@@ -120,6 +154,7 @@ class _Writer(Operands):
             for store, needed in staged:
                 self.write_back(store, needed)
         self.build.ret_void()
+        return self.scratch_bytes
 
     # ---- row nests -------------------------------------------------------------------------------------------------
 

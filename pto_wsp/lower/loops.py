@@ -7,7 +7,8 @@ at a time, and then row scalars, which are the [rows, 1] values: a reduction of 
 With row scalars, rows go through the stages in blocks: a stage runs over all rows of its block, and their scalars are
 computed side by side, one lane a row. Where passes and scalars are cheap, each pass runs a few rows behind the last.
 A value lives in registers inside its stage. Used by a later stage of the row it is computed again when that is cheaper
-than memory, else it goes through a row buffer; used by another nest, through a tile buffer.
+than memory, else it goes through a row buffer; used by another nest, through a tile buffer. Kernels of many hundred ops
+become several nests and functions, so that compiling takes no more time per op than for small ones.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pto_wsp.types import DType
 
 LANES = 16  # elements per step
 APART = 2  # rows from one pass to the next in a skewed nest: time for the scalars between them
+LONGEST = 512  # vector instructions of a nest, roughly, and of a function: LLVM's register allocation is quadratic
 ACCUMULATORS = 4  # of LANES each, for a row reduction: steps take turns; part of the numerics (see ops.rowsum)
 
 
@@ -55,8 +57,13 @@ class Stage:
     @property
     def cost(self) -> int:
         """Vector instructions of a step, roughly."""
-        rules = [RULES[n.op.name] for n in self.nodes]
-        return sum(1 + (rule.cost if isinstance(rule, Map) else 3) for rule in rules)
+        return sum(cost_of(n) for n in self.nodes)
+
+
+def cost_of(node: Node) -> int:
+    """Vector instructions of a step that computes `node`, roughly."""
+    rule = RULES[node.op.name]
+    return 1 + (rule.cost if isinstance(rule, Map) else 3)
 
 
 @dataclass
@@ -121,10 +128,11 @@ class Hazard:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A load that may have to be copied to `buffer` before nest `nest`: because its lanes are apart in memory (asked
-    only if lanes read it), or because a store may change it too early."""
+    """A load that may have to be copied to `buffer` before nest `nest`, the first of those up to `last` that read it:
+    because its lanes are apart in memory (asked only if lanes read it), or because a store may change it too early."""
 
     nest: int
+    last: int
     buffer: Buffer
     hazards: tuple[Hazard, ...]
     lanes: bool

@@ -22,6 +22,8 @@ from pto_wsp.trace.extents import Extent
 from pto_wsp.trace.graph import Node
 from pto_wsp.types import DType
 
+VIEW_BYTES = 24  # of a View in memory
+
 
 @dataclass(frozen=True)
 class View:
@@ -112,6 +114,17 @@ class Operands:
 
     def buffer_view(self, buffer: Buffer) -> View:
         return View(self.move(self.scratch, I64(buffer.offset)), I64(buffer.pitch), I64(buffer.dtype.itemsize))
+
+    def keep_view(self, view: View, offset: int) -> None:
+        """Write a view to scratch."""
+        for i, part in enumerate((view.address, view.rows, view.cols)):
+            self.build.store(part, self.move(self.scratch, I64(offset + 8 * i)), align=8)
+
+    def kept_view(self, offset: int) -> View:
+        """The view that was written there."""
+        kinds = (POINTER, I64, I64)
+        at = [self.move(self.scratch, I64(offset + 8 * i)) for i in range(3)]
+        return View(*(self.build.load(p, kind, align=8) for p, kind in zip(at, kinds, strict=True)))
 
     def write_snapshot(self, load: int, snapshot: Snapshot) -> None:
         """Copy what a load reads, if its lanes are not contiguous or a store of the same nests may overlap it."""

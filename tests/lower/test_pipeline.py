@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pto_wsp import In, InOut, Out, Tile, kernel, pto
-from pto_wsp.lower import jit
+from pto_wsp.lower import fuse, jit, llvm
 from pto_wsp.lower.pipeline import compile_kernel
 from pto_wsp.trace.graph import KernelGraph
 from pto_wsp.trace.ops import OPS
@@ -109,9 +109,47 @@ def test_compiled_kernel_equals_the_interpreter(data: Any) -> None:
     check(graph, data.draw(draws.arguments(graph, tail=tail)), tail)
 
 
+@pytest.fixture
+def short_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels become several nests and functions when they have more than a few instructions."""
+    for module in (fuse, llvm):
+        monkeypatch.setattr(module, "LONGEST", 6)
+
+
+@pytest.mark.usefixtures("short_functions")
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_kernel_of_several_functions(data: Any) -> None:
+    graph = data.draw(draws.graphs())
+    tail = data.draw(st.booleans())
+    check(graph, data.draw(draws.arguments(graph, tail=tail)), tail)
+
+
+@pytest.mark.usefixtures("short_functions")
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_parameters_of_several_functions_may_share_memory(data: Any) -> None:
+    may_share_memory(data)
+
+
+def test_chain_of_transposes_compiles_in_linear_time():
+    def chain(x: Any) -> Any:
+        for _ in range(60):
+            x = pto.transpose(x) + x
+        return x
+
+    out = np.zeros((3, 3), np.float32)
+    run(draws.traced(chain, (3, 3), out=(3, 3, DType.F32)), [np.eye(3, dtype=np.float32), out], [], False)
+    assert (out == 2.0**60 * np.eye(3)).all()
+
+
 @settings(max_examples=60)
 @given(data=st.data())
 def test_parameters_may_share_memory(data: Any) -> None:
+    may_share_memory(data)
+
+
+def may_share_memory(data: Any) -> None:
     """Implicit loads are a snapshot, explicit loads and stores act in program order, whatever overlaps."""
     graph = data.draw(draws.graphs(ops=draws.EXACT, dtypes=(DType.F32, DType.I32)))
     args = data.draw(draws.arguments(graph, strides=False))
