@@ -145,12 +145,20 @@ def reciprocal(k: Algebra, x: Lanes) -> Lanes:
 
 
 def exp(k: Algebra, x: Lanes) -> Lanes:
-    """e**x: n = round(x / ln 2), r = x - n ln 2 in two fused steps, a polynomial in r, times 2**n. About 0.7 ULP."""
+    """e**x: n = round(x / ln 2), r = x - n ln 2 in two fused steps, a polynomial in r, times 2**n. About 0.7 ULP.
+
+    Results of at most 1 take one factor 2**(n + up), always a normal number, and coefficients that are so much smaller.
+    """
     c = _format(x)
     lowest, highest = c.exp_range
-    n, shifted, r = _reduce(k, c, _at_most(k, _at_least(k, x, lowest), highest), 2 * c.bias)
-    near_one = k.fma(k.fma(_polynomial(k, r, c.exp), r, 1.0), r, 1.0)
-    return _times_power(k, c, near_one, n, shifted)
+    x = _at_least(k, x, lowest)
+    if x.high > 0 or _has_avx512(k, x):
+        n, shifted, r = _reduce(k, c, x if x.high <= 0 else _at_most(k, x, highest), 2 * c.bias)
+        return _times_power(k, c, _polynomial(k, r, (1.0, 1.0, *c.exp)), n, shifted)
+    up = c.fraction + 2
+    _, shifted, r = _reduce(k, c, x, c.bias + up)
+    small = _polynomial(k, r, [ldexp(value, -up) for value in (1.0, 1.0, *c.exp)])
+    return k.mul(small, k.bitcast(k.shl(shifted, c.fraction), x.dtype))
 
 
 def _reduce(k: Algebra, c: Format, x: Lanes, offset: int) -> tuple[Lanes, Lanes, Lanes]:
@@ -519,7 +527,7 @@ def _polynomial(k: Algebra, x: Lanes, coefficients: Sequence[float]) -> Lanes:
 
 def _at_least(k: Algebra, x: Lanes, limit: float) -> Lanes:
     """max(x, limit), one instruction; NaN stays NaN."""
-    return k.select(k.lt(x, limit), limit, x)
+    return k.select(k.lt(x, limit), limit, x)._replace(low=max(x.low, limit), high=max(x.high, limit))
 
 
 def _at_most(k: Algebra, x: Lanes, limit: float) -> Lanes:

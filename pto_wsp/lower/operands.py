@@ -16,6 +16,7 @@ from pto_wsp.lower import copies, ir
 from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes
 from pto_wsp.lower.loops import Buffer, LoopProgram, RowNest, Snapshot, WholeNest
 from pto_wsp.lower.rules import RULES, Map
+from pto_wsp.lower.signs import never_positive
 from pto_wsp.lower.tasks import TILE_WORDS
 from pto_wsp.lower.vectors import I1, I64, POINTER, Target, loop, move
 from pto_wsp.trace.extents import Extent
@@ -266,6 +267,8 @@ class Operands:
         """The rule's body, rounded to the op's dtype."""
         rule = RULES[node.op.name]
         assert isinstance(rule, Map) and node.type is not None, node
+        if node.op.name == "exp" and never_positive(node.operands[0]):
+            operands = [operands[0]._replace(high=0.0)]
         return k.widen(k.convert(rule.body(k, *operands), node.type.dtype))
 
     def loop(self, start: Any, stop: Any, step: int) -> AbstractContextManager[Any]:
