@@ -20,6 +20,7 @@ from pto_wsp.lower.loops import (
     Stage,
     WholeNest,
     cost_of,
+    in_lanes,
     reduce_cost,
 )
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce, Rule, Whole
@@ -151,12 +152,16 @@ class _Planner:
         return self.home[id(operand)] + (not together)
 
     def _choose(self, node: Node, earliest: int) -> int:
-        """The last nest with the node's row loop, if it is late enough; else a new one."""
-        rows = self.rows_of(node)
+        """The last nest with the node's row loop, if it is late enough; else a new one. What reduces a column is only
+        among columns."""
+        rows, column = self.rows_of(node), _is_column(node)
         for index in reversed(range(earliest, len(self.nests))):
             nest = self.nests[index]
-            if isinstance(nest, RowNest) and nest.rows == rows and self.room[index] > 0:
-                return index
+            if not isinstance(nest, RowNest) or nest.rows != rows or self.room[index] <= 0:
+                continue
+            if column or not nest.flipped:
+                if nest.flipped or not _reduces_column(node) or all(map(_is_column, self.members[index])):
+                    return index
         return len(self.nests)
 
     def _join(self, node: Node, index: int) -> None:
@@ -167,6 +172,9 @@ class _Planner:
         self.room[index] -= cost_of(node)
         self.members[index].append(node)
         self.home[id(node)] = index
+        nest = self.nests[index]
+        if isinstance(nest, RowNest) and _reduces_column(node):
+            nest.flipped = True
 
     def _sink_to_users(self) -> None:
         """Compute a tile where it is used when only a later nest uses it and it is made of parameters and row scalars:
@@ -199,14 +207,7 @@ class _Planner:
 
     def _assign_stages(self, index: int, nest: RowNest) -> None:
         members = self.members[index]
-        nest.flipped = (
-            not self.tail
-            and nest.rows.static > 1
-            and all(
-                isinstance(rule_of(n), (Map, Leaf)) and all(o.tile.cols == 1 for o in (n, *n.operands) if o.is_tile)
-                for n in members
-            )
-        )
+        nest.flipped = nest.rows.static > 1 and all(map(_is_column, members))
         stages: list[Stage] = []
         last_store: dict[int, int] = {}
         for node in members:
@@ -286,11 +287,7 @@ class _Planner:
 
     def in_scalars(self, node: Node, nest: RowNest) -> bool:
         """Is it one value per row, computed between the passes?"""
-        if nest.flipped:
-            return False
-        if isinstance(rule_of(node), Reduce):
-            return node.operands[0].tile.cols == 1
-        if isinstance(rule_of(node), Interleave):
+        if nest.flipped or isinstance(rule_of(node), (Reduce, Interleave)):
             return False
         inner = node.operands[0] if node.op.name == "store" else node
         return inner.tile.cols == 1
@@ -532,6 +529,16 @@ class _Planner:
 
     def _roots(self, operands: tuple[Node, ...]) -> list[Node]:
         return [o.operands[0] if o.op.name == "transpose" and id(o) not in self.home else o for o in operands]
+
+
+def _is_column(node: Node) -> bool:
+    """Can lanes run along its rows, as there is one column?"""
+    known = isinstance(rule_of(node), (Map, Leaf)) or _reduces_column(node)
+    return known and all(o.tile.cols == 1 for o in (node, *node.operands) if o.is_tile)
+
+
+def _reduces_column(node: Node) -> bool:
+    return in_lanes(node) and node.operands[0].tile.cols == 1
 
 
 def _place(live: list[tuple[Buffer, int, int]]) -> tuple[list[Buffer], int]:

@@ -28,6 +28,7 @@ from pto_wsp.lower.loops import (
     Stage,
     WholeNest,
     cost_of,
+    in_lanes,
     reduce_cost,
     reduce_rule,
 )
@@ -159,7 +160,7 @@ class _Writer(Operands):
     # ---- row nests -------------------------------------------------------------------------------------------------
 
     def write_rows(self, index: int, nest: RowNest) -> None:
-        columns = _reductions(nest.nodes, 0)
+        columns = _reductions(nest.nodes, across_lanes=False)
         kept = [(node, stage) for stage in nest.stages for node in self.columns_in_registers(stage)]
         for node, stage in kept:
             self.keep_columns(node, stage)
@@ -350,7 +351,7 @@ class _Writer(Operands):
             return []
         steps = -(-stage.cols.static // LANES)
         costly = stage.cost > CHEAP_PASS or steps * stage.cost <= CHEAP_PASS
-        return [n for n in _reductions(stage.nodes, 1) if costly or reduce_cost(n) > 1]
+        return [n for n in _reductions(stage.nodes) if costly or reduce_cost(n) > 1]
 
     def reduce_rows(self, index: int, at: int, first: Any, count: int, node: Node) -> None:
         """A row reduction whose 16 lanes each row of a block has left in memory."""
@@ -406,15 +407,6 @@ class _Writer(Operands):
                 view = self.writes[id(node)]
                 pointer = self.move(view.address, self.build.mul(lane.row, view.rows))
                 self.one.store(self.one.convert(value, dst.tile.dtype), pointer)
-            elif isinstance(rule, Reduce) and rule.axis == 0:
-                buffer = self.program.buffers[id(node)]
-                pointer = self.buffer_view(buffer).address
-                x = self.one.convert(self.row_value(lane, node.operands[0]), buffer.dtype)
-                self.one.store(rule.body(self.one, self.one.load(pointer, buffer.dtype), x), pointer)
-            elif isinstance(rule, Reduce):
-                x = self.one.convert(self.row_value(lane, node.operands[0]), node.tile.dtype)
-                start = self.one.const(rule.start(node.tile.dtype), node.tile.dtype)
-                self.keep_row_value(lane, node, self.finished(self.one, rule, node, rule.body(self.one, start, x)))
             elif isinstance(rule, Leaf):  # alloc, or iota of one column
                 self.keep_row_value(lane, node, self.one.const(0, compute_dtype(node.tile.dtype)))
             elif isinstance(rule, Halve):
@@ -435,7 +427,8 @@ class _Writer(Operands):
             self.one.store(self.one.convert(value, dtype), queue[0])
         buffer = self.program.buffers.get(id(node))
         if buffer is not None:
-            pointer = self.move(self.scratch, I64(buffer.offset), self.build.mul(lane.row, I64(buffer.pitch)))
+            row = I64(0) if lane.row is None else lane.row
+            pointer = self.move(self.scratch, I64(buffer.offset), self.build.mul(row, I64(buffer.pitch)))
             self.one.store(self.one.convert(value, buffer.dtype), pointer)
 
     def row_value(self, lane: Lane, node: Node) -> Lanes:
@@ -477,7 +470,7 @@ class _Writer(Operands):
 
         together: reductions that `reduce_rows` will finish
         """
-        reductions = _reductions(stage.nodes, 1)
+        reductions = _reductions(stage.nodes)
         lanes = self.lanes_taken(stage)
         for node in reductions:
             self.start_reduction(node, lanes)
@@ -536,7 +529,8 @@ class _Writer(Operands):
 
     def columns_in_registers(self, stage: Stage) -> list[Node]:
         """The column reductions of a pass, if few vectors hold them: then they stay in registers from row to row."""
-        columns, vectors = _reductions(stage.nodes, 0), -(-stage.cols.static // lanes_of(stage, self.target))
+        columns = _reductions(stage.nodes, across_lanes=False)
+        vectors = -(-stage.cols.static // lanes_of(stage, self.target))
         fit = len(columns) * vectors <= COLUMN_REGISTERS and stage.cost * vectors <= 2 * UNROLLED_COST
         return columns if fit and isinstance(self.extent(stage.cols), ir.Constant) else []
 
@@ -769,7 +763,7 @@ class _Writer(Operands):
     def reduce(self, lane: Lane, node: Node, rule: Reduce) -> None:
         """Fold the lanes of this step into the accumulators; lanes that do not exist leave theirs alone."""
         k, x = lane.k, self.value(lane, node.operands[0])
-        if rule.axis == 1:
+        if in_lanes(node):
             x = k.convert(x, node.tile.dtype)
             if x.dtype.is_int or k.lanes == LANES:
                 self.take_turn(k, lane.mask, node, x)
@@ -906,10 +900,9 @@ def _first_lanes(count: int) -> Lanes:
     return Lanes(ir.Constant(ir.VectorType(I1, LANES), [int(i < count) for i in range(LANES)]), None)
 
 
-def _reductions(nodes: list[Node], axis: int) -> list[Node]:
-    """Those that reduce along `axis`."""
-    rules = ((node, RULES[node.op.name]) for node in nodes)
-    return [node for node, rule in rules if isinstance(rule, Reduce) and rule.axis == axis]
+def _reductions(nodes: list[Node], across_lanes: bool = True) -> list[Node]:
+    """Those of what lies in lanes, or those from row to row."""
+    return [node for node in nodes if isinstance(RULES[node.op.name], Reduce) and in_lanes(node) == across_lanes]
 
 
 def lanes_of(stage: Stage, target: Target) -> int:
@@ -946,7 +939,7 @@ def _splits(node: Node) -> bool:
 def _in_any_lanes(node: Node) -> bool:
     """Does the result not depend on how many lanes a step has? Row sums of floats are defined by 16."""
     rule = RULES[node.op.name]
-    return isinstance(rule, Map) or isinstance(rule, Reduce) and (rule.axis == 0 or node.tile.dtype.is_int)
+    return isinstance(rule, Map) or isinstance(rule, Reduce) and (not in_lanes(node) or node.tile.dtype.is_int)
 
 
 def _accumulated(node: Node, steps: dict[int, int]) -> dict[int, int]:

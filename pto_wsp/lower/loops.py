@@ -68,7 +68,8 @@ def cost_of(node: Node) -> int:
 
 @dataclass
 class RowNest:
-    """A loop over rows. `flipped`: every value is one column, and the lanes run along the rows instead.
+    """A loop over rows. `flipped`: every value is one column, and the lanes run along the rows instead. The sum of a
+    column is then in the order of a row's.
 
     The row scalars of a `block` of several rows are computed side by side, in lanes. `skewed`: instead, each pass runs
     APART rows behind the pass before it, so that a row's scalars are ready when they are needed.
@@ -108,6 +109,12 @@ def reduce_rule(node: Node) -> Reduce:
     if node.operands[0].op.name == "abs" and node.tile.dtype.is_float:
         return OF_ABSOLUTES.get(node.op.name, rule)
     return rule
+
+
+def in_lanes(node: Node) -> bool:
+    """Is it a reduction of what lies in the lanes of a pass: of a row, or of a tile that is one column?"""
+    rule = RULES[node.op.name]
+    return isinstance(rule, Reduce) and (rule.axis == 1 or node.operands[0].tile.cols == 1)
 
 
 def reduce_cost(node: Node) -> int:

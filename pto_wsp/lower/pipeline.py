@@ -24,6 +24,7 @@ Step = Callable[[KernelGraph], KernelGraph]
 Observer = Callable[[str, KernelGraph], None]
 
 GRAPH_STEPS: tuple[Step, ...] = (
+    simplify.drop_reductions_of_one,
     simplify.rewrite,
     simplify.share,
     simplify.separate_indices,

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from pto_wsp.lower.rules import RULES, Reduce
 from pto_wsp.trace.extents import extents_of
-from pto_wsp.trace.graph import KernelGraph, Node
+from pto_wsp.trace.graph import KernelGraph, Node, build
+from pto_wsp.trace.ops import OPS
 
 Rewrite = Callable[[Node], "Node | None"]
 
@@ -72,6 +74,25 @@ def rewrite(graph: KernelGraph) -> KernelGraph:
         if found is None:
             nodes.append(current)
         new[id(node)] = found or current
+    return _renewed(graph, new, nodes)
+
+
+def drop_reductions_of_one(graph: KernelGraph) -> KernelGraph:
+    """A reduction of one element is that element: rowmax of a column, colsum of a row. Sums begin with 0, which makes
+    -0 a 0."""
+    new: dict[int, Node] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        operands = tuple(new[id(o)] for o in node.operands)
+        made = [node if operands == node.operands else replace(node, operands=operands)]
+        rule = RULES[node.op.name]
+        if isinstance(rule, Reduce) and _extent(operands[0], rule.axis) == 1:
+            attrs = {"dtype": node.tile.dtype, "by": "promotion"}
+            made = list(build(OPS["cast"], operands, attrs, node.line))
+            if node.tile.dtype.is_float and rule.start(node.tile.dtype) == 0:
+                made += build(OPS["add"], (made[-1], 0.0), {}, node.line)
+        nodes += made
+        new[id(node)] = made[-1]
     return _renewed(graph, new, nodes)
 
 
@@ -156,6 +177,10 @@ def eliminate_dead(graph: KernelGraph) -> KernelGraph:
     return replace(
         graph, nodes=tuple(n for n in graph.nodes if id(n) in live or n.op.name in ("param", "scalar_param"))
     )
+
+
+def _extent(node: Node, axis: int) -> int:
+    return node.tile.cols if axis else node.tile.rows
 
 
 def _renewed(graph: KernelGraph, new: dict[int, Node], nodes: list[Node]) -> KernelGraph:
