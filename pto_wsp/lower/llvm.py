@@ -149,11 +149,11 @@ class _Writer(Passes):
 
     def as_one_row(self, nest: RowNest) -> RowNest | None:
         """The nest over tiles whose rows are one behind the other, where that saves many of the lanes that a row's last
-        vector lacks: elements are computed from elements, at a cost that may be written twice."""
+        vector lacks: elements are computed from elements, at a cost that may be compiled twice."""
         if self.tail or len(nest.stages) != 1 or nest.before or nest.stages[0].scalars:
             return None
         stage, rows, cols = nest.stages[0], nest.rows.static, nest.stages[0].cols.static
-        if -(-cols // LANES) * LANES < 1.1 * cols or stage.cost > 2 * CHEAP_PASS:
+        if -(-cols // LANES) * LANES < 1.1 * cols or stage.cost > 4 * CHEAP_PASS:
             return None
         there = {id(n) for n in (*stage.nodes, *stage.loads)} | self.program.buffers.keys()
         tiles = [o for n in stage.nodes for o in n.operands if o.is_tile]
