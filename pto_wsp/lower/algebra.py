@@ -78,6 +78,7 @@ class Lanes(NamedTuple):
     no_minus_zero: bool = False  # floats: known not to be -0
     before: Any = None  # () -> (Lanes, bool): what becomes the same ints, and whether it has to be rounded to them
     narrow: Any = None  # the Lanes of f16 or bf16 that they were widened from
+    half: Any = None  # f16 or bf16, which is known to have them all
     mask: Any = None  # the mask that they are 1 and 0 of
 
     def __str__(self) -> str:
@@ -138,7 +139,7 @@ class Algebra:
         key = (dtype, value if dtype.is_int else struct.pack("d", value))
         if key not in self._constants:
             bits = _representable(value, dtype)
-            number = None if dtype in STORAGE_ONLY else bits
+            number = storage_value(int(bits), dtype) if dtype in STORAGE_ONLY else bits
             self._constants[key] = Lanes(ir.Constant(self.ir_type(dtype), bits), dtype, number)
         return self._constants[key]
 
@@ -294,14 +295,14 @@ class Algebra:
         (x,) = self._numbers("neg", x)
         if x.dtype.is_int:
             return self.sub(0, x)
-        return self._do("fneg", x)._replace(narrow=self._of_half(x, lambda bits: self.xor(bits, 0x8000)))
+        return self._do("fneg", x)._replace(narrow=self._of_half(x, lambda bits: self.xor(bits, 0x8000)), half=x.half)
 
     def abs(self, x: Lanes) -> Lanes:
         """|x|; the lowest int stays itself."""
         (x,) = self._numbers("abs", x)
         if x.dtype.is_float:
             size = self._intrinsic("llvm.fabs", x.dtype, x)
-            return size._replace(narrow=self._of_half(x, lambda bits: self.and_(bits, 0x7FFF)))
+            return size._replace(narrow=self._of_half(x, lambda bits: self.and_(bits, 0x7FFF)), half=x.half)
         return self.select(self.lt(x, 0), self.neg(x), x) if x.dtype.is_signed else x
 
     def _of_half(self, x: Lanes, body: Callable[[Lanes], Lanes]) -> Lanes | None:
@@ -330,15 +331,17 @@ class Algebra:
             if plus_zero and not x.no_minus_zero:
                 any_zero, larger = larger, self.add(larger, 0.0)._replace(low=larger.low, high=larger.high)
                 before = before or (lambda: (any_zero, False))  # -0 becomes +0, and both are 0
-            return larger._replace(no_minus_zero=plus_zero, before=before)
+            return larger._replace(no_minus_zero=plus_zero, before=before, half=_half_of(x, y))
         # x86's max returns its second operand for NaN and for zeros of two signs: ask twice. The results differ in
         # just these cases; `or` keeps a NaN, `and` of the sign bits prefers +0.
         a, b = self._both_orders(self.gt, x, y)
         bits, sign = a.dtype, 1 << (a.dtype.bits - 1)
         if "avx512f" in self.features and self.lanes * bits.bits == 512:
-            return self.bitcast(x86.both_or_either(self, self.const(sign, bits), a, b), x.dtype)
-        either, both = self.or_(a, b), self.and_(a, b)
-        return self.bitcast(self.or_(self.and_(either, self.const(sign - 1, bits)), both), x.dtype)
+            found = x86.both_or_either(self, self.const(sign, bits), a, b)
+        else:
+            either, both = self.or_(a, b), self.and_(a, b)
+            found = self.or_(self.and_(either, self.const(sign - 1, bits)), both)
+        return self.bitcast(found, x.dtype)._replace(half=_half_of(x, y))
 
     def minimum(self, x: Operand, y: Operand) -> Lanes:
         """The smaller; NaN if either is NaN; -0 < +0."""
@@ -349,7 +352,7 @@ class Algebra:
         if _is_ordered(y.number) and (y.number != 0 or copysign(1, y.number) > 0):
             return self._not_above(x, y)._replace(before=self._clamped_before(self._not_above, x, y))
         a, b = self._both_orders(self.lt, x, y)
-        return self.bitcast(self.or_(a, b), x.dtype)
+        return self.bitcast(self.or_(a, b), x.dtype)._replace(half=_half_of(x, y))
 
     def _both_orders(self, first: Any, x: Lanes, y: Lanes) -> tuple[Lanes, Lanes]:
         """Bits of `x if first(x, y) else y` and of `y if first(y, x) else x`."""
@@ -359,8 +362,14 @@ class Algebra:
 
     def _not_below(self, x: Lanes, y: Lanes) -> Lanes:
         """The larger of x and the number y: one instruction; x where that is NaN, and zeros of either sign."""
-        larger = self.select(self.lt(x, y), y, x)
+        larger = self._larger(y, x)
         return larger._replace(low=max(x.low, y.number), high=max(x.high, y.number))
+
+    def _larger(self, x: Lanes, y: Lanes) -> Lanes:
+        """x if x > y else y: one instruction of x86."""
+        if 0 in (x.number, y.number) and x86.has_larger(self, x.dtype):
+            return x86.larger(self, x, y)  # LLVM would take a comparison and an `and`
+        return self.select(self.gt(x, y), x, y)
 
     def _not_above(self, x: Lanes, y: Lanes) -> Lanes:
         """The smaller, likewise."""
@@ -439,7 +448,7 @@ class Algebra:
         x, y = self._same("select", x, y)
         kind = self.ir_type(x.dtype)
         text = f"select {mask.ir.type.text} {mask.ir.text}, {kind.text} {x.ir.text}, {kind.text} {y.ir.text}"
-        return Lanes(self.builder.append(kind, text), x.dtype)
+        return Lanes(self.builder.append(kind, text), x.dtype, half=_half_of(x, y))
 
     def any_(self, mask: Lanes) -> Any:
         """A scalar LLVM i1: true in some lane."""
@@ -485,19 +494,21 @@ class Algebra:
     # ---- rounding -----------------------------------------------------------------------------------------------
 
     def floor(self, x: Lanes) -> Lanes:
-        return self._float_intrinsic("llvm.floor", x)
+        return self._float_intrinsic("llvm.floor", x)._replace(half=x.half)
 
     def ceil(self, x: Lanes) -> Lanes:
-        return self._float_intrinsic("llvm.ceil", x)
+        return self._float_intrinsic("llvm.ceil", x)._replace(half=x.half)
 
     def trunc(self, x: Lanes) -> Lanes:
-        return self._float_intrinsic("llvm.trunc", x)
+        return self._float_intrinsic("llvm.trunc", x)._replace(half=x.half)
 
     def rint(self, x: Lanes) -> Lanes:
         """Nearest integer, ties to even."""
         low, high = (b if abs(b) == inf else float(round(b)) for b in (x.low, x.high))
         whole = self._float_intrinsic("llvm.rint", x)
-        return whole._replace(low=low, high=high, before=lambda: (x.before()[0] if x.before else x, True))
+        return whole._replace(
+            low=low, high=high, half=x.half, before=lambda: (x.before()[0] if x.before else x, True)
+        )
 
     # ---- conversion ---------------------------------------------------------------------------------------------
 
@@ -527,16 +538,18 @@ class Algebra:
 
     def widen(self, x: Lanes) -> Lanes:
         """f16 and bf16 as f32, exactly; other dtypes as they are."""
+        if x.dtype in STORAGE_ONLY and x.number is not None:
+            return self.const(x.number, DType.F32)._replace(narrow=x, half=x.dtype)
         if x.dtype == DType.BF16:
             bits = self.shl(self.convert(Lanes(x.ir, DType.U16), DType.U32), 16)
-            return self.bitcast(bits, DType.F32)._replace(narrow=x)
+            return self.bitcast(bits, DType.F32)._replace(narrow=x, half=x.dtype)
         if x.dtype == DType.F16:
-            return self._widen_f16(x)._replace(narrow=x)
+            return self._widen_f16(x)._replace(narrow=x, half=x.dtype)
         return x
 
     def round_to(self, x: Lanes, dtype: DType) -> Lanes:
         """x rounded to dtype and back in the dtype it is computed in."""
-        return self.widen(self.convert(x, dtype))
+        return x if x.half == dtype else self.widen(self.convert(x, dtype))
 
     def _float_to_float(self, x: Lanes, dtype: DType) -> Lanes:
         return self._cast("fptrunc" if dtype.bits < x.dtype.bits else "fpext", x, dtype)
@@ -598,16 +611,22 @@ class Algebra:
             if x.high > highest:
                 whole = self.xor(whole, self.select(self.ge(x, float(above)), self.const(-1, dtype), 0))
             return self.select(self.isnan(x), 0, whole)
-        clamped = x if x.low >= lowest or dtype == DType.I32 else self._not_below(x, self.const(lowest, x.dtype))
+        if dtype.is_signed:
+            clamped = x if x.low >= lowest or dtype == DType.I32 else self._not_below(x, self.const(lowest, x.dtype))
+        else:
+            clamped = self._positive(x)
         if x.high > highest:
             clamped = self._not_above(clamped, self.const(highest, x.dtype))
         if dtype == DType.I32:
             return convert(self._no_nan(clamped))
-        return self.convert(convert(clamped), dtype)  # of what a NaN becomes the low bits are 0
+        whole = convert(clamped)
+        if not dtype.is_signed:  # no clamp is left of it: LLVM packs without cutting off high bits first
+            whole = self.maximum(self.minimum(whole, above - 1), 0)
+        return self.convert(whole, dtype)  # of what a NaN becomes the low bits are 0
 
     def _positive(self, x: Lanes) -> Lanes:
         """x, but 0 where it is less, or NaN: one instruction."""
-        return self.select(self.gt(x, 0.0), x, 0.0)._replace(high=x.high)
+        return self._larger(x, self.const(0.0, x.dtype))._replace(high=x.high)
 
     def _no_nan(self, x: Lanes) -> Lanes:
         """x, but 0 where it is NaN."""
@@ -671,12 +690,19 @@ class Algebra:
     def _narrow_bf16(self, x: Lanes, nan: bool = True) -> Lanes:
         """nan: may x be one?"""
         bits = self.bitcast(x, DType.U32)
-        odd = self.and_(self.lshr(bits, 16), 1)
-        rounded = self.add(bits, self.add(odd, 0x7FFF))
-        if nan:
-            rounded = self.select(self.isnan(x), self.or_(bits, 0x400000), rounded)
-        high = self.lshr(rounded, 16)
-        return Lanes(self.convert(high, DType.U16).ir, DType.BF16)
+        if x.half != DType.BF16:
+            odd = self.and_(self.lshr(bits, 16), 1)
+            rounded = self.add(bits, self.add(odd, 0x7FFF))
+            if nan and x86.can_fix(self, x.dtype):
+                rounded = self.bitcast(x86.fixed(self, rounded, x, x86.QUIET_NAN), DType.U32)
+            elif nan:
+                rounded = self.select(self.isnan(x), self.or_(bits, 0x400000), rounded)
+            bits = rounded
+        if x86.can_fix(self, x.dtype):  # one instruction takes the high halves of two registers
+            halves = self.builder.bitcast(bits.ir, ir.VectorType(IR_TYPES[DType.BF16], 2 * self.lanes))
+            high = ir.Constant(ir.VectorType(I32, self.lanes), list(range(1, 2 * self.lanes, 2)))
+            return Lanes(self.builder.shuffle_vector(halves, halves, high), DType.BF16)
+        return Lanes(self.convert(self.lshr(bits, 16), DType.U16).ir, DType.BF16)
 
     def _through_half(self, first: str, x: Lanes, second: str, dtype: DType) -> Lanes:
         """Two casts by way of LLVM's own half, which no Lanes hold."""
@@ -783,6 +809,24 @@ def _not_zero(x: Operand) -> bool:
     return number is not None and number != 0
 
 
+def _half_of(x: Lanes, y: Lanes) -> DType | None:
+    """The half that has all values of both."""
+    half: DType | None = x.half or y.half
+    return half if half and all(v.half == half or _has(half, v.number) for v in (x, y)) else None
+
+
+def _has(half: DType, number: Any) -> bool:
+    """Is it a number that the half has?"""
+    if number is None:
+        return False
+    if half == DType.BF16:
+        return struct.pack("<f", number)[:2] == b"\0\0"
+    try:
+        return bool(struct.unpack("<e", struct.pack("<e", number))[0] == number)
+    except OverflowError:
+        return False
+
+
 def _is_ordered(number: Any) -> bool:
     """Is it a number that a float may be compared with?"""
     return number is not None and not isnan(number)
@@ -813,6 +857,13 @@ def _round_f32(value: float) -> float:
         return float(struct.unpack("<f", struct.pack("<f", value))[0])
     except OverflowError:
         return float("inf") if value > 0 else float("-inf")
+
+
+def storage_value(bits: int, dtype: DType) -> float:
+    """What f16 or bf16 of these bits is."""
+    if dtype == DType.BF16:
+        return float(struct.unpack("<f", struct.pack("<I", bits << 16))[0])
+    return float(struct.unpack("<e", struct.pack("<H", bits))[0])
 
 
 def storage_bits(value: Number, dtype: DType) -> int:

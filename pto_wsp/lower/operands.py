@@ -269,7 +269,7 @@ class Operands:
         assert isinstance(rule, Map) and node.type is not None, node
         if node.op.name == "exp" and never_positive(node.operands[0]):
             operands = [operands[0]._replace(high=0.0)]
-        return k.widen(k.convert(rule.body(k, *operands), node.type.dtype))
+        return k.round_to(rule.body(k, *operands), node.type.dtype)
 
     def loop(self, start: Any, stop: Any, step: int) -> AbstractContextManager[Any]:
         return loop(self.build, start, stop, step)

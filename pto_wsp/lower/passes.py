@@ -245,7 +245,7 @@ def lanes_of(stage: Stage, target: Target) -> int:
         return max(LANES, ABREAST * target.vector_bits // _widest(stage))
     if not all(_in_any_lanes(n) for n in stage.nodes):
         return LANES
-    return LANES * max(1, 32 // _widest(stage))
+    return LANES * max(1 + stores_bf16(stage), 32 // _widest(stage))
 
 
 def costly(stage: Stage) -> bool:
@@ -265,6 +265,11 @@ def _on_bits(node: Node) -> bool:
     return isinstance(rule, Map) and rule.on_bits
 
 
+def stores_bf16(stage: Stage) -> bool:
+    """Are results halves of the vectors that they are computed in? Then one instruction takes them from two."""
+    return any(n.op.name == "store" and n.operands[0].tile.dtype is DType.BF16 for n in stage.nodes)
+
+
 def _splits(node: Node) -> bool:
     """Can a step of several vectors do it?"""
     return isinstance(RULES[node.op.name], (Map, Reduce))
@@ -278,5 +283,5 @@ def _in_any_lanes(node: Node) -> bool:
 
 def unrolled(stage: Stage) -> int:
     """Steps in one turn of the loop: several if they are short."""
-    cost = stage.cost * (ABREAST if costly(stage) else 1)
+    cost = stage.cost * (ABREAST if costly(stage) else 1 + stores_bf16(stage))
     return next(n for n in (MOST_UNROLLED, 4, 2, 1) if n * cost <= UNROLLED_COST or n == 1)

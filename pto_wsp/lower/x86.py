@@ -44,6 +44,16 @@ def float_to_int(k: Algebra, x: Lanes, target: DType, nearest: bool) -> Lanes:
     return _in_parts(k, name, lanes, target, [x], lambda result: [ir.Constant(result, None), _all(lanes), I32(4)])
 
 
+def has_larger(k: Algebra, dtype: DType) -> bool:
+    return "avx" in k.features and "avx512f" not in k.features and k.lanes * dtype.bits % 256 == 0
+
+
+def larger(k: Algebra, x: Lanes, y: Lanes) -> Lanes:
+    """x if x > y else y, of floats; see has_larger."""
+    name = f"llvm.x86.avx.max.{LETTER[x.dtype]}.256"
+    return _in_parts(k, name, 256 // x.dtype.bits, x.dtype, [x, y], lambda _: [])
+
+
 def can_fix(k: Algebra, dtype: DType) -> bool:
     return "avx512f" in k.features and dtype in (DType.F32, DType.F64) and k.lanes * dtype.bits % 512 == 0
 

@@ -292,6 +292,34 @@ def test_signs_of_halves_change_without_rounding(dtype, cpu):
 
 
 @each_place
+@pytest.mark.parametrize("dtype", HALVES, ids=dtype_id)
+def test_what_picks_one_of_two_halves_is_not_rounded(dtype, cpu, lanes):
+    """Maxima, clamps, selections and whole numbers of halves are halves; of numbers that are none they are rounded."""
+    x, y = pairs(dtype)
+    third = np.float32(1 / 3)
+    bodies = {
+        "maximum": (lambda k, x, y: k.maximum(x, y), ref_maximum),
+        "minimum": (lambda k, x, y: k.minimum(x, y), ref_minimum),
+        "relu": (lambda k, x, y: k.maximum(x, 0.0), lambda x, y: ref_maximum(x, np.float32(0))),
+        "select": (lambda k, x, y: k.select(k.lt(x, y), k.neg(x), y), lambda x, y: np.where(x < y, -x, y)),
+        "clamp": (lambda k, x, y: k.minimum(k.maximum(x, -1.5), k.abs(y)),
+                  lambda x, y: ref_minimum(ref_maximum(x, np.float32(-1.5)), np.abs(y))),
+        "a third": (lambda k, x, y: k.select(k.lt(x, y), 1 / 3, y), lambda x, y: np.where(x < y, third, y)),
+        "floor": (lambda k, x, y: k.floor(x), lambda x, y: np.floor(x)),
+        "whole": (lambda k, x, y: k.minimum(k.rint(x), 5.0), lambda x, y: ref_minimum(np.rint(x), np.float32(5))),
+        "constant": (lambda k, x, y: k.maximum(x, k.widen(k.const(-0.25, dtype))),
+                     lambda x, y: ref_maximum(x, np.float32(-0.25))),
+    }
+    loops = compile_loops(
+        {name: lambda k, x, y, b=body: k.convert(k.round_to(b(k, k.widen(x), k.widen(y)), dtype), dtype)
+         for name, (body, _) in bodies.items()}, (dtype, dtype), dtype, lanes, cpu)
+    for name, (_, reference) in bodies.items():
+        with np.errstate(all="ignore"):
+            want = reference(x.astype(np.float32), y.astype(np.float32)).astype(dtype.numpy)
+        assert_same(loops[name](x, y), want, name, x, y)
+
+
+@each_place
 @pytest.mark.parametrize("dtype", INTS, ids=dtype_id)
 def test_division_by_a_constant(dtype, cpu, lanes):
     limits = np.iinfo(dtype.numpy)
