@@ -64,6 +64,7 @@ IR_TYPES: dict[DType, ir.Type] = {
 }
 STORAGE_ONLY = (DType.F16, DType.BF16)
 SIGNIFICAND_BITS = {DType.F32: 24, DType.F64: 53}
+MINUS_INFINITY = {DType.F16: 0xFC00, DType.BF16: 0xFF80}  # bits
 INT_OF_WIDTH = {8: DType.I8, 16: DType.I16, 32: DType.I32, 64: DType.I64}
 
 
@@ -362,6 +363,11 @@ class Algebra:
             return size._replace(narrow=self._of_half(x, lambda bits: self.and_(bits, 0x7FFF)), half=x.half)
         return self.select(self.lt(x, 0), self.neg(x), x) if x.dtype.is_signed else x
 
+    def _positive_bits(self, bits: Lanes, half: DType) -> Lanes:
+        """Of a half, or +0 if it is negative: as ints, only NaNs with a sign are between minus infinity and 0."""
+        signed = self.bitcast(bits, DType.I16)
+        return self.select(self.gt(signed, MINUS_INFINITY[half] - 0x10000), signed, 0)
+
     def _of_half(self, x: Lanes, body: Callable[[Lanes], Lanes]) -> Lanes | None:
         """What `body` makes of the bits of the f16 or bf16 that x was widened from; nothing is rounded to get there."""
         if x.narrow is None:
@@ -388,7 +394,8 @@ class Algebra:
             if plus_zero and not x.no_minus_zero:
                 any_zero, larger = larger, self.add(larger, 0.0)._replace(low=larger.low, high=larger.high)
                 before = before or (lambda: (any_zero, False))  # -0 becomes +0, and both are 0
-            return larger._replace(no_minus_zero=plus_zero, before=before, half=_half_of(x, y))
+            narrow = self._of_half(x, partial(self._positive_bits, half=x.half)) if plus_zero else None
+            return larger._replace(no_minus_zero=plus_zero, before=before, half=_half_of(x, y), narrow=narrow)
         # x86's max returns its second operand for NaN and for zeros of two signs: ask twice. The results differ in
         # just these cases; `or` keeps a NaN, `and` of the sign bits prefers +0.
         a, b = self._both_orders(self.gt, x, y)

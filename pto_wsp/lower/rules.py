@@ -153,7 +153,7 @@ RULES: dict[str, Rule] = {
     "tanh": Map(math.tanh, cost=20),
     "erf": Map(math.erf, cost=30),
     "sigmoid": Map(math.sigmoid, cost=20),
-    "relu": Map(lambda k, x: k.maximum(x, k.const(0, x.dtype)), cost=2),
+    "relu": Map(lambda k, x: k.maximum(x, k.const(0, x.dtype)), cost=2, on_bits=True),
     "gelu": Map(math.gelu, cost=30),
     "silu": Map(math.silu, cost=20),
     "floor": Map(lambda k, x: k.floor(x)),

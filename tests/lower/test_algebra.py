@@ -301,6 +301,8 @@ def test_what_picks_one_of_two_halves_is_not_rounded(dtype, cpu, lanes):
         "maximum": (lambda k, x, y: k.maximum(x, y), ref_maximum),
         "minimum": (lambda k, x, y: k.minimum(x, y), ref_minimum),
         "relu": (lambda k, x, y: k.maximum(x, 0.0), lambda x, y: ref_maximum(x, np.float32(0))),
+        "relu further": (lambda k, x, y: k.add(k.maximum(x, 0.0), 1.0),
+                         lambda x, y: ref_maximum(x, np.float32(0)) + np.float32(1)),
         "select": (lambda k, x, y: k.select(k.lt(x, y), k.neg(x), y), lambda x, y: np.where(x < y, -x, y)),
         "clamp": (lambda k, x, y: k.minimum(k.maximum(x, -1.5), k.abs(y)),
                   lambda x, y: ref_minimum(ref_maximum(x, np.float32(-1.5)), np.abs(y))),
