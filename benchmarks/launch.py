@@ -112,8 +112,6 @@ def calls(count: int) -> Iterator[Case]:
         program.execute()
         program.synchronize()
 
-    for _ in range(1_000):              # the clock is machine code after some tasks, or if that is on disk
-        changed(dataflow)
     out = np.zeros_like(x)
     peers = {"numpy": again(lambda: rmsnorm_numpy(x, out)), **jax_function(rmsnorm_jax, x)}
     yield Case(f"execute() of {count} tasks", {"pto_wsp": again(same), **peers})
