@@ -349,7 +349,7 @@ def streams() -> Iterator[Case]:
             rmsnorm_tile[i](x=tensors[0][i], out=tensors[1][i])
 
     run = program(tiles(), 1)
-    run(15)                             # after 1 GB, results go around the cache
+    run(5)                              # after 256 MB, results go around the cache
     sides = {"pto_wsp": run, **peers}
     yield Case("rmsnorm_tile, a program of 10,000 tiles", sides, GOALS, 2 * x.nbytes, 4 * x.size, 1.0)
 

@@ -15,7 +15,7 @@ from pto_wsp.lower.tasks import TILE_WORDS, TaskTable
 
 __all__ = ["Streams", "cache_bytes"]
 
-_WORTH_MAKING = 1 << 30  # bytes around the cache that save as much as compiling the kernels again takes
+_WORTH_MAKING = 1 << 28  # bytes that take about as long to write as a second function takes to compile
 
 
 @cache
