@@ -13,13 +13,12 @@ Strides are in bytes and of any sign; the two regions must not overlap.
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import Any
 
 from pto_wsp.lower import ir
 from pto_wsp.types import DType
 
-__all__ = ["address", "declared", "is_shared", "names_in"]
+__all__ = ["address", "declared", "is_ready", "is_shared", "names_in", "prepare"]
 
 ELEMENTS = {d.itemsize: d for d in (DType.I8, DType.I16, DType.I32, DType.I64)}
 _NAME = r"pto_wsp_(?:copy_[1248]|pack_[a-z0-9_]+)"
@@ -46,14 +45,26 @@ def declared(module: ir.Module, kind: str, what: int | str) -> ir.Function:
 
 def address(symbol: str) -> int:
     """Address of one of the functions in this process."""
-    return int(_code(symbol).address(symbol))
+    prepare(symbol)
+    return int(_CODES[symbol].address(symbol))
 
 
-@cache
-def _code(symbol: str) -> Any:
+def prepare(symbol: str) -> dict[str, float]:
+    """Make one of the functions ready to be called; the milliseconds that each step took, none if it was ready."""
     from pto_wsp.lower import jit
 
-    return jit.load(f"pto_wsp function {symbol}", lambda: _ir(symbol))
+    if symbol in _CODES:
+        return {}
+    code = _CODES[symbol] = jit.load(f"pto_wsp function {symbol}", lambda: _ir(symbol), kind="shared")
+    return dict(code.phases)
+
+
+def is_ready(symbol: str) -> bool:
+    """Was it prepared? Not so while its own code is being linked."""
+    return symbol in _CODES
+
+
+_CODES: dict[str, Any] = {}  # by symbol
 
 
 def _ir(symbol: str) -> str:

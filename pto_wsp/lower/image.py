@@ -88,7 +88,7 @@ def _link_by_llvm(code: bytes) -> Image:
     import llvmlite.binding as llvm
 
     host = llvm.Target.from_default_triple().create_target_machine()
-    for name in copies.names_in(code):
+    for name in filter(copies.is_ready, copies.names_in(code)):
         llvm.add_symbol(name, copies.address(name))
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly("", llvm.create_context()), host)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))

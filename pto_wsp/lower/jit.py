@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pto_wsp.errors import CompileError
-from pto_wsp.lower import image
+from pto_wsp.lower import copies, image
 from pto_wsp.lower.cache import Cache, default_root, key_of
 
 _T = TypeVar("_T")
@@ -54,6 +54,7 @@ LEVELS = {  # CPUs that can be named without their features: the levels of the x
 # than at level 1, for nothing.
 PASSES: dict[str, tuple[str, ...]] = {
     "kernel": ("sroa", "simplify_cfg"),
+    "shared": ("sroa", "simplify_cfg"),
     "expander": ("always_inliner", "sroa", "simplify_cfg", "instruction_combine"),
     "engine": (),  # those of LLVM's -O1
 }
@@ -105,6 +106,9 @@ def load(text: str, make_ir: Callable[[], str] | None = None, target: Target = H
     if code is None:
         code, origin = _compile(ir, target, phases, kind), "compiled"
         _timed(phases, "write", lambda: disk.store(key, code))
+    for name in copies.names_in(code) if kind == "kernel" else ():
+        for phase, spent in copies.prepare(name).items():
+            phases[phase] = phases.get(phase, 0.0) + spent
     linked = _LOADED[key] = _timed(phases, "link", lambda: image.link(code))
     return Code(ir, target, linked, phases, origin)
 
@@ -141,7 +145,7 @@ def _compile(make_ir: Callable[[], str], target: Target, phases: dict[str, float
         _timed(phases, "optimise", lambda: _optimise(module, machine, kind))
         return bytes(_timed(phases, "machine code", lambda: machine.emit_object(module)))
 
-    _check_host(target)
+    _timed(phases, "start LLVM", lambda: _check_host(target))
     machine = _timed(phases, "start LLVM", lambda: _uninterrupted(lambda: _machine(target)))
     ir = _timed(phases, "emit IR", make_ir)
     return _uninterrupted(translated)

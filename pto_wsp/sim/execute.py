@@ -64,7 +64,7 @@ class Executor:
 
     threads      host threads that a run may use; results do not depend on it
     independent  no two tasks touch the same memory, as far as the arrays of the last bind() can be told apart
-    phases       milliseconds that each step of making the kernels' machine code took
+    phases       milliseconds that each step of making machine code took, of the kernels and what they call or runs them
     """
 
     def __init__(self, expansion: Expansion, threads: int | None = None) -> None:
@@ -96,7 +96,7 @@ class Executor:
         self.independent = False
         self._custom = any(kernel.graph.custom is not None for kernel in expansion.kernels)
         self._skip, self._patience = 0, 1  # chunks for which not to look for parallel work, after finding none
-        native.run_rows()  # loaded now, not while the first tasks are being timed
+        self._spent(native.prepare())  # now, not while the first tasks are being timed
         for kernel in range(len(expansion.kernels)):
             self._compile(kernel, tail=False)
 
@@ -217,17 +217,19 @@ class Executor:
             return
         compiled = pipeline.compile_kernel(graph, tail, around=around)
         code = jit.load(compiled.key, lambda: compiled.ir)
-        for phase, spent in code.phases.items():
-            self.phases[phase] = self.phases.get(phase, 0.0) + spent
+        self._spent(code.phases)
         needed = ctypes.CFUNCTYPE(ctypes.c_int64)(code.address(f"{compiled.symbol}.scratch"))()
         self._scratch_bytes = max(self._scratch_bytes, needed)
         self._codes[around * self._functions.shape[1] + 2 * kernel + tail] = code
         self._functions[int(around) :, 2 * kernel + tail] = code.address(compiled.symbol)
 
+    def _spent(self, phases: dict[str, float]) -> None:
+        for phase, spent in phases.items():
+            self.phases[phase] = self.phases.get(phase, 0.0) + spent
+
     def _use_body(self, kernel: int, body: custom.Body) -> None:
         """One function for full and for partial tiles."""
-        for phase, spent in body.phases.items():
-            self.phases[phase] = self.phases.get(phase, 0.0) + spent
+        self._spent(body.phases)
         for position in (2 * kernel, 2 * kernel + 1):
             self._codes[position], self._functions[:, position] = body, body.address
 

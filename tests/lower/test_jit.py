@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from pto_wsp.errors import CompileError
-from pto_wsp.lower import image, jit
+from pto_wsp.lower import copies, image, jit
 
 ADD = """
 define i64 @add(i64 %a, i64 %b) {
@@ -264,6 +264,25 @@ def test_phases_are_timed(empty_cache):
     code = jit.load(ADD + "; timed\n")
     assert {"parse", "optimise", "machine code", "link"} <= code.phases.keys()
     assert all(spent >= 0 for spent in code.phases.values())
+
+
+def test_shared_functions_are_timed_with_the_code_that_needs_them_first(monkeypatch, empty_cache):
+    """Not as linking."""
+    text = f"""
+declare void @pto_wsp_copy_2(ptr, i64, i64, ptr, i64, i64, i64, i64)
+define i64 @kept() {{
+  ret i64 ptrtoint (ptr @pto_wsp_copy_2 to i64)
+}}
+; {time.time_ns()}
+"""
+    monkeypatch.setattr(copies, "_CODES", {})
+    first = jit.load(text)
+    made = copies._CODES["pto_wsp_copy_2"]
+    assert made.origin == "compiled"
+    assert first.phases["machine code"] > made.phases["machine code"]
+    assert first.phases["link"] > made.phases["link"]
+    assert ctypes.CFUNCTYPE(ctypes.c_int64)(first.address("kept"))() != 0
+    assert copies.prepare("pto_wsp_copy_2") == {}
 
 
 def test_ctrl_c_waits_for_llvm(monkeypatch, empty_cache):
