@@ -5,13 +5,13 @@ Vectors are explicit (16 lanes, see loops.LANES), so the text means the same on 
 instructions. Here are the loops over rows: one row after another, blocks of rows, passes some rows apart.
 
 The function is one object, of a class in layers: `operands.py` (what comes before the loops), `lanes.py`,
-`row_scalars.py`, `reductions.py`, `passes.py`, and here. `whole.py` writes what takes whole tiles. Start reading at
-`write`.
+`row_scalars.py`, `reductions.py`, `passes.py`, and here. `narrow.py` writes nests of a few columns, `whole.py` what
+takes whole tiles. Start reading at `write`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -32,6 +32,7 @@ from pto_wsp.lower.loops import (
     cost_of,
     reduce_cost,
 )
+from pto_wsp.lower.narrow import is_narrow, write_narrow
 from pto_wsp.lower.operands import VIEW_BYTES
 from pto_wsp.lower.passes import Passes
 from pto_wsp.lower.reductions import reducing
@@ -121,36 +122,46 @@ class _Writer(Passes):
             self.row_values = {}
             for at, stage in enumerate(nest.stages):
                 self.write_stage(index, at, stage, None)
+        elif at_once := self.all_rows(index, nest):
+            with self.build.if_else(self.rows_touch(index, nest)) as (then, other):
+                with then:
+                    at_once()
+                with other:
+                    self.write_row_by_row(index, nest)
         else:
-            rows = self.extent(nest.rows)
-            if nest.skewed:
-                self.write_skewed(index, nest)
-            elif nest.block > 1:
-                whole, rest = divmod(nest.rows.static, nest.block)
-                with self.turns(whole, nest.block) as first:
-                    self.write_block(index, nest, first, nest.block)
-                if rest:
-                    self.write_block(index, nest, I64(whole * nest.block), rest)
-            elif nest.rows.static == 1 and not self.tail:
-                self.write_row(index, nest, I64(0))
-            elif flat := self.as_one_row(nest):
-                with self.build.if_else(self.rows_touch(nest)) as (then, other):
-                    with then:
-                        self.write_row(index, flat, I64(0))
-                    with other, self.loop(I64(0), rows, 1) as row:
-                        self.write_row(index, nest, row)
-            else:
-                with self.loop(I64(0), rows, 1) as row:
-                    self.write_row(index, nest, row)
+            self.write_row_by_row(index, nest)
         for node, _ in kept:
             self.put_columns(node)
         for node in columns:
             self.finish_columns(node)
 
+    def write_row_by_row(self, index: int, nest: RowNest) -> None:
+        if nest.skewed:
+            self.write_skewed(index, nest)
+        elif nest.block > 1:
+            whole, rest = divmod(nest.rows.static, nest.block)
+            with self.turns(whole, nest.block) as first:
+                self.write_block(index, nest, first, nest.block)
+            if rest:
+                self.write_block(index, nest, I64(whole * nest.block), rest)
+        elif nest.rows.static == 1 and not self.tail:
+            self.write_row(index, nest, I64(0))
+        else:
+            with self.loop(I64(0), self.extent(nest.rows), 1) as row:
+                self.write_row(index, nest, row)
+
+    def all_rows(self, index: int, nest: RowNest) -> Callable[[], None] | None:
+        """A better way to write a nest, if rows lie one behind the other."""
+        if flat := self.as_one_row(nest):
+            return lambda: self.write_row(index, flat, I64(0))
+        if is_narrow(self, nest):
+            return lambda: write_narrow(self, index, nest)
+        return None
+
     def as_one_row(self, nest: RowNest) -> RowNest | None:
         """The nest over tiles whose rows are one behind the other, where that saves many of the lanes that a row's last
         vector lacks: elements are computed from elements, at a cost that may be compiled twice."""
-        if self.tail or len(nest.stages) != 1 or nest.before or nest.stages[0].scalars:
+        if self.tail or nest.rows.static == 1 or len(nest.stages) != 1 or nest.before or nest.stages[0].scalars:
             return None
         stage, rows, cols = nest.stages[0], nest.rows.static, nest.stages[0].cols.static
         if -(-cols // LANES) * LANES < 1.1 * cols or stage.cost > 4 * CHEAP_PASS:
@@ -165,16 +176,28 @@ class _Writer(Passes):
             return None
         return RowNest(Extent(1), stages=[replace(stage, cols=Extent(rows * cols))])
 
-    def rows_touch(self, nest: RowNest) -> Any:
-        """Does each row begin in memory where the one before it ends, in all views of a pass?"""
-        (stage,) = nest.stages
-        views = [(self.reads[id(load)], load.tile) for load in stage.loads]
-        views += [(self.writes[id(n)], n.operands[0].tile) for n in stage.nodes if n.op.name == "store"]
+    def rows_touch(self, index: int, nest: RowNest) -> Any:
+        """Does each row begin in memory where the one before it ends, in all views of a nest?"""
+        views = {id(load): (self.reads[id(load)], load.tile) for load in self.loads_of(index, nest)}
+        views |= {id(n): (self.writes[id(n)], n.operands[0].tile) for n in nest.nodes if n.op.name == "store"}
         touch: Any = I1(1)
-        for view, tile in views:
-            end = I64(tile.cols * tile.dtype.itemsize)
-            touch = self.build.and_(touch, self.build.icmp_signed("==", view.rows, end))
+        for view, tile in views.values():
+            if tile.rows > 1:
+                end = I64(tile.cols * tile.dtype.itemsize)
+                touch = self.build.and_(touch, self.build.icmp_signed("==", view.rows, end))
         return touch
+
+    def loads_of(self, index: int, nest: RowNest) -> Iterator[Node]:
+        """The loads that a nest reads, for itself and for values that it computes again."""
+        seen: set[int] = set()
+        todo = list(nest.nodes)
+        while todo:
+            node = todo.pop()
+            if node.op.name == "load":
+                yield node
+            elif id(node) not in seen and (self.home.get(id(node)) == index or id(node) not in self.program.buffers):
+                seen.add(id(node))
+                todo += [o for o in node.operands if o.is_tile and o.op.name != "param"]
 
     def write_row(self, index: int, nest: RowNest, row: Any) -> None:
         self.row_values = {}

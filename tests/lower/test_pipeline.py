@@ -179,6 +179,15 @@ def may_share_memory(data: Any) -> None:
     assert (same | both_nan).all(), f"{graph}\noffsets {offsets}, row pitch {pitch}\n{compile_kernel(graph).loops}"
 
 
+def same_bits(graph: KernelGraph, some: list[np.ndarray], others: list[np.ndarray]) -> None:
+    for here, there in zip(some, others, strict=True):
+        nan = np.isnan(here.astype(np.float64)) & np.isnan(there.astype(np.float64))
+        equal = np.frombuffer(here.tobytes(), f"u{here.itemsize}") == np.frombuffer(
+            there.tobytes(), f"u{there.itemsize}"
+        )
+        assert (equal | nan.ravel()).all(), str(graph)
+
+
 @pytest.mark.parametrize("cpu", ["x86-64", "x86-64-v3", "x86-64-v4"])
 @settings(max_examples=25)
 @given(data=st.data())
@@ -190,12 +199,26 @@ def test_every_cpu_gives_the_same_bits(cpu: str, data: Any) -> None:
         arrays = args.copies()
         run(graph, arrays, args.scalars, False, target)
         results.append(arrays)
-    for here, there in zip(*results):
-        nan = np.isnan(here.astype(np.float64)) & np.isnan(there.astype(np.float64))
-        equal = np.frombuffer(here.tobytes(), f"u{here.itemsize}") == np.frombuffer(
-            there.tobytes(), f"u{there.itemsize}"
-        )
-        assert (equal | nan.ravel()).all(), str(graph)
+    same_bits(graph, *results)
+
+
+@pytest.mark.parametrize("cpu", ["", "x86-64-v3"])
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_gaps_between_rows_change_no_bits(cpu: str, data: Any) -> None:
+    """Where rows lie one behind the other, tiles may be computed otherwise: as one row, or narrow ones in lanes."""
+    graph = data.draw(draws.graphs(ops=tuple(draws.COMPUTING), chain=True))
+    args = data.draw(draws.arguments(graph))
+    target = jit.Target(cpu=cpu) if cpu else jit.HOST
+    apart = []
+    for array in args.copies():
+        rows, cols = array.shape
+        apart.append(np.zeros((rows, cols + 3), array.dtype)[:, :cols])
+        apart[-1][...] = array
+    together = args.copies()
+    run(graph, together, args.scalars, False, target)
+    run(graph, apart, args.scalars, False, target)
+    same_bits(graph, together, apart)
 
 
 @pytest.mark.parametrize(("dtype", "cols"), [(DType.F32, 100), (DType.F32, 176), (DType.F64, 48)], ids=str)
