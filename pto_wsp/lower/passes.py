@@ -50,9 +50,8 @@ class Passes(Reductions):
                     self.row_value(Lane(self.one, index, at_stage, row), operand)
         self.in_pass = True
         count = self.extent(stage.cols)
-        full: Any
+        at: Any = 0
         if isinstance(count, ir.Constant):
-            at = 0
             for k, turns, steps in self.steps(stage):
                 turn = steps * k.lanes
                 with self.turns(turns, turn) as start:
@@ -64,12 +63,15 @@ class Passes(Reductions):
             if rest:
                 self.write_step(stage, Lane(self.wide, index, at_stage, row, I64(at), first_lanes(rest), I64(rest)))
         else:
-            full = self.build.and_(count, I64(-LANES))
-            with self.loop(I64(0), full, LANES) as col:
-                self.write_step(stage, Lane(self.wide, index, at_stage, row, col))
-            rest = self.build.sub(count, full)
+            at = I64(0)
+            for width in self.widths(stage):
+                full = self.build.and_(count, I64(-width))
+                with self.loop(at, full, width) as col:
+                    self.write_step(stage, Lane(self.algebra(width), index, at_stage, row, col))
+                at = full
+            rest = self.build.sub(count, at)
             with self.build.if_then(self.build.icmp_signed("!=", rest, I64(0))):
-                self.write_step(stage, Lane(self.wide, index, at_stage, row, full, self.first_lanes(rest), rest))
+                self.write_step(stage, Lane(self.wide, index, at_stage, row, at, self.first_lanes(rest), rest))
         self.in_pass = False
         for node in reduced:
             if node in together:
@@ -92,13 +94,17 @@ class Passes(Reductions):
     def lanes_taken(self, stage: Stage) -> dict[int, int]:
         """How many steps of how many lanes a pass takes; as many as there may be where extents are dynamic."""
         if not isinstance(self.extent(stage.cols), ir.Constant):
-            return {LANES: -(-stage.cols.static // LANES)}
+            return {lanes: -(-stage.cols.static // lanes) for lanes in self.widths(stage)}
         found: dict[int, int] = {}
         for k, turns, steps in self.steps(stage):
             found[k.lanes] = found.get(k.lanes, 0) + turns * steps
         if stage.cols.static % LANES:
             found[LANES] = found.get(LANES, 0) + 1
         return found
+
+    def widths(self, stage: Stage) -> dict[int, None]:
+        """Lanes of the steps of a pass whose extent is dynamic."""
+        return dict.fromkeys((lanes_of(stage, self.target), LANES))
 
     def steps(self, stage: Stage) -> Iterator[tuple[Algebra, int, int]]:
         """Whole steps of a pass: their lanes, turns of a loop, steps in each. Less than 16 lanes are left."""
