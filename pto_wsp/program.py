@@ -697,6 +697,18 @@ class Program:
             self._table = self._expansion.table(rows)
         return self._table
 
+    @contextmanager
+    def _lent_table(self) -> Iterator[_Foreseen | None]:
+        """What the last first pass has found, and its table, for reading: a run that another thread begins meanwhile
+        finds neither, and fills a table of its own."""
+        table, self._table = self._table, None  # first: who fills it has forgotten what was found
+        kept, self._foreseen = self._foreseen, None
+        try:
+            yield kept
+        finally:
+            if self._table is None:
+                self._table, self._foreseen = table, kept
+
     def register_kernel(self, name: str, impl: Any, *, pass_task: bool = False) -> None:
         """Not a way to give a kernel; write it with @kernel."""
         raise UsageError("register_kernel: a program runs the kernels it was compiled with; write them with @kernel")
@@ -863,15 +875,16 @@ class _Run:
 
     def _tick(self) -> Counters:
         """What the clock finds. Tasks are expanded once more for it, where their table has been filled with others."""
-        engine, expansion, kept = self._engine(), self.program._expansion, self.program._foreseen
+        engine, expansion = self._engine(), self.program._expansion
 
         def tick(table: TaskTable) -> None:
             play(engine, table)
 
-        if kept is not None and kept.inputs is self.inputs and kept.table is not None:
-            tick(kept.table)
-        else:
-            expansion.run(self.inputs, expansion.table(self.most), tick)
+        with self.program._lent_table() as kept:
+            if kept is not None and kept.inputs is self.inputs and kept.table is not None:
+                tick(kept.table)
+            else:
+                expansion.run(self.inputs, expansion.table(self.most), tick)
         return _counters(engine)
 
     def _engine(self) -> Engine:

@@ -530,6 +530,28 @@ def test_the_clock_ticks_when_somebody_asks(monkeypatch, dispatch):
     assert program.stats.total_cycles == expected[7].total_cycles and len(ticks) == 2
 
 
+def test_a_run_that_begins_while_the_clock_ticks(monkeypatch):
+    """It fills another table than the one that the clock is reading."""
+    work, X, OUT = _scaled(8, DenseDyn(4))
+    program, play, tables = work.dispatch(DispatchPolicy.round_robin(3)).compile(threads=1), pto_wsp.program.play, []
+
+    def interrupted(engine, table):
+        if not tables:
+            tables.append(table.cycles.copy())
+            program.set_axis_sizes({"b": 8})
+            program.execute()
+            program.synchronize()
+            np.testing.assert_array_equal(table.cycles, tables[0])
+        return play(engine, table)
+
+    program.execute()
+    program.synchronize()
+    monkeypatch.setattr(pto_wsp.program, "play", interrupted)
+    assert program.stats.task_count in (4, 8) and tables
+    np.testing.assert_array_equal(OUT.data, 2 * X.data)
+    assert program.stats.task_count == 8
+
+
 def test_tasks_that_did_not_stay_in_one_table_are_expanded_again_for_the_clock():
     program = _scaled(8, Dense[70_000]())[0].dispatch(DispatchPolicy.round_robin(3)).compile()
     stats = run(program)
