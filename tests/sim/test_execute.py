@@ -334,7 +334,7 @@ def test_stop_ends_a_long_run(threads):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_progress_is_reported_while_it_runs(threads, monkeypatch):
-    monkeypatch.setattr(execute, "_REPORT", 0.01)
+    monkeypatch.setattr(execute, "_REPORT", 0.001)
     x = np.zeros((64, 64), np.float32)
     out = np.zeros((16, 64, 64), np.float32)
     a, b = tensor(x), tensor(out)
