@@ -122,6 +122,8 @@ class Passes(Reductions):
     def columns_in_registers(self, stage: Stage) -> list[Node]:
         """The column reductions of a pass, if few vectors hold them: then they stay in registers from row to row."""
         columns = reducing(stage.nodes, across_lanes=False)
+        if not columns:  # also where all of the pass has moved into a later one
+            return []
         vectors = -(-stage.cols.static // lanes_of(stage, self.target))
         fit = len(columns) * vectors <= COLUMN_REGISTERS and stage.cost * vectors <= 2 * UNROLLED_COST
         return columns if fit and isinstance(self.extent(stage.cols), ir.Constant) else []
