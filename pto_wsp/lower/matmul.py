@@ -42,7 +42,7 @@ from typing import Any
 from pto_wsp.lower import copies, ir
 from pto_wsp.lower.algebra import Algebra, Lanes
 from pto_wsp.lower.dots import FEW, LEAST_K, DotPlan, Dots
-from pto_wsp.lower.packing import packer, start_at_acc
+from pto_wsp.lower.packing import packer, start_at_acc, transposed
 from pto_wsp.lower.vectors import (
     I8,
     I64,
@@ -51,6 +51,7 @@ from pto_wsp.lower.vectors import (
     Target,
     aligned,
     counted,
+    lanes_along_k,
     maximum,
     minimum,
     move,
@@ -194,6 +195,7 @@ class _Plan:
     pack_a: bool            # always; else a is read in place
     may_pack_a: bool        # unless its rows are crowded
     pack_b: bool            # always; else b is read in place unless its columns are apart or its rows crowded
+    turned: int             # vectors of a b that lies along k, transposed in registers: few rows do not pay for a copy
     panel: DType            # of b as micro-kernels read it: b's own, widened in registers, where that is cheap
 
     @staticmethod
@@ -214,7 +216,8 @@ class _Plan:
         panel = spec.b if narrow and (target.any_masks or not ragged) else spec.result
         return _Plan(lane, rows, vectors, k_lanes, pack_a=spec.a is not spec.result,
                      may_pack_a=max(size for _, size in rows) > ROWS,
-                     pack_b=spec.b is not panel or (ragged and not masked), panel=panel)
+                     pack_b=spec.b is not panel or (ragged and not masked),
+                     turned=_turned_vectors(spec, lane) if len(rows) == rows[0][0] == 1 else 0, panel=panel)
 
     @property
     def padded_rows(self) -> int:
@@ -232,6 +235,15 @@ class _Plan:
     @property
     def panel_rows(self) -> int:
         return self.k_lanes * (1 if self.panel is self.lane.dtype else self.lane.group)
+
+
+def _turned_vectors(spec: MatmulSpec, lane: Lane) -> int:
+    """Vectors of columns side by side if a b that lies along k is transposed in registers. 0 if it is copied first: of
+    more rows a copy is a smaller part, and of each kind of end there would be another micro-kernel to compile.
+    """
+    if spec.tail or spec.m > FEW // 2 or spec.n < lane.count or spec.k == 0 or spec.k % (lane.count * lane.group):
+        return 0
+    return 2 if spec.n > lane.count else 1
 
 
 def _blocking(m: int, vectors: int, registers: int, tail: bool) -> tuple[Any, Any]:
@@ -294,7 +306,6 @@ class _Product:
         k = minimum(build, build.sub(at["k"], start), I64(K_BLOCK))
         lanes = k if lane.group == 1 else build.udiv(build.add(k, I64(lane.group - 1)), I64(lane.group))
         a, a_rs, a_cs = self.prepare_a(start, k)
-        panel = self.prepare_b(start, k)
         if not self.fresh:
             first = build.icmp_signed("==", start, I64(0))
             before: Any = at.get("acc", self.nothing)
@@ -302,27 +313,50 @@ class _Product:
             src, src_rs = build.select(first, before, at["c"]), build.select(first, before_rs, at["c_rs"])
             src_vector = I64(lane.size) if self.spec.accumulate else build.select(first, I64(0), I64(lane.size))
 
-        def block(row: Any, height: int, column: Any, width: int, b: Any, b_rs: Any) -> None:
+        def block(row: Any, height: int, column: Any, width: int, b: Any, b_rs: Any, turning: bool = False) -> None:
             there = self.move(self.move(at["c"], build.mul(column, I64(lane.size))), build.mul(row, at["c_rs"]))
-            arguments = [self.move(a, build.mul(row, a_rs)), a_rs, a_cs, b, b_rs, lanes, there, at["c_rs"]]
+            count = build.udiv(lanes, I64(lane.count)) if turning else lanes
+            arguments = [self.move(a, build.mul(row, a_rs)), a_rs, a_cs, b, b_rs, count, there, at["c_rs"]]
             if not self.fresh:
                 here = self.move(self.move(src, build.mul(column, src_vector)), build.mul(row, src_rs))
                 arguments += [here, src_rs]
             if self.spec.tail:
                 arguments += [build.sub(at["m"], row), build.sub(at["n"], column)]
-            elif self.spec.n % lane.count:
+            elif self.spec.n % ((width if turning else 1) * lane.count):
                 arguments += [build.sub(at["n"], column)]
-            kernel = _micro_kernel(self.function.module, lane, self.plan.panel, height, width, self.target,
-                                   rows_vary=self.spec.tail,
-                                   columns_vary=self.spec.tail or self.spec.n % lane.count != 0,
-                                   mask_b=not self.plan.pack_b, fresh=self.fresh)
+            module = self.function.module
+            if turning:
+                kernel = _turning_kernel(module, lane, self.spec.b, height, width, self.target, fresh=self.fresh,
+                                         columns_vary=self.spec.n % (width * lane.count) != 0)
+            else:
+                kernel = _micro_kernel(module, lane, self.plan.panel, height, width, self.target, fresh=self.fresh,
+                                       rows_vary=self.spec.tail, mask_b=not self.plan.pack_b,
+                                       columns_vary=self.spec.tail or self.spec.n % lane.count != 0)
             build.call(kernel, arguments)
 
-        def panel_of(column: Any, width: int) -> None:
-            b = panel(column, width)
-            self.runs(self.plan.rows, at["m"], 1, lambda row, height: block(row, height, column, width, *b))
+        def all_panels() -> None:
+            panel = self.prepare_b(start, k)
 
-        self.runs(self.plan.vectors, at["n"], lane.count, panel_of)
+            def panel_of(column: Any, width: int) -> None:
+                b = panel(column, width)
+                self.runs(self.plan.rows, at["m"], 1, lambda row, height: block(row, height, column, width, *b))
+
+            self.runs(self.plan.vectors, at["n"], lane.count, panel_of)
+
+        def turned_in_registers(column: Any) -> None:
+            b = self.move(self.move(at["b"], build.mul(start, at["b_rs"])), build.mul(column, at["b_cs"]))
+            block(I64(0), self.plan.rows[0][1], column, self.plan.turned, b, at["b_cs"], turning=True)
+
+        if self.plan.turned:
+            along_k = build.icmp_signed("==", at["b_rs"], I64(self.spec.b.itemsize))
+            along_k = build.and_(along_k, build.icmp_signed("!=", at["b_cs"], I64(self.spec.b.itemsize)))
+            with build.if_else(along_k) as (turned, plain):
+                with turned:
+                    counted(build, 0, at["n"], self.plan.turned * lane.count, turned_in_registers)
+                with plain:
+                    all_panels()
+        else:
+            all_panels()
 
     def runs(self, runs: Sequence[tuple[int, int]], extent: Any, unit: int, body: Callable[[Any, int], None]) -> None:
         """body(start, size) for every block of the runs that starts below extent."""
@@ -471,18 +505,78 @@ def _emit_micro_kernel(f: ir.Function, lane: Lane, panel: DType, height: int, wi
 
     zero, count = k.const(0, lane.dtype).ir, 1 + height * width
     sums = counted(build, 0, at["k"], 1, step, [*rows_of_a, at["b"], *[zero] * (height * width)])[1 - count :]
+    _store_block(build, edge, sums, limits, at)
+
+
+def _store_block(build: ir.Builder, edge: Edge, sums: list[Any], limits: list[Any], at: dict[str, Any]) -> None:
+    """c = [src +] sums, those of one row after the other; limits are those of a row's vectors. Ends the function."""
+    lane, width = edge.lane, len(limits)
     src, c, vector = at.get("src"), at["c"], lane.count * lane.size
-    for i in range(height):
+    for i in range(len(sums) // width):
         if i and "rows" in at:
             with build.if_then(build.icmp_signed("==", at["rows"], I64(i))):
                 build.ret_void()
         for v in range(width):
             total = Lanes(sums[i * width + v], lane.dtype)
             if src is not None:
-                total = k.add(edge.load(move(build, src, v * vector), limits[v]), total)
+                total = edge.k.add(edge.load(move(build, src, v * vector), limits[v]), total)
             edge.store(total, move(build, c, v * vector), limits[v])
         src, c = src and move(build, src, at["src_rs"]), move(build, c, at["c_rs"])
     build.ret_void()
+
+
+def _turning_kernel(module: ir.Module, lane: Lane, b: DType, height: int, width: int, target: Target, *,
+                    columns_vary: bool, fresh: bool) -> ir.Function:
+    """A micro-kernel for columns of b that lie along k: `b_rs` is from one to the next, `k` counts blocks of b."""
+    names = ["*a", "a_rs", "a_cs", "*b", "b_rs", "k", "*c", "c_rs"]
+    names += ["*src", "src_rs"] * (not fresh)
+    names += ["columns"] * columns_vary
+    kind = b.value + f"_{lane.dtype.value}{'_pairs' * (lane.group > 1)}"
+    name = f"matmul_{height}x{width}_turning_{kind}{'_columns' * columns_vary}{'_fresh' * fresh}"
+    return shared(module, name, names, lambda f: _emit_turning_kernel(f, lane, b, height, width, target))
+
+
+def _emit_turning_kernel(f: ir.Function, lane: Lane, b: DType, height: int, width: int, target: Target) -> None:
+    """A step multiplies one block of b, a vector of columns by as many k, which it transposes in registers. Vectors of
+    columns take turns, so that their sums do not wait for each other.
+    """
+    at: dict[str, Any] = {argument.name: argument for argument in f.args}
+    build, elements = ir.Builder(f.append_basic_block("entry")), lane.count * lane.group
+    k, along = (Algebra(build, count, target.features) for count in (lane.count, elements))
+    edge, below = Edge(build, k, lane, target), list[ir.Value]([I64(0)])
+    for _ in range(1, height):
+        below.append(build.add(below[-1], at["a_rs"]))
+    below[1:] = [opaque(build, offset) for offset in below[1:]]
+    there: list[Any] = [None] * width
+    if "columns" in at:
+        there = [build.sub(at["columns"], I64(v * lane.count)) for v in range(width)]
+
+    def step(_: Any, values: list[Any]) -> list[Any]:
+        (a, block, left, *sums), others = values[:turn], values[turn:]
+        row, column, lines = a, block, []
+        for following in range(1, lane.count + 1):
+            lines.append(lanes_along_k(k, along, lane, along.load(column, b, align=1)))
+            step_on = at["b_rs"]
+            if "columns" in at:         # those that do not exist are read as the last one that does
+                step_on = build.select(build.icmp_signed("<", I64(following), left), step_on, I64(0))
+            column = move(build, column, step_on)
+        for y in transposed(k, lines):
+            for i, offset in enumerate(below):
+                x = k.splat(build.load(move(build, row, offset), k.ir_type(lane.dtype).element, align=1), lane.dtype)
+                sums[i] = multiply_add(k, lane, x, y, Lanes(sums[i], lane.dtype)).ir
+            row = move(build, row, at["a_cs"])
+        return [*others, row, move(build, block, elements * b.itemsize), left, *sums]
+
+    carried, turn = list[Any](), 3 + height
+    for v, left in enumerate(there):
+        first: Any = I64(v * lane.count)
+        if v and "columns" in at:
+            first = minimum(build, first, build.sub(at["columns"], I64(1)))
+        carried += [at["a"], move(build, at["b"], build.mul(first, at["b_rs"])), left or I64(lane.count),
+                    *[k.const(0, lane.dtype).ir] * height]
+    carried = counted(build, 0, build.mul(at["k"], I64(width)), 1, step, carried)
+    sums = [carried[v * turn + 3 + i] for i in range(height) for v in range(width)]
+    _store_block(build, edge, sums, [edge.limit(left) for left in there], at)
 
 
 def _nothing(module: ir.Module, lane: Lane) -> Any:

@@ -273,6 +273,10 @@ PLAIN = {"dtype": DType.F32, "shape": (64, 64, 64), "tail": False, "extents": (6
 @example(PLAIN | {"shape": (3, 70, 45), "tail": True, "extents": (2, 33, 19), "turned": (False, True), "special": True,
                   "layouts": ("rows", "columns", "rows"), "cpu": "x86-64-v3"})
 @example(PLAIN | {"shape": (39, 39, 255), "extents": (39, 39, 255), "dtype": DType.U16, "turned": (True, True)})
+@example(PLAIN | {"shape": (1, 90, 272), "extents": (1, 90, 272), "layouts": ("rows", "columns", "rows"),
+                  "acc": "in place"})
+@example(PLAIN | {"shape": (4, 33, 64), "extents": (4, 33, 64), "layouts": ("rows", "gaps_columns", "rows"),
+                  "dtype": DType.I8})
 @example(PLAIN | {"shape": (8, 9, 33), "extents": (8, 9, 33), "turned": (False, True), "dtype": DType.I8})
 def test_equals_the_definition(problem: dict[str, Any]) -> None:
     if not available(problem["cpu"]):
