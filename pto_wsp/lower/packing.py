@@ -219,15 +219,21 @@ class _Packer:
 def transposed(k: Algebra, rows: list[Lanes]) -> list[Lanes]:
     """len(rows) vectors of as many lanes, transposed: one bit of the row number trades places with one of the lane's.
 
-    32-bit lanes trade both bits inside 128 bits at a time, which x86 does in one instruction a vector (unpcklps).
+    32-bit lanes trade both bits inside 128 bits at a time, which x86 does in one instruction a vector (unpcklps). Bytes
+    are interleaved, as fast as traded, in half of LLVM's time.
     """
     values, n = [x.ir for x in rows], len(rows)
 
     def shuffle(x: Any, y: Any, lanes: list[int]) -> Any:
         return k.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), n), lanes))
 
-    step = 1
-    if rows[0].dtype is not None and rows[0].dtype.bits == 32 and n >= 4:
+    step, bits = 1, 0 if rows[0].dtype is None else rows[0].dtype.bits
+    while bits == 8 and n <= 8 and step < n:
+        pairs = [*zip(values[: n // 2], values[n // 2 :], strict=True)]
+        values = [shuffle(x, y, [first + i + lane for i in range(n // 2) for lane in (0, n)])
+                  for x, y in pairs for first in (0, n // 2)]
+        step *= 2
+    if bits == 32 and n >= 4:
         quads = range(0, n, 4)
         low, high = ([q + lane + part for q in quads for part in (at, at + 1) for lane in (0, n)] for at in (0, 2))
         left, right = ([q + lane + part for q in quads for lane in (at, at + n) for part in (0, 1)] for at in (0, 2))
