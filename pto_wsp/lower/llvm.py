@@ -20,7 +20,7 @@ from pto_wsp.lower import ir
 from pto_wsp.lower.algebra import Lanes
 from pto_wsp.lower.around import params_around
 from pto_wsp.lower.fuse import CHEAP_PASS
-from pto_wsp.lower.lanes import Lane
+from pto_wsp.lower.lanes import Lane, first_lanes
 from pto_wsp.lower.loops import (
     APART,
     LANES,
@@ -33,7 +33,7 @@ from pto_wsp.lower.loops import (
     reduce_cost,
 )
 from pto_wsp.lower.narrow import is_narrow, write_narrow
-from pto_wsp.lower.operands import VIEW_BYTES
+from pto_wsp.lower.operands import VIEW_BYTES, View
 from pto_wsp.lower.passes import Passes
 from pto_wsp.lower.reductions import reducing
 from pto_wsp.lower.rules import RULES, Map
@@ -41,6 +41,7 @@ from pto_wsp.lower.vectors import I1, I64, POINTER, Target, aligned
 from pto_wsp.lower.whole import write_whole
 from pto_wsp.trace.extents import Extent
 from pto_wsp.trace.graph import Node
+from pto_wsp.types import DType
 
 
 def write(program: LoopProgram, symbol: str, tail: bool, target: Target, around: bool = False) -> tuple[str, int]:
@@ -256,8 +257,7 @@ class _Writer(Passes):
         loads = {id(o): o for node in nest.nodes for o in node.operands if o.op.name == "load" and o.is_tile}
         for load in loads.values():  # what loads read is read before any store of the row
             if load.tile.cols == 1 < load.tile.rows:
-                with self.block_rows(index, -1, first, count) as lane:
-                    self.keep_in_slot(load, self.row_value(lane, load))
+                self.fill_slot(index, first, count, load)
         self.write_block_scalars(index, -1, first, count, nest.before)
         for at, stage in enumerate(nest.stages):
             if stage.nodes:
@@ -265,7 +265,7 @@ class _Writer(Passes):
                 with self.block_rows(index, at, first, count) as lane:
                     self.write_stage(index, at, stage, lane.row, together)
                 for node in together:
-                    self.reduce_rows(index, at, first, count, node)
+                    self.reduce_rows(first, count, node)
             self.write_block_scalars(index, at, first, count, stage.scalars)
         self.slots = {}
 
@@ -283,30 +283,73 @@ class _Writer(Passes):
     def write_block_scalars(self, index: int, at: int, first: Any, count: int, nodes: list[Node]) -> None:
         """As write_scalars, for a block: what is computed from row scalars in lanes, the rest row by row."""
         for node in nodes:
-            if not isinstance(RULES[node.op.name], Map) or node.op.name == "store":
+            if node.op.name == "store" and id(node.operands[1]) in self.slots:
+                self.store_block(index, at, first, count, node)
+            elif not isinstance(RULES[node.op.name], Map) or node.op.name == "store":
                 with self.block_rows(index, at, first, count) as lane:
                     self.write_scalars(lane, [node])
-                continue
-            operands = []
-            for operand in node.operands:
-                if operand.is_tile and id(operand) not in self.slots:
-                    with self.block_rows(index, at, first, count) as lane:
-                        self.keep_in_slot(operand, self.row_value(lane, operand))
-                if operand.is_tile:
-                    slot = self.slots[id(operand)]
-                    operands.append(self.wide.load(slot.lanes, slot.dtype))
-                else:
-                    operands.append(self.wide.splat(self.scalars[id(operand)].ir, self.scalars[id(operand)].dtype))
-            self.keep_block_values(index, at, first, count, node, self.apply(self.wide, node, operands))
+            else:
+                operands = [self.block_values(index, first, count, operand) for operand in node.operands]
+                self.keep_block_values(first, count, node, self.apply(self.wide, node, operands))
 
-    def keep_block_values(self, index: int, at: int, first: Any, count: int, node: Node, value: Lanes) -> None:
+    def block_values(self, index: int, first: Any, count: int, node: Node) -> Lanes:
+        """A row scalar of the rows of a block, or a scalar."""
+        if not node.is_tile:
+            return self.wide.splat(self.scalars[id(node)].ir, self.scalars[id(node)].dtype)
+        if id(node) not in self.slots:
+            self.fill_slot(index, first, count, node)
+        return self.wide.load(self.slots[id(node)].lanes, self.slots[id(node)].dtype)
+
+    def fill_slot(self, index: int, first: Any, count: int, node: Node) -> None:
+        """A row scalar that is in memory, or not computed yet: where rows lie side by side, at once."""
+        where = self.column_in_memory(node)
+        if where is None:
+            self.fill_slot_by_rows(index, first, count, node)
+            return
+        view, dtype = where
+        with self.build.if_else(self.side_by_side(view, dtype)) as (then, other):
+            with other:  # first: it reads memory as long as there is no slot
+                self.fill_slot_by_rows(index, first, count, node)
+            with then:
+                mask = None if count == LANES else first_lanes(count)
+                values = self.wide.load(self.move(view.address, self.build.mul(first, view.rows)), dtype, mask=mask)
+                self.put_in_slot(node, self.wide.widen(values))
+
+    def fill_slot_by_rows(self, index: int, first: Any, count: int, node: Node) -> None:
+        with self.block_rows(index, -1, first, count) as lane:
+            self.keep_in_slot(node, self.row_value(lane, node))
+
+    def column_in_memory(self, node: Node) -> tuple[View, DType] | None:
+        """Where a value has one element for each row."""
+        if node.tile.rows > 1 and id(node) in self.reads:
+            return self.reads[id(node)], node.tile.dtype
+        if node.tile.rows > 1 and id(node) in self.program.buffers:
+            buffer = self.program.buffers[id(node)]
+            return self.buffer_view(buffer), buffer.dtype
+        return None
+
+    def side_by_side(self, view: View, dtype: DType) -> Any:
+        return self.build.icmp_signed("==", view.rows, I64(dtype.itemsize))
+
+    def store_block(self, index: int, at: int, first: Any, count: int, store: Node) -> None:
+        """Row scalars to where they are wanted: where rows lie side by side, at once."""
+        view, dtype = self.writes[id(store)], store.operands[0].tile.dtype
+        with self.build.if_else(self.side_by_side(view, dtype)) as (then, other):
+            with then:
+                self.put_block(view, first, count, self.block_values(index, first, count, store.operands[1]), dtype)
+            with other, self.block_rows(index, at, first, count) as lane:
+                self.write_scalars(lane, [store])
+
+    def put_block(self, view: View, first: Any, count: int, values: Lanes, dtype: DType) -> None:
+        pointer = self.move(view.address, self.build.mul(first, view.rows))
+        self.store_first(self.wide.convert(values, dtype).ir, pointer, dtype, count)
+
+    def keep_block_values(self, first: Any, count: int, node: Node, values: Lanes) -> None:
         """The row scalars of a block, one lane a row."""
-        slot = self.slot(node, value.dtype)
-        self.wide.store(value, slot.lanes)
-        self.wide.store(value, slot.memory)
-        if id(node) in self.program.buffers:
-            with self.block_rows(index, at, first, count) as lane:
-                self.keep_row_value(lane, node, self.row_value(lane, node))
+        self.put_in_slot(node, values)
+        buffer = self.program.buffers.get(id(node))
+        if buffer is not None:
+            self.put_block(self.buffer_view(buffer), first, count, values, buffer.dtype)
 
     def reduced_together(self, stage: Stage, count: int) -> list[Node]:
         """The row reductions of a pass whose trees are worth doing side by side: those of costly passes and short rows.
@@ -319,11 +362,11 @@ class _Writer(Passes):
         costly = stage.cost > CHEAP_PASS or steps * stage.cost <= CHEAP_PASS
         return [n for n in reducing(stage.nodes) if costly or reduce_cost(n) > 1]
 
-    def reduce_rows(self, index: int, at: int, first: Any, count: int, node: Node) -> None:
+    def reduce_rows(self, first: Any, count: int, node: Node) -> None:
         """A row reduction whose 16 lanes each row of a block has left in memory."""
         lanes = self.build.call(self.tree_of_rows(node, count), [self.partial(node)])
         total = self.finished(self.wide, RULES[node.op.name], node, Lanes(lanes, node.tile.dtype))
-        self.keep_block_values(index, at, first, count, node, total)
+        self.keep_block_values(first, count, node, total)
 
 
 

@@ -132,6 +132,12 @@ class RowScalars(InLanes):
             self.known_slots[id(node)] = Slot(dtype, lanes, memory)
         return self.slots.setdefault(id(node), self.known_slots[id(node)])
 
+    def put_in_slot(self, node: Node, values: Lanes) -> None:
+        """The values of all rows of the block."""
+        slot = self.slot(node, values.dtype)
+        self.wide.store(values, slot.lanes)
+        self.wide.store(values, slot.memory)
+
     def keep_in_slot(self, node: Node, value: Lanes) -> None:
         """The value of this row into its lane."""
         k, slot = self.wide, self.slot(node, value.dtype)
