@@ -190,6 +190,9 @@ def promoted_dtype(op: Op, values: list[Node | Number]) -> DType:
     for value in candidates:
         if isinstance(value, Node) and value.type is not None:
             return value.type.dtype
+    if len(candidates) < len(values):
+        raise OperandError(f"{op.name} chooses between numbers here, which have no dtype. Give one of them a dtype: "
+                           f"pto.constant({candidates[0]!r}, DType.F32).")
     raise OperandError(f"{op.name} needs at least one tile or scalar; got only numbers. Compute it in plain Python.")
 
 

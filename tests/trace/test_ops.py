@@ -93,6 +93,7 @@ def test_wrong_operands_are_refused(op: Op) -> None:
     (lambda x: pto.iota_u32(0), [(1, 1)], "at least 1; got 0"),
     (lambda x: pto.rowsum(pto.constant(1.0)), [(1, 1)], "needs a tile as x; got f32"),
     (lambda x: pto.add(1, 2), [(1, 1)], "only numbers"),
+    (lambda x: pto.select(x > 0, 1.0, -1.0), [(1, 1)], "have no dtype"),
     (lambda x: pto.add(x, 2.5 + 1e300), [(1, 1, DType.I32)], "does not fit i32"),
     (lambda x: pto.add(x, float("nan")), [(1, 1, DType.I32)], "nan has no i32 value"),
 ])
