@@ -82,6 +82,9 @@ def bits(body: Any, arrays: list[np.ndarray], cpu: str, around: bool) -> list[by
     arrays, scratch = [shifted(a) for a in arrays], np.zeros(scratch_bytes + 64, np.uint8)
     words = np.array([w for a in arrays for w in (a.ctypes.data, *a.strides, *a.shape)], np.int64)
     FUNCTION(code.address(symbol))(words.ctypes.data, -(-scratch.ctypes.data // 64) * 64)
+    for array in arrays:
+        if array.dtype.kind == "f":
+            array[np.isnan(array)] = np.nan  # which of the NaNs it is depends on the CPU
     return [a.tobytes() for a in arrays]
 
 
