@@ -113,11 +113,20 @@ class _Writer(Passes):
     # ---- row nests -------------------------------------------------------------------------------------------------
 
     def write_rows(self, index: int, nest: RowNest) -> None:
-        columns = reducing(nest.nodes, across_lanes=False)
+        if blocks := self.column_blocks(nest):
+            for block in blocks:
+                self.write_part(index, replace(nest, stages=[block]))
+        else:
+            self.write_part(index, nest)
+        for node in reducing(nest.nodes, across_lanes=False):
+            self.finish_columns(node)
+
+    def write_part(self, index: int, nest: RowNest) -> None:
+        """All rows, or a part of each."""
         kept = [(node, stage) for stage in nest.stages for node in self.columns_in_registers(stage)]
         for node, stage in kept:
             self.keep_columns(node, stage)
-        for node in columns:
+        for node in reducing(nest.nodes, across_lanes=False):
             self.fill(node)
         if nest.flipped:
             self.row_values = {}
@@ -133,8 +142,6 @@ class _Writer(Passes):
             self.write_row_by_row(index, nest)
         for node, _ in kept:
             self.put_columns(node)
-        for node in columns:
-            self.finish_columns(node)
 
     def write_row_by_row(self, index: int, nest: RowNest) -> None:
         if nest.skewed:

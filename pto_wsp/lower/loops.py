@@ -53,6 +53,7 @@ class Stage:
     nodes: list[Node] = field(default_factory=list)  # in order; reductions accumulate, stores write
     scalars: list[Node] = field(default_factory=list)  # [rows, 1] values computed after the pass
     loads: list[Node] = field(default_factory=list)  # parameter loads the pass needs, read before its stores
+    first: int = 0  # the column that it begins with
 
     @property
     def cost(self) -> int:

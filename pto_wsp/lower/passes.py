@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pto_wsp.lower import ir
 from pto_wsp.lower.algebra import IR_TYPES, Algebra, Lanes, compute_dtype
 from pto_wsp.lower.fuse import CHEAP_PASS
 from pto_wsp.lower.lanes import Lane, first_lanes
-from pto_wsp.lower.loops import LANES, Buffer, LoopProgram, Stage, in_lanes, reduce_rule
+from pto_wsp.lower.loops import LANES, Buffer, LoopProgram, RowNest, Stage, in_lanes, reduce_rule
 from pto_wsp.lower.reductions import Reductions, reducing
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Map, Reduce
 from pto_wsp.lower.vectors import I32, I64, Target
+from pto_wsp.trace.extents import Extent
 from pto_wsp.trace.graph import Node
 from pto_wsp.types import DType
 
@@ -50,7 +52,7 @@ class Passes(Reductions):
                     self.row_value(Lane(self.one, index, at_stage, row), operand)
         self.in_pass = True
         count = self.extent(stage.cols)
-        at: Any = 0
+        at: Any = stage.first
         if isinstance(count, ir.Constant):
             for k, turns, steps in self.steps(stage):
                 turn = steps * k.lanes
@@ -59,7 +61,7 @@ class Passes(Reductions):
                         col = I64(ahead) if turns == 1 else self.build.add(start, I64(ahead))
                         self.write_step(stage, Lane(k, index, at_stage, row, col))
                 at += turns * turn
-            rest = count.constant - at
+            rest = stage.first + count.constant - at
             if rest:
                 self.write_step(stage, Lane(self.wide, index, at_stage, row, I64(at), first_lanes(rest), I64(rest)))
         else:
@@ -84,12 +86,30 @@ class Passes(Reductions):
 
     def keep_columns(self, node: Node, stage: Stage) -> None:
         """An accumulator for each step of the pass, by its first column."""
-        found, at = {}, 0
+        found, at = {}, stage.first
         for k, _, steps in [*self.steps(stage), (self.wide, 1, int(stage.cols.static % LANES > 0))]:
             for _ in range(steps):
                 found[at] = k, self.build.alloca(k.ir_type(self.program.buffers[id(node)].dtype), name=node.op.name)
                 at += k.lanes
         self.columns[id(node)] = found
+
+    def column_blocks(self, nest: RowNest) -> list[Stage]:
+        """The pass of a nest that only reduces columns, in parts whose sums stay in registers from row to row; none if
+        all of them do, or if a row is more than that pass."""
+        if self.tail or nest.flipped or len(nest.stages) != 1 or nest.before or nest.stages[0].scalars:
+            return []
+        (stage,) = nest.stages
+        columns = reducing(stage.nodes, across_lanes=False)
+        if not columns or reducing(stage.nodes) or not all(_splits(n) for n in stage.nodes):
+            return []
+        if self.columns_in_registers(stage):
+            return []
+        lanes = lanes_of(stage, self.target)
+        registers = self.target.registers // 2 * self.target.vector_bits // (lanes * _widest(stage)) // len(columns)
+        block, cols = min(registers, 2 * UNROLLED_COST // stage.cost) * lanes, stage.cols.static
+        if block < 2 * lanes:
+            return []
+        return [replace(stage, cols=Extent(min(block, cols - at)), first=at) for at in range(0, cols, block)]
 
     def lanes_taken(self, stage: Stage) -> dict[int, int]:
         """How many steps of how many lanes a pass takes; as many as there may be where extents are dynamic."""

@@ -221,6 +221,30 @@ def test_gaps_between_rows_change_no_bits(cpu: str, data: Any) -> None:
     same_bits(graph, together, apart)
 
 
+@pytest.mark.parametrize("cpu", cpus_here())
+@pytest.mark.parametrize("shape", [(5, 300), (3, 777), (2, 1100)], ids=str)
+@pytest.mark.parametrize("dtype", (DType.I8, DType.F32, DType.F64), ids=str)
+def test_columns_of_wide_tiles(dtype: DType, shape: tuple[int, int], cpu: str) -> None:
+    """Reduced a part of each row at a time; what is written meanwhile is complete, in place too."""
+    rows, cols = shape
+
+    @kernel
+    def reduced(x: InOut[Tile[rows, cols, dtype]], total: Out[Tile[1, cols, dtype]], most: Out[Tile[1, cols, dtype]]):
+        twice = x + x
+        pto.store(x, twice)
+        pto.store(total, pto.colsum(twice))
+        pto.store(most, pto.colmax(twice))
+
+    x = (np.random.default_rng(cols).standard_normal(shape) * 9).astype(dtype.numpy)
+    arrays = [x.copy(), *(np.zeros((1, cols), dtype.numpy) for _ in range(2))]
+    run(reduced.graph, arrays, [], False, jit.Target(cpu=CPUS[cpu]))
+    total = np.zeros(cols, dtype.numpy)
+    for row in x + x:
+        total += row
+    for got, want in zip(arrays, (x + x, total[None], (x + x).max(0, keepdims=True)), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize(("dtype", "cols"), [(DType.F32, 100), (DType.F32, 176), (DType.F64, 48)], ids=str)
 def test_sums_of_costly_passes_keep_their_order(dtype: DType, cols: int) -> None:
     """Steps of such a pass have more lanes than sums have, and how many depends on the CPU: the bits do not."""
