@@ -61,10 +61,16 @@ class Stage:
         return sum(cost_of(n) for n in self.nodes)
 
 
+_ROUNDING = {DType.F16: 2, DType.BF16: 6}  # instructions that round a result, which is computed in f32
+
+
 def cost_of(node: Node) -> int:
     """Vector instructions of a step that computes `node`, roughly."""
     rule = RULES[node.op.name]
-    return 1 + (rule.cost if isinstance(rule, Map) else 3)
+    if not isinstance(rule, Map):
+        return 4
+    rounding = 0 if rule.on_bits or node.type is None else _ROUNDING.get(node.type.dtype, 0)
+    return 1 + rule.cost + rounding
 
 
 @dataclass

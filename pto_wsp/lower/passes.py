@@ -22,7 +22,8 @@ from pto_wsp.types import DType
 UNROLLED_COST = 64  # vector instructions, roughly, up to which steps are written out in one turn of a loop
 MOST_UNROLLED = 8
 COLUMN_REGISTERS = 16  # vectors of column sums that stay in registers, where a CPU has enough of them
-ABREAST = 4  # vectors of a step of a costly pass
+ABREAST = 4  # vectors of a step of a costly pass …
+ABREAST_COST = 256  # … as far as they are no more instructions, roughly: LLVM takes 40 us for each; otherwise half
 
 
 class Passes(Reductions):
@@ -269,14 +270,19 @@ class Passes(Reductions):
 def lanes_of(stage: Stage, target: Target) -> int:
     """Lanes of a step: more than LANES in costly passes, and where every value is narrow or vectors would be short."""
     if costly(stage):
-        return max(LANES, ABREAST * target.vector_bits // _widest(stage))
+        return max(LANES, abreast(stage) * target.vector_bits // _widest(stage))
     if not all(_in_any_lanes(n) for n in stage.nodes):
         return LANES
     return LANES * max(1 + stores_bf16(stage), 32 // _widest(stage))
 
 
+def abreast(stage: Stage) -> int:
+    """Vectors of a step of a costly pass."""
+    return ABREAST if ABREAST * stage.cost <= ABREAST_COST else ABREAST // 2
+
+
 def costly(stage: Stage) -> bool:
-    """Does a step take ABREAST vectors? A function's instructions wait for each other, and a core looks ahead for less
+    """Does a step take several vectors? A function's instructions wait for each other, and a core looks ahead for less
     than what it could do at once: with four chains side by side instead of one, a silu takes 0.8 of the time, twelve
     functions in a row a third."""
     return stage.cost > CHEAP_PASS and all(_splits(n) for n in stage.nodes) and _widest(stage) >= 32
@@ -311,5 +317,5 @@ def _in_any_lanes(node: Node) -> bool:
 
 def unrolled(stage: Stage) -> int:
     """Steps in one turn of the loop: several if they are short."""
-    cost = stage.cost * (ABREAST if costly(stage) else 1 + stores_bf16(stage))
+    cost = stage.cost * (abreast(stage) if costly(stage) else 1 + stores_bf16(stage))
     return next(n for n in (MOST_UNROLLED, 4, 2, 1) if n * cost <= UNROLLED_COST or n == 1)
