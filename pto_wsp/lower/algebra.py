@@ -47,7 +47,7 @@ from math import copysign, inf, isnan
 from operator import index
 from typing import Any, NamedTuple
 
-from pto_wsp.lower import ir, x86
+from pto_wsp.lower import division, ir, x86
 from pto_wsp.types import DType
 
 Convert = Callable[["Lanes"], "Lanes"]
@@ -226,92 +226,19 @@ class Algebra:
         x, y = self._numbers("div", x, y)
         if x.dtype.is_float:
             return self._do("fdiv", x, y)
-        return self._int_div(x, y)
+        return division.quotient(self, x, y)
 
     def rem(self, x: Operand, y: Operand) -> Lanes:
         """Remainder of div() for ints: the sign of x; x%0 is 0 and MIN%-1 is 0."""
         x, y = self._numbers("rem", x, y)
         if x.dtype.is_float:
             raise TypeError("rem is for ints")
-        rest = self.sub(x, self.mul(self._int_div(x, y), y))
+        rest = self.sub(x, self.mul(division.quotient(self, x, y), y))
         return self.select(self.eq(y, 0), self.const(0, x.dtype), rest)
 
-    def _int_div(self, x: Lanes, y: Lanes) -> Lanes:
-        """Vectors up to 32 bits divide as floats wide enough to be exact; x86 has no integer vector division."""
-        dtype, zero = x.dtype, self.const(0, x.dtype)
-        if y.number in (0, -1):
-            return self.neg(x) if y.number else zero
-        if y.number is not None:
-            size = abs(int(y.number))
-            if self.lanes > 1 and dtype.bits == 64 and size & (size - 1):
-                return self._divided_by(x, int(y.number))
-            return self._do("sdiv" if dtype.is_signed else "udiv", x, y)  # LLVM shifts or multiplies
-        if dtype.bits == 64 and x86.conversion_lanes(self, DType.F64, DType.U64):
-            return self.select(self.eq(y, 0), zero, self._quotient_64(x, y))
-        # What LLVM leaves undefined is never computed: of constants, LLVM 22 took it although another was selected.
-        nothing = unsafe = self.eq(y, 0)
-        if dtype.is_signed:  # MIN / -1, the one quotient that does not fit, is MIN / 1
-            lowest = -(1 << (dtype.bits - 1))
-            unsafe = self.or_(nothing, self.and_(self.eq(x, lowest), self.eq(y, -1)))
-        safe = self.select(unsafe, 1, y)
-        if self.lanes > 1 and dtype.bits <= 32:
-            wide = DType.F32 if dtype.bits <= 16 else DType.F64
-            quotient = self._cut_off(self.div(self.convert(x, wide), self.convert(safe, wide)), dtype)
-        else:
-            quotient = self._do("sdiv" if dtype.is_signed else "udiv", x, safe)
-        return self.select(nothing, zero, quotient)
-
-    def _quotient_64(self, x: Lanes, y: Lanes) -> Lanes:
-        """64-bit lanes by way of f64, where x86 converts them; anything where y is 0.
-
-        x times an inverse that is too small by 2**-51 to 2**-49 is less than the quotient, by no more than 2**15 and
-        what is cut off; of what remains the same finds all but 1.
-        """
-        if x.dtype.is_signed:
-            sizes = (self.bitcast(self.abs(value), DType.U64) for value in (x, y))
-            minus = self.ashr(self.xor(x, y), 63)
-            return self.sub(self.xor(self.bitcast(self._quotient_64(*sizes), x.dtype), minus), minus)
-        inverse = self.div(self.const(1 - 2.0**-50, DType.F64), self.convert(y, DType.F64))
-
-        def most(rest: Lanes) -> Lanes:
-            return x86.float_to_int(self, self.mul(self.convert(rest, DType.F64), inverse), DType.U64, nearest=False)
-
-        first = most(x)
-        rest = self.sub(x, self.mul(first, y))
-        second = most(rest)
-        rest, found = self.sub(rest, self.mul(second, y)), self.add(first, second)
-        return self.select(self.ge(rest, y), self.add(found, 1), found)
-
-    def _divided_by(self, x: Lanes, divisor: int) -> Lanes:
-        """64-bit lanes by a number that is no power of two: multiplied by its inverse, where LLVM would divide lane by
-        lane (Granlund and Montgomery, Division by invariant integers using multiplication, 1994)."""
-        if x.dtype.is_signed:  # sizes are at most 2**63
-            size = self.bitcast(self.abs(x), DType.U64)
-            quotient = self.bitcast(self._quotient(size, abs(divisor), 63), x.dtype)
-            minus = self.ashr(self.not_(x) if divisor < 0 else x, 63)  # -1 where the quotient is not positive
-            return self.sub(self.xor(quotient, minus), minus)
-        return self._quotient(x, divisor, 64)
-
-    def _quotient(self, x: Lanes, divisor: int, bits: int) -> Lanes:
-        """u64 lanes up to 2**bits by a divisor between powers of two: floor(x * m / 2**p) is it if m is at least
-        2**p / divisor, and m * divisor - 2**p less than 2**(p - bits)."""
-        p = bits + (divisor - 1).bit_length()
-        while bits == 64 and p > 64 and -(1 << p - 1) % divisor < 1 << p - 1 - bits:
-            p -= 1
-        multiplier = -(-(1 << p) // divisor)
-        high = self._high_product(x, multiplier % (1 << 64))
-        if multiplier >> 64:  # one bit more than fits: x is added, and half of it has to do
-            high = self.add(self.lshr(self.sub(x, high), 1), high)
-            return self.lshr(high, p - 65)
-        return self.lshr(high, p - 64)
-
-    def _high_product(self, x: Lanes, number: int) -> Lanes:
-        """The upper 64 bits of x * number, u64, from products of halves."""
-        low, high = self.and_(x, 0xFFFFFFFF), self.lshr(x, 32)
-        below, above = number & 0xFFFFFFFF, number >> 32
-        middle = self.add(self.mul(high, below), self.lshr(self.mul(low, below), 32))
-        other = self.add(self.mul(low, above), self.and_(middle, 0xFFFFFFFF))
-        return self.add(self.add(self.mul(high, above), self.lshr(middle, 32)), self.lshr(other, 32))
+    def llvm_div(self, x: Lanes, y: Lanes) -> Lanes:
+        """Ints as LLVM divides them, which promises nothing for x/0 and MIN/-1."""
+        return self._do("sdiv" if x.dtype.is_signed else "udiv", x, y)
 
     def fma(self, x: Operand, y: Operand, z: Operand) -> Lanes:
         """x*y + z with one rounding; ints wrap."""
@@ -638,7 +565,7 @@ class Algebra:
             clamped = self._positive(x)
         if x.high > highest:
             clamped = self._not_above(clamped, self.const(highest, x.dtype))
-        whole = self._cut_off(self._no_nan(clamped) if dtype.is_signed else clamped, dtype)
+        whole = self.cut_off(self._no_nan(clamped) if dtype.is_signed else clamped, dtype)
         if highest == above - 1:
             return whole
         return self.select(self.ge(x, float(above)), self.const(above - 1, dtype), whole)
@@ -700,7 +627,7 @@ class Algebra:
             found = self.select(self.isnan(x), 0.0, x)
         return found._replace(low=x.low, high=x.high)
 
-    def _cut_off(self, x: Lanes, dtype: DType) -> Lanes:
+    def cut_off(self, x: Lanes, dtype: DType) -> Lanes:
         """Float -> int where the result is known to fit; no promise for other lanes."""
         target = dtype if dtype.bits >= 32 else DType.I32
         return self.convert(self._cast("fptosi" if target.is_signed else "fptoui", x, target), dtype)
