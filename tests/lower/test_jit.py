@@ -276,6 +276,7 @@ define i64 @kept() {{
 ; {time.time_ns()}
 """
     monkeypatch.setattr(copies, "_CODES", {})
+    monkeypatch.setattr(jit, "_LOADED", {})  # another test may have needed it before
     first = jit.load(text)
     made = copies._CODES["pto_wsp_copy_2"]
     assert made.origin == "compiled"
