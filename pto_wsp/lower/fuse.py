@@ -26,6 +26,7 @@ from pto_wsp.lower.loops import (
 from pto_wsp.lower.rules import RULES, Halve, Interleave, Leaf, Map, Reduce, Rule, Whole
 from pto_wsp.trace.extents import MADE_WHOLE, Extent, extents_of
 from pto_wsp.trace.graph import KernelGraph, Node
+from pto_wsp.types import DType
 
 CHEAP = 1  # a Map of at most this cost is computed again rather than kept in memory …
 CHEAP_DEPTH = 2  # … together with at most this many levels of operands
@@ -439,8 +440,8 @@ class _Planner:
         live: list[tuple[Buffer, int, int]] = []  # buffer, first and last nest
         counter = iter(range(1 << 30))
 
-        def buffer(name: str, node: Node, dtype: object, rows: int, cols: int, first: int, last: int) -> int:
-            live.append((Buffer(f"{name}{next(counter)}", dtype, rows, cols), first, last))  # type: ignore[arg-type]
+        def buffer(name: str, dtype: DType, rows: int, cols: int, first: int, last: int) -> int:
+            live.append((Buffer(f"{name}{next(counter)}", dtype, rows, cols), first, last))
             return len(live) - 1
 
         buffers, rows, snapshots, staging = {}, {}, {}, {}
@@ -449,25 +450,25 @@ class _Planner:
             whole = any(isinstance(rule_of(u), Whole) for u in (node, *self.users[key]))  # these work on raw elements
             last = last_reads[key]
             dtype = node.tile.dtype if whole else compute_dtype(node.tile.dtype)
-            buffers[key] = buffer("t", node, dtype, node.tile.rows, node.tile.cols, self.home[key], last)
+            buffers[key] = buffer("t", dtype, node.tile.rows, node.tile.cols, self.home[key], last)
         for key, node in self.row_buffers.items():
             if key not in buffers:
                 home = self.home[key]
                 nest = self.nests[home]
                 cols = node.tile.rows if isinstance(nest, RowNest) and nest.flipped else node.tile.cols
                 block = nest.block if isinstance(nest, RowNest) else 1
-                rows[key] = buffer("r", node, compute_dtype(node.tile.dtype), block, cols, home, home)
+                rows[key] = buffer("r", compute_dtype(node.tile.dtype), block, cols, home, home)
         for node in self.graph.nodes:
             if node.op.name == "load" and id(node) in self.uses:
                 hazards = self._find_hazards(node)
                 lanes = self._wants_lanes(node)
                 if hazards or lanes:
                     first, last = self.position[id(node)], max(n for n, _ in self.uses[id(node)])
-                    made = buffer("copy", node, node.tile.dtype, node.tile.rows, node.tile.cols, first, last)
+                    made = buffer("copy", node.tile.dtype, node.tile.rows, node.tile.cols, first, last)
                     snapshots[id(node)] = (first, last, made, hazards, lanes)
         for store in self.graph.stores:
             dst, home = store.operands[0].tile, self.home[id(store)]
-            staging[id(store)] = buffer("out", store, dst.dtype, dst.rows, dst.cols, home, home)
+            staging[id(store)] = buffer("out", dst.dtype, dst.rows, dst.cols, home, home)
         placed, total = _place(live)
         return LoopProgram(
             self.graph,

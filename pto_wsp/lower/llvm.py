@@ -100,7 +100,7 @@ class _Writer(Passes):
                     self.write_snapshot(load, snapshot)
                     if snapshot.last >= part.stop:
                         self.keep_view(self.reads[load], self.views_at + VIEW_BYTES * number)
-            staged = self.write_staging(index, nest)
+            staged = self.write_staging(nest)
             if isinstance(nest, WholeNest):
                 write_whole(self, nest)
             else:
@@ -236,7 +236,7 @@ class _Writer(Passes):
                     self.in_ring = self.build.and_(row, I64(nest.block - 1))
                     self.write_pass(index, nest, at, row)
             for dtype, queue in self.queues.values():
-                for pointer, value in reversed([*zip(queue[1:], queue)]):
+                for pointer, value in reversed([*zip(queue[1:], queue[:-1], strict=True)]):
                     self.one.store(self.one.load(value, dtype), pointer)
         self.row_values, self.late, self.in_ring = {}, None, None
 
@@ -255,7 +255,6 @@ class _Writer(Passes):
         """Loads of one value per row."""
         loads = {id(o): o for n in nest.nodes for o in n.operands if o.op.name == "load" and o.is_tile}
         return [load for load in loads.values() if load.tile.cols == 1]
-
 
     # A block of rows: each pass runs over all of them before the next. Row scalars live in slots, one lane a row.
 
@@ -374,9 +373,3 @@ class _Writer(Passes):
         lanes = self.build.call(self.tree_of_rows(node, count), [self.partial(node)])
         total = self.finished(self.wide, RULES[node.op.name], node, Lanes(lanes, node.tile.dtype))
         self.keep_block_values(first, count, node, total)
-
-
-
-
-
-

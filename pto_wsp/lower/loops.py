@@ -61,6 +61,7 @@ class Stage:
         return sum(cost_of(n) for n in self.nodes)
 
 
+_NOT_MAPPED = 4  # instructions of a reduction, a shuffle and the like
 _ROUNDING = {DType.F16: 2, DType.BF16: 6}  # instructions that round a result, which is computed in f32
 
 
@@ -68,7 +69,7 @@ def cost_of(node: Node) -> int:
     """Vector instructions of a step that computes `node`, roughly."""
     rule = RULES[node.op.name]
     if not isinstance(rule, Map):
-        return 4
+        return _NOT_MAPPED
     rounding = 0 if rule.on_bits or node.type is None else _ROUNDING.get(node.type.dtype, 0)
     return 1 + rule.cost + rounding
 

@@ -324,15 +324,7 @@ class _Product:
                 arguments += [build.sub(at["m"], row), build.sub(at["n"], column)]
             elif self.spec.n % ((width if turning else 1) * lane.count):
                 arguments += [build.sub(at["n"], column)]
-            module = self.function.module
-            if turning:
-                kernel = _turning_kernel(module, lane, self.spec.b, height, width, self.target, fresh=self.fresh,
-                                         columns_vary=self.spec.n % (width * lane.count) != 0)
-            else:
-                kernel = _micro_kernel(module, lane, self.plan.panel, height, width, self.target, fresh=self.fresh,
-                                       rows_vary=self.spec.tail, mask_b=not self.plan.pack_b,
-                                       columns_vary=self.spec.tail or self.spec.n % lane.count != 0)
-            build.call(kernel, arguments)
+            build.call((self.turning_kernel if turning else self.micro_kernel)(height, width), arguments)
 
         def all_panels() -> None:
             panel = self.prepare_b(start, k)
@@ -357,6 +349,17 @@ class _Product:
                     all_panels()
         else:
             all_panels()
+
+    def micro_kernel(self, height: int, width: int) -> ir.Function:
+        """For blocks of b in panels, or as it lies."""
+        tail, ragged = self.spec.tail, self.spec.n % self.lane.count != 0
+        return _micro_kernel(self.function.module, self.lane, self.plan.panel, height, width, self.target,
+                             rows_vary=tail, columns_vary=tail or ragged, mask_b=not self.plan.pack_b, fresh=self.fresh)
+
+    def turning_kernel(self, height: int, width: int) -> ir.Function:
+        """For blocks of b that are transposed in registers."""
+        return _turning_kernel(self.function.module, self.lane, self.spec.b, height, width, self.target,
+                               columns_vary=self.spec.n % (width * self.lane.count) != 0, fresh=self.fresh)
 
     def runs(self, runs: Sequence[tuple[int, int]], extent: Any, unit: int, body: Callable[[Any, int], None]) -> None:
         """body(start, size) for every block of the runs that starts below extent."""
@@ -401,6 +404,7 @@ class _Product:
                 build.select(turned, along_columns, I64(size)))
 
     def crowded(self, stride: str) -> Any:
+        """Do rows that are so far apart share few sets of the cache? See CROWDED."""
         build = self.build
         return build.and_(build.icmp_signed("==", build.and_(self.at[stride], I64(CROWDED - 1)), I64(0)),
                           build.icmp_signed("!=", self.at[stride], I64(0)))

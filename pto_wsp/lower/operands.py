@@ -41,7 +41,7 @@ class View:
 
 
 class Operands:
-    """The function of a kernel as far as its operands go; `lower/llvm.py` writes the rest."""
+    """The function of a kernel as far as its operands go; llvm.py names the layers above."""
 
     def __init__(self, program: LoopProgram, function: ir.Function, tail: bool, target: Target):
         self.program, self.graph, self.module = program, program.graph, function.module
@@ -148,7 +148,7 @@ class Operands:
         extents = self.extents_of(node)
         self.reads[load] = self.choose(needed, copy, view, lambda: self.copy(copy, view, node.tile.dtype, *extents))
 
-    def write_staging(self, index: int, nest: RowNest | WholeNest) -> list[tuple[Node, Any]]:
+    def write_staging(self, nest: RowNest | WholeNest) -> list[tuple[Node, Any]]:
         """Where the stores of a nest write: to their views, or to scratch when a view is strided or they overlap."""
         inside = {id(n) for n in nest.nodes}
         stores = [n for n in self.graph.stores if id(n) in inside]  # in program order: the last one wins

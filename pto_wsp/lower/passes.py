@@ -22,8 +22,8 @@ from pto_wsp.types import DType
 UNROLLED_COST = 64  # vector instructions, roughly, up to which steps are written out in one turn of a loop
 MOST_UNROLLED = 8
 COLUMN_REGISTERS = 16  # vectors of column sums that stay in registers, where a CPU has enough of them
-ABREAST = 4  # vectors of a step of a costly pass …
-ABREAST_COST = 256  # … as far as they are no more instructions, roughly: LLVM takes 40 us for each; otherwise half
+ABREAST = 4  # vectors of a step of a costly pass
+ABREAST_COST = 256  # vector instructions, roughly, beyond which they are half as many: LLVM takes 40 us for each
 
 
 class Passes(Reductions):
@@ -37,53 +37,66 @@ class Passes(Reductions):
     def write_stage(self, index: int, at_stage: int, stage: Stage, row: Any, together: Sequence[Node] = ()) -> None:
         """One pass over the columns: full steps of 16 lanes or more, then the lanes that are left.
 
-        together: reductions that `reduce_rows` will finish
+        row       its index; None in a flipped nest
+        together  reductions that `reduce_rows` will finish
         """
-        reduced = reducing(stage.nodes)
-        lanes = self.lanes_taken(stage)
+        reduced, lanes = reducing(stage.nodes), self.lanes_taken(stage)
         for node in reduced:
             self.start_reduction(node, lanes)
-        for node in stage.nodes:  # row scalars once, before the loop
-            for operand in node.operands:
-                if (
-                    operand.is_tile
-                    and (operand.tile.rows if row is None else operand.tile.cols) == 1
-                    and node.op.name != "store"
-                ):
-                    self.row_value(Lane(self.one, index, at_stage, row), operand)
-        self.in_pass = True
-        count = self.extent(stage.cols)
-        at: Any = stage.first
+        here = Lane(self.one, index, at_stage, row)
+        self.read_row_scalars(stage, here)
+        self.in_pass, count = True, self.extent(stage.cols)
         if isinstance(count, ir.Constant):
-            for k, turns, steps in self.steps(stage):
-                turn = steps * k.lanes
-                with self.turns(turns, turn) as start:
-                    for ahead in range(at, at + turn, k.lanes):
-                        col = I64(ahead) if turns == 1 else self.build.add(start, I64(ahead))
-                        self.write_step(stage, Lane(k, index, at_stage, row, col))
-                at += turns * turn
-            rest = stage.first + count.constant - at
-            if rest:
-                self.write_step(stage, Lane(self.wide, index, at_stage, row, I64(at), first_lanes(rest), I64(rest)))
+            self.write_steps(stage, here)
         else:
-            at = I64(0)
-            for width in self.widths(stage):
-                full = self.build.and_(count, I64(-width))
-                with self.loop(at, full, width) as col:
-                    self.write_step(stage, Lane(self.algebra(width), index, at_stage, row, col))
-                at = full
-            rest = self.build.sub(count, at)
-            with self.build.if_then(self.build.icmp_signed("!=", rest, I64(0))):
-                self.write_step(stage, Lane(self.wide, index, at_stage, row, at, self.first_lanes(rest), rest))
+            self.write_dynamic_steps(stage, here, count)
         self.in_pass = False
         for node in reduced:
             if node in together:
                 kind = self.wide.ir_type(node.tile.dtype)
-                here = self.build.gep(self.partial(node), [self.in_block], source_etype=kind)
-                self.wide.store(self.folded(node, lanes), here)
+                pointer = self.build.gep(self.partial(node), [self.in_block], source_etype=kind)
+                self.wide.store(self.folded(node, lanes), pointer)
             else:
-                lane, total = Lane(self.one, index, at_stage, row), self.across(node, self.folded(node, lanes))
-                self.keep_row_value(lane, node, self.finished(self.one, RULES[node.op.name], node, total))
+                total = self.across(node, self.folded(node, lanes))
+                self.keep_row_value(here, node, self.finished(self.one, RULES[node.op.name], node, total))
+
+    def read_row_scalars(self, stage: Stage, here: Lane) -> None:
+        """Once, before the loop over the columns."""
+        for node in stage.nodes:
+            for operand in node.operands if node.op.name != "store" else ():
+                if operand.is_tile and self.is_same_in_all(here, operand):
+                    self.row_value(here, operand)
+
+    def is_same_in_all(self, lane: Lane, node: Node) -> bool:
+        """Is there one value for all lanes of a row (in a flipped nest: of the column)?"""
+        return (node.tile.rows if lane.row is None else node.tile.cols) == 1
+
+    def write_steps(self, stage: Stage, here: Lane) -> None:
+        """All steps of a pass whose extent is known."""
+        at = stage.first
+        for k, turns, steps in self.steps(stage):
+            turn = steps * k.lanes
+            with self.turns(turns, turn) as start:
+                for ahead in range(at, at + turn, k.lanes):
+                    col = I64(ahead) if turns == 1 else self.build.add(start, I64(ahead))
+                    self.write_step(stage, Lane(k, here.nest, here.stage, here.row, col))
+            at += turns * turn
+        if rest := stage.first + stage.cols.static - at:
+            mask = first_lanes(rest)
+            self.write_step(stage, Lane(self.wide, here.nest, here.stage, here.row, I64(at), mask, I64(rest)))
+
+    def write_dynamic_steps(self, stage: Stage, here: Lane, count: Any) -> None:
+        """Those of a pass over `count` columns, which is known when it runs."""
+        at: Any = I64(0)
+        for width in self.widths(stage):
+            full = self.build.and_(count, I64(-width))
+            with self.loop(at, full, width) as col:
+                self.write_step(stage, Lane(self.algebra(width), here.nest, here.stage, here.row, col))
+            at = full
+        rest = self.build.sub(count, at)
+        with self.build.if_then(self.build.icmp_signed("!=", rest, I64(0))):
+            mask = self.first_lanes(rest)
+            self.write_step(stage, Lane(self.wide, here.nest, here.stage, here.row, at, mask, rest))
 
     def keep_columns(self, node: Node, stage: Stage) -> None:
         """An accumulator for each step of the pass, by its first column."""
@@ -193,7 +206,7 @@ class Passes(Reductions):
             return k.const(self.scalars[id(node)].number, self.scalars[id(node)].dtype)
         if not node.is_tile:
             return k.splat(self.scalars[id(node)].ir, self.scalars[id(node)].dtype)
-        if (node.tile.rows if lane.row is None else node.tile.cols) == 1:
+        if self.is_same_in_all(lane, node):
             scalar = self.row_value(lane, node)
             return k.splat(scalar.ir, scalar.dtype)
         if id(node) not in lane.values:
@@ -205,9 +218,7 @@ class Passes(Reductions):
         if id(node) in self.program.buffers:
             buffer = self.program.buffers[id(node)]
             return self.read(lane, node, self.buffer_view(buffer), buffer.dtype)
-        if (
-            id(node) in self.program.row_buffers and self.home[id(node)] == lane.nest
-        ):  # it holds a row of its own nest
+        if id(node) in self.program.row_buffers and self.home[id(node)] == lane.nest:  # it holds a row of its own nest
             buffer = self.program.row_buffers[id(node)]
             pointer = self.at_column(lane, self.row_buffer(buffer), buffer.dtype)
             return lane.k.widen(self.load_lanes(lane, pointer, buffer.dtype))

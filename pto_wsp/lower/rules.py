@@ -1,7 +1,7 @@
 """How each op is computed: one rule per row of the op table, as the loop nest it becomes.
 
 A rule is data: the kind of nest, and a scalar body over the algebra `k` (`lower/algebra.py`). Bodies see values in
-their compute dtype (F32 for F16 and BF16); `lower/llvm.py` rounds each result to the op's dtype.
+their compute dtype (F32 for F16 and BF16); `Operands.apply` rounds each result to the op's dtype.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Body = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Leaf:
-    """No tile operands: memory, constants and indices, which `lower/llvm.py` reads where they are used."""
+    """No tile operands: memory, constants and indices, which are read where they are used."""
 
 
 @dataclass(frozen=True)

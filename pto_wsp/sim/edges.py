@@ -54,7 +54,7 @@ TARGET, FOLLOWING, EDGE_SIZE = range(3)
 # GATE     collects the tasks of a parallel block; made when the first task needs it
 # OWNER    the frame whose gate collects the tasks of this parallel block, -1 when nobody waits for its end
 
-# Words of the state that belong to this file. dataflow.py counts on from there.
+# Words of the state that belong to this file; hazards.py counts on from there.
 NODES, EDGES, SEALED, DEPTH, SLOT_NUMBER, COLLECTED, EDGES_STATE = 0, 3, 6, 7, 8, 9, 10
 # NODES, EDGES  three words each, see `take`
 # SLOT_NUMBER  the NUMBER of a gate for the slot that is being set; COLLECTED: the node that it waits for, -1: for none

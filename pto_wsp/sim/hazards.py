@@ -363,4 +363,3 @@ def _buckets(shapes: list[tuple[int, int, int]]) -> tuple[int, int, int]:
     high = [max(rows, span // row_bytes) for rows, span, _ in shapes] or [1]
     wide = [min(span, row_bytes) for _, span, _ in shapes] or [1]
     return row_bytes, max(min(high), max(high) // 4, 1), max(min(wide), max(wide) // 4, 1)
-

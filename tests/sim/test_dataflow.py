@@ -335,5 +335,3 @@ def test_the_tasks_of_a_long_chain_are_counted_but_not_kept(monkeypatch: pytest.
         counters, _ = simulate(seq(*[task(3)] * n), schedule(2), chunk=4)
         assert counters.critical_path_tasks == n
         assert counters.critical_path.tolist() == known
-
-
