@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial, reduce
 from typing import Any
 
 from pto_wsp.lower import ir
@@ -93,7 +94,7 @@ class Reductions(RowScalars):
                 results += parts
             total = rule.join(k, *results) if rule.join is not None and len(results) > 1 else results[0]
             found.append(self.halved(rule, total, lanes))
-        return found[0] if len(found) == 1 else rule.body(self.wide, *found)
+        return reduce(partial(rule.body, self.wide), found)
 
     def halved(self, rule: Reduce, value: Lanes, lanes: int) -> Lanes:
         """The first half of the lanes with the second, until there are 16."""

@@ -245,6 +245,28 @@ def test_columns_of_wide_tiles(dtype: DType, shape: tuple[int, int], cpu: str) -
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize("cpu", cpus_here())
+@pytest.mark.parametrize("cols", [112, 233])
+def test_bytes_are_reduced_in_steps_of_three_widths(cols: int, cpu: str) -> None:
+    """64 lanes, then 32, then 16, then those that are left; a row, and a tile of one column."""
+    dtype = DType.I8
+
+    @kernel
+    def reduced(x: In[Tile[2, cols, dtype]], y: In[Tile[cols, 1, dtype]], total: Out[Tile[2, 1, dtype]],
+                most: Out[Tile[2, 1, dtype]], least: Out[Tile[1, 1, dtype]]):
+        pto.store(total, pto.rowsum(x))
+        pto.store(most, pto.rowmax(x))
+        pto.store(least, pto.colmin(y))
+
+    numbers, limits = np.random.default_rng(cols), np.iinfo(dtype.numpy)
+    rows = numbers.integers(limits.min, limits.max, (2, cols), dtype.numpy, endpoint=True)
+    want = [rows.sum(1, dtype=dtype.numpy), rows.max(1), rows[1].min()]
+    arrays = [rows, rows[1].reshape(cols, 1), *(np.zeros((n, 1), dtype.numpy) for n in (2, 2, 1))]
+    run(reduced.graph, arrays, [], False, jit.Target(cpu=CPUS[cpu]))
+    for got, expected in zip(arrays[2:], want, strict=True):
+        np.testing.assert_array_equal(got.ravel(), expected)
+
+
 @pytest.mark.parametrize(("dtype", "cols"), [(DType.F32, 100), (DType.F32, 176), (DType.F64, 48)], ids=str)
 def test_sums_of_costly_passes_keep_their_order(dtype: DType, cols: int) -> None:
     """Steps of such a pass have more lanes than sums have, and how many depends on the CPU: the bits do not."""
