@@ -574,7 +574,7 @@ def test_matrix_products(program: HostProgram, name: str, m: int, n: int, k: int
     np.testing.assert_array_equal(y, wanted.astype(NUMPY[o]))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.integers(1, 20), cols=st.integers(1, 60), src=st.integers(0, 40), dst=st.integers(0, 5), left=st.integers(0, 18), right=st.integers(0, 18))
 def test_any_copy(program: HostProgram, rows: int, cols: int, src: int, dst: int, left: int, right: int) -> None:
     x, y = np.arange(2000).astype(np.float16), np.zeros(4096, np.float16)
@@ -598,7 +598,7 @@ def test_any_copy(program: HostProgram, rows: int, cols: int, src: int, dst: int
     np.testing.assert_array_equal(y, wanted)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(mask=st.integers(1, 64), repeat=st.integers(0, 12), blocks=st.tuples(*[st.integers(0, 4)] * 3), strides=st.tuples(*[st.integers(0, 24)] * 3))
 def test_any_strides(program: HostProgram, mask: int, repeat: int, blocks: tuple[int, int, int], strides: tuple[int, int, int]) -> None:
     x, y, z = np.arange(2048, dtype=np.float32), np.arange(2048, dtype=np.float32) * 3, np.zeros(2048, np.float32)
