@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, Generic, SupportsFloat, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,8 +102,11 @@ NPU_OPTIONS = {
     "ptoisa": "how @ptoisa_kernel kernels are emitted: 'ascendc' or 'pto'",
 }
 
+_T = TypeVar("_T")
+
 _BRIEF = 1e-3  # seconds that a run may keep the thread that starts it; another thread costs a tenth of that
 _FEW = 20_000  # tasks that may be expanded meanwhile
+_FEW_LOOKED_AT = 2000  # that the clock, a check or functions of the schedule may look at, too
 _SURELY_COUNTED = 1 << 62  # cycles; every clock counts so far
 
 
@@ -151,6 +154,7 @@ class Program:
         self._spaces: tuple[list[Place], list[int]] = [], []  # places of the arrays of the last run, and their spaces
         self._uses: tuple[list[Place], TileUses | None] | None = None  # what tasks do with tiles of arrays there
         self._table: TaskTable | None = None  # memory for tasks
+        self._lending = threading.RLock()  # for these two: another thread may ask for stats, a signal handler too
         begin = time.perf_counter_ns()
         with _compile_errors(self.name, target):
             self._compile()
@@ -158,7 +162,7 @@ class Program:
         self._traced_ms = self._compiled.duration_ms - sum(self.phases.values())
         none = ProgramStats(compile_time_ms=self._compiled.duration_ms)
         self._no_stats = lambda: none
-        self._stats: Callable[[], ProgramStats] = self._no_stats  # worked out when somebody asks, and then kept
+        self._stats: Callable[[], ProgramStats] = self._no_stats  # worked out when somebody asks
 
     def _compile(self) -> None:
         if self.target not in TARGETS:
@@ -231,7 +235,7 @@ class Program:
         self._run = run = _Run(self, arrays, inputs, places, self._to_check(arrays, inputs))
         if TARGETS[self.target] == "numpy":
             run.here(Progress(self.name) if self._watched() else None)
-        elif run.most <= _FEW and self._seconds(run.most) <= _BRIEF:
+        elif run.most <= self._few(run) and self._seconds(run.most) <= _BRIEF:
             run.here(None)
         else:
             run.start()
@@ -284,11 +288,7 @@ class Program:
     @property
     def stats(self) -> ProgramStats:
         """Of the last run that ended well; zeros from the start of a run to its end."""
-        worked_out = self._stats
-        stats = worked_out()
-        if self._stats is worked_out:  # no run has ended meanwhile
-            self._stats = lambda: stats
-        return stats
+        return self._stats()
 
     @property
     def phases(self) -> dict[str, float]:
@@ -687,27 +687,38 @@ class Program:
         if self._level >= level and event not in self.trace.events:
             self.trace.add_event(event)
 
+    def _few(self, run: _Run) -> int:
+        """How many tasks take little time before they run?"""
+        only_expanded = run.known is not None or (self._ticks_later and not self._checks)
+        return _FEW if only_expanded else _FEW_LOOKED_AT
+
     def _seconds(self, tasks: float) -> float:
         """How long so many tasks may take, by those of the last run; math.inf where there is nothing to go by."""
         return self._executor.seconds(tasks) if isinstance(self._executor, Executor) else math.inf
 
     def _table_of(self, rows: float) -> TaskTable:
-        """Memory for the tasks of a run, with room for so many if that can be: that of the last run, if it will do."""
-        if self._table is None or self._table.capacity < min(rows, MOST_ROWS):
-            self._table = self._expansion.table(rows)
-        return self._table
+        """Memory for the tasks of a run, with room for so many if that can be: that of the last run, if it will do.
+        The tasks that were found in it are forgotten, as it is about to be filled with others."""
+        with self._lending:
+            if self._foreseen is not None and self._foreseen.table is not None:
+                self._foreseen = None
+            if self._table is None or self._table.capacity < min(rows, MOST_ROWS):
+                self._table = self._expansion.table(rows)
+            return self._table
 
     @contextmanager
     def _lent_table(self) -> Iterator[_Foreseen | None]:
         """What the last first pass has found, and its table, for reading: a run that another thread begins meanwhile
         finds neither, and fills a table of its own."""
-        table, self._table = self._table, None  # first: who fills it has forgotten what was found
-        kept, self._foreseen = self._foreseen, None
+        with self._lending:
+            table, self._table = self._table, None
+            kept, self._foreseen = self._foreseen, None
         try:
             yield kept
         finally:
-            if self._table is None:
-                self._table, self._foreseen = table, kept
+            with self._lending:
+                if self._table is None:
+                    self._table, self._foreseen = table, kept
 
     def register_kernel(self, name: str, impl: Any, *, pass_task: bool = False) -> None:
         """Not a way to give a kernel; write it with @kernel."""
@@ -724,18 +735,18 @@ class _Foreseen:
 
     inputs: Inputs
     tasks: int
-    counters: _Later
+    counters: _Later[Counters]
     table: TaskTable | None  # all tasks, where they fit into one chunk
 
 
-class _Later:
-    """The counters of a run, worked out when they are first asked for."""
+class _Later(Generic[_T]):
+    """Something of a run that is worked out when it is first asked for, and then kept."""
 
-    def __init__(self, work_out: Callable[[], Counters]) -> None:
-        self._work_out: Callable[[], Counters] | None = work_out
-        self._found: Counters | None = None
+    def __init__(self, work_out: Callable[[], _T]) -> None:
+        self._work_out: Callable[[], _T] | None = work_out
+        self._found: _T | None = None
 
-    def __call__(self) -> Counters:
+    def __call__(self) -> _T:
         work_out = self._work_out
         if work_out is not None:
             self._found = work_out()
@@ -760,7 +771,8 @@ class _Run:
     ) -> None:
         self.program, self.inputs, self.places, self.check = program, inputs, places, check
         self.arrays = arrays  # alive until the run is over, whatever their tensors are bound to meanwhile
-        self.known = program._foreseen if program._foreseen and program._foreseen.inputs.same(inputs) else None
+        known = program._foreseen  # read once: another thread may ask for stats
+        self.known = known if known is not None and known.inputs.same(inputs) else None
         self.most: float = self.known.tasks if self.known else program._expansion.most_rows(inputs)  # tasks
         self.finished = _OVER  # until it begins
         self.thread = 0  # that it is in
@@ -844,14 +856,13 @@ class _Run:
             program._note(TraceLevel.SUMMARY, TraceEvent(f"simulate {program.name}", "simulate", begin, middle))
             program._note(TraceLevel.SUMMARY, TraceEvent(f"execute {program.name}", "execute", middle, end))
         compiled, spent = program._compiled.duration_ms, (end - begin) / 1e6
-        program._stats = lambda: ProgramStats.of(counters(), compiled, spent)
+        program._stats = _Later(lambda: ProgramStats.of(counters(), compiled, spent))
 
     def _foresee(self) -> _Foreseen:
         """The first pass, or what it has found in the last run; nothing is written when it fails."""
         program = self.program
         if self.known is not None:
             return self.known
-        program._foreseen = None
         self.check(None)
         table, chunks, cycles = program._table_of(self.most), 0, 0
         engine = None if program._ticks_later else self._engine()
@@ -888,10 +899,10 @@ class _Run:
         return _counters(engine)
 
     def _engine(self) -> Engine:
-        program = self.program
-        if program._uses is None or program._uses[0] is not self.places:
-            program._uses = self.places, tile_uses(program.schedule, program._expansion, self.places)
-        return engine_of(program.schedule, program._expansion, program._uses[1], self.inputs)
+        program, known = self.program, self.program._uses  # read once: another thread may ask for stats
+        if known is None or known[0] is not self.places:
+            known = program._uses = self.places, tile_uses(program.schedule, program._expansion, self.places)
+        return engine_of(program.schedule, program._expansion, known[1], self.inputs)
 
     def _expand(
         self,
@@ -904,7 +915,6 @@ class _Run:
 
     def _unfold(self) -> Counters:
         """One pass: the tasks run while the next ones are made."""
-        self.program._foreseen = None  # its table is filled with others
         executor, table, engine = self.program._executor, self.program._table_of(self.most), self._engine()
         native = isinstance(executor, Executor) and self.program._level < TraceLevel.TIMING
         natively = np.zeros(1, np.int64)  # tasks that native code has run while it made others

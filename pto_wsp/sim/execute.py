@@ -116,7 +116,7 @@ class Executor:
             return
         for call, binding in self._outputs.values():
             check_output(arrays[binding.tensor], call, binding)
-        self._where = where
+        self._where = None  # until all is known: Ctrl-C may come in between
         space_of, origin = regions.spaces_of(arrays if where is None else where)
         space = np.append(space_of, np.int32(-1))[self._tensor]
         itemsize = np.array([*(a.itemsize for a in arrays), 1], np.int32)[self._tensor]
@@ -124,6 +124,7 @@ class Executor:
         alone = np.bincount(space[space >= 0])[space[self._writes]] == 1  # nothing else uses the space of that output
         alike = self.expansion.pipeline is not None  # a token may come twice, a body run in several processes
         self.independent = bool(alone.all()) and not alike and self._outputs_are_apart
+        self._where = where
 
     @cached_property
     def _outputs_are_apart(self) -> bool:

@@ -37,6 +37,7 @@ from pto_wsp import (
     workload,
 )
 from pto_wsp.errors import RegionError, UsageError, WindowOverflow
+from pto_wsp.lower.tasks import TaskTable
 from pto_wsp.scalar_expr import slot_u64
 from pto_wsp.sim import execute
 from tests.e2e.programs import f32, run, tensor
@@ -552,6 +553,38 @@ def test_a_run_that_begins_while_the_clock_ticks(monkeypatch):
     assert program.stats.task_count == 8
 
 
+def test_the_clock_that_begins_while_a_run_takes_its_table(monkeypatch):
+    """It leaves the table to the run."""
+    work, X, OUT = _scaled(8, DenseDyn(4))
+    program, play, capacity = work.compile(threads=1), pto_wsp.program.play, TaskTable.capacity
+    program.execute()
+    program.synchronize()
+    last, go = program._stats, threading.Event()
+    asking = threading.Thread(target=last)
+
+    def asked_for(table):
+        if asking.ident is None:
+            asking.start()
+            asking.join(0.1)
+        return capacity.fget(table)
+
+    def slow_play(engine, table):
+        go.wait()
+        return play(engine, table)
+
+    monkeypatch.setattr(pto_wsp.program, "play", slow_play)
+    monkeypatch.setattr(TaskTable, "capacity", property(asked_for))
+    try:
+        program.set_axis_sizes({"b": 8})
+        program.execute()
+        program.synchronize()
+    finally:
+        go.set()
+        asking.join()
+    np.testing.assert_array_equal(OUT.data, 2 * X.data)
+    assert (last().task_count, program.stats.task_count) == (4, 8)
+
+
 def test_tasks_that_did_not_stay_in_one_table_are_expanded_again_for_the_clock():
     program = _scaled(8, Dense[70_000]())[0].dispatch(DispatchPolicy.round_robin(3)).compile()
     stats = run(program)
@@ -651,6 +684,25 @@ def test_brief_runs_are_over_at_once(monkeypatch):
         program.synchronize()
     program.set_axis_sizes({"b": 1 << 30})
     assert program._expansion.most_rows(program._bind(program._expansion)[1]) >= 1 << 30  # that may be long
+
+
+@pytest.mark.parametrize("options, schedule, few", [
+    ({}, {}, True),
+    ({"check": "races"}, {}, False),
+    ({}, {"window": TaskWindow(5000, mode=WindowMode.ABORT)}, False),
+])
+def test_what_looks_at_many_tasks_first_does_so_in_the_background(monkeypatch, options, schedule, few):
+    work, X, OUT = _scaled(3000, DenseDyn(4))
+    program = (work.task_graph(**schedule) if schedule else work).compile(**options)
+    run(program)
+    monkeypatch.setattr("pto_wsp.program._BRIEF", math.inf)
+    for size, here in ((3000, few), (3000, True), (600, True)):
+        program.set_axis_sizes({"b": size})
+        program.execute()
+        assert (program._run.thread == threading.get_ident()) == here
+        program.synchronize()
+        assert program.stats.task_count == size
+    np.testing.assert_array_equal(OUT.data, 2 * X.data)
 
 
 def test_an_axis_that_tasks_write_after_one_that_they_do_not():

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pto_wsp import DType, In, InOut, Out, Tensor, Tile, kernel, pto
 from pto_wsp.errors import ExecutionError, UsageError
 from pto_wsp.lower.expand import expand
+from pto_wsp.lower.places import Place
 from pto_wsp.scalar_expr import LoopVar, as_expr
 from pto_wsp.sim import execute, native
 from pto_wsp.sim.execute import Executor, host_threads
@@ -96,6 +97,24 @@ def test_every_task_runs_once(eager, threads, capacity):
     a, b = tensor(x), tensor(out)
     assert run(loop(200, lambda i: call(mix, a[i], b[i], i)), threads, capacity) == 200
     assert (out == x * 3 + 1).all()
+
+
+def test_an_interrupt_while_arrays_are_bound(monkeypatch):
+    """What was known of others does not count when the same arrays are bound again."""
+    a, b = tensor(np.zeros((2, 4, 8), np.int64)), tensor(np.zeros((2, 4, 8), np.int64))
+    executor = Executor(expand(WorkloadTree("w", loop(2, lambda i: call(mix, a[i], b[i], i)))), 2)
+    apart, alike = [a.array(), b.array()], [a.array(), a.array()]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    executor.bind(apart, list(map(Place.of, apart)))
+    assert executor.independent
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(execute.regions, "Uses", interrupted)
+        executor.bind(alike, list(map(Place.of, alike)))
+    executor.bind(alike, list(map(Place.of, alike)))
+    assert not executor.independent
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
