@@ -23,8 +23,8 @@ from pto_wsp.types import DType
 
 __all__ = ["is_narrow", "write_narrow"]
 
-MOST_COLUMNS = 8
-FEWEST_ROWS = 4
+MOST_COLUMNS = 8    # half of a vector's lanes: a row of more fills most of one by itself
+FEWEST_ROWS = 4     # fewer leave most lanes without a row
 MOST_COST = 400     # vector instructions, roughly, of 16 rows: they are written beside the loop over single rows
 
 

@@ -179,7 +179,7 @@ class Executor:
             return self.functions
         if plan.results is None:
             plan.results = self._streams.results(table)
-        if not self._streams.pay(*plan.results):
+        if not self._streams.pays(*plan.results):
             return self.functions
         if not self._around:
             for kernel in range(len(self.expansion.kernels)):

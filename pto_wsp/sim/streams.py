@@ -63,8 +63,11 @@ class Streams:
                 well = well and not ((address | row) % ALIGNMENT).any() and bool((col == itemsize).all())
         return total, well
 
-    def pay(self, written: int, well: bool) -> bool:
-        """Are so many bytes more better off around the cache?"""
+    def pays(self, written: int, well: bool) -> bool:
+        """Are so many bytes more better off around the cache? They count as written in this run.
+
+        written, well  as `results` gives them
+        """
         self.written += written
         if not well or self.written < cache_bytes():
             return False

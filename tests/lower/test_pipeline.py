@@ -202,6 +202,18 @@ def test_every_cpu_gives_the_same_bits(cpu: str, data: Any) -> None:
     same_bits(graph, *results)
 
 
+@pytest.mark.parametrize(("cols", "in_lanes"), [(2, True), (8, True), (9, False), (16, False)])
+def test_rows_of_few_columns_are_in_lanes(cols: int, in_lanes: bool) -> None:
+    """Every second element of two vectors is what takes rows apart; nothing else in a maximum does that."""
+
+    @kernel
+    def most(x: In[Tile[64, cols, DType.F32]], out: Out[Tile[64, 1, DType.F32]]):
+        pto.store(out, pto.rowmax(x))
+
+    made = compile_kernel(most.graph, target=jit.Target(cpu="x86-64-v3"))
+    assert ("<16 x i32> <i32 0, i32 2, i32 4, i32 6" in made.ir) == in_lanes
+
+
 @pytest.mark.parametrize("cpu", ["", "x86-64-v3"])
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
