@@ -187,7 +187,8 @@ def test_convert_what_was_clamped_or_rounded(source, target, cpu, lanes):
     limits, kind = np.iinfo(target.numpy), np.dtype(source.numpy).type
     edges = [v + d for v in (limits.min, limits.max) for d in (-1.5, -1, -0.5, 0, 0.5, 1, 1.5)]
     x = np.concatenate([numbers(source, 300), np.array([*edges, 127.5, 128.5, 255.5, -0.5], kind)])
-    for low, high in ((-128.0, 127.0), (0.0, 255.0), (-0.0, 1e10), (-1e30, 7.5), (300.0, 1e30), (-np.inf, np.inf)):
+    for low, high in ((-128.0, 127.0), (0.0, 255.0), (-0.0, 1e10), (-1e30, 7.5), (300.0, 1e30), (-np.inf, np.inf),
+                      (float(limits.min), limits.max + 1.0)):  # one more than fits
         bodies = {
             "clamped": lambda k, x, a=low, b=high: k.convert(k.minimum(k.maximum(x, a), b), target),
             "rounded": lambda k, x, a=low, b=high: k.convert(k.rint(k.minimum(k.maximum(x, a), b)), target),
