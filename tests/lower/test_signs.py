@@ -56,9 +56,14 @@ def test_signs_that_matter_are_found() -> None:
     @kernel
     def unknown(x: In[Tile[8, 32, DType.F32]], y: In[Tile[8, 32, DType.F32]], out: Out[Tile[8, 32, DType.F32]]) -> None:
         pto.store(out, pto.exp(x - pto.rowmax(y)) + pto.exp(x * y) + pto.exp(pto.rowmax(x) - x) + pto.exp(x - 1.0))
+        below = -pto.abs(x)
+        pto.store(out, pto.exp(below + y) + pto.exp(pto.maximum(below, y)))
+        pto.store(out, pto.exp(below * y) + pto.exp(below * below))
+        pto.store(out, pto.exp(x - pto.rowmin(x)) + pto.exp(x - pto.minimum(x, y)) + pto.exp(pto.maximum(x, y) - x))
+        pto.store(out, pto.exp(pto.minimum(x, 0.5)) + pto.exp(pto.sqrt(x)) + pto.exp(x - pto.maximum(y, 0.0)))
 
     assert arguments_of_exp(known.graph) == [True] * 7
-    assert arguments_of_exp(unknown.graph) == [False] * 4
+    assert arguments_of_exp(unknown.graph) == [False] * 14
 
 
 @pytest.mark.parametrize("dtype", (DType.F32, DType.F64), ids=lambda d: d.value)
