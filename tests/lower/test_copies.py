@@ -15,6 +15,11 @@ P, W = ctypes.c_void_p, ctypes.c_int64
 DTYPES = [np.int8, np.int16, np.int32, np.int64]
 
 
+def copy(to, source):
+    function = ctypes.CFUNCTYPE(None, P, W, W, P, W, W, W, W)(copies.address(f"pto_wsp_copy_{to.itemsize}"))
+    function(to.ctypes.data, *to.strides, source.ctypes.data, *source.strides, *to.shape)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
 @settings(max_examples=120, deadline=None)
 @given(data=st.data())
@@ -34,8 +39,18 @@ def test_a_copy_is_numpys(dtype, data):
     numbers = np.random.default_rng(0)
     _, source = region(lambda shape: numbers.integers(-100, 100, shape))
     memory, to = region(np.zeros)
-    function = ctypes.CFUNCTYPE(None, P, W, W, P, W, W, W, W)(copies.address(f"pto_wsp_copy_{to.itemsize}"))
-    function(to.ctypes.data, *to.strides, source.ctypes.data, *source.strides, rows, cols)
+    copy(to, source)
     np.testing.assert_array_equal(to, source)
     to[...] = 0
     assert not memory.any()  # nothing else was written
+
+
+@pytest.mark.parametrize("gaps", [(0, 0), (0, 3), (3, 0), (3, 3)])
+def test_rows_that_touch_on_one_side_only_are_not_joined(gaps):
+    source = np.arange(7 * 24, dtype=np.int32).reshape(7, 24)[:, : 24 - gaps[0]]
+    memory = np.zeros((9, source.shape[1] + gaps[1]), np.int32)
+    to = memory[1:8, : source.shape[1]]
+    copy(to, source)
+    np.testing.assert_array_equal(to, source)
+    to[...] = 0
+    assert not memory.any()
