@@ -23,7 +23,7 @@ UNROLLED_COST = 64  # vector instructions, roughly, up to which steps are writte
 MOST_UNROLLED = 8
 COLUMN_REGISTERS = 16  # vectors of column sums that stay in registers, where a CPU has enough of them
 ABREAST = 4  # vectors of a step of a costly pass
-ABREAST_COST = 256  # vector instructions, roughly, beyond which they are half as many: LLVM takes 40 us for each
+ABREAST_COST = 512  # vector instructions, roughly, beyond which they are half as many: LLVM takes 40 us for each
 
 
 class Passes(Reductions):
