@@ -1,4 +1,4 @@
-"""Kernels that nobody tuned for: narrow types, casts, reductions, odd shapes, beside the same numba loops and NumPy.
+"""Kernels of many kinds: narrow types, casts, reductions, odd shapes, beside the same numba loops and NumPy.
 
 A kernel is a line of TABLE, whose expressions are read three times: as tile operations, as the inside of a numba
 fastmath loop, and as NumPy. 32 tiles of each lie in the cache; machine code calls the first two.
