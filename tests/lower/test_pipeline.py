@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import re
 from typing import Any
 
 import numpy as np
@@ -212,6 +213,32 @@ def test_rows_of_few_columns_are_in_lanes(cols: int, in_lanes: bool) -> None:
 
     made = compile_kernel(most.graph, target=jit.Target(cpu="x86-64-v3"))
     assert ("<16 x i32> <i32 0, i32 2, i32 4, i32 6" in made.ir) == in_lanes
+
+
+def chain(op: str, length: int, shape: tuple[int, int]) -> KernelGraph:
+    """A function of a function of ... a tile."""
+
+    @kernel
+    def body(x: In[Tile[shape[0], shape[1], DType.F32]], out: Out[Tile[shape[0], shape[1], DType.F32]]):
+        for _ in range(length):
+            x = getattr(pto, op)(x)
+        pto.store(out, x)
+
+    return body.graph
+
+
+@pytest.mark.parametrize(("cpu", "lanes"), [("x86-64-v3", 8), ("x86-64-v4", 16)])
+@pytest.mark.parametrize(("op", "length", "vectors"), [("gelu", 1, 4), ("silu", 3, 4), ("silu", 8, 2)])
+def test_costly_passes_take_several_vectors_a_step(cpu: str, lanes: int, op: str, length: int, vectors: int) -> None:
+    made = compile_kernel(chain(op, length, (16, 256)), target=jit.Target(cpu=cpu))
+    assert max(map(int, re.findall(r"<(\d+) x float>", made.ir))) == vectors * lanes
+
+
+@pytest.mark.parametrize(("cols", "as_one"), [(33, True), (32, False)])
+def test_rows_that_touch_are_one_row_where_vectors_lack_lanes(cols: int, as_one: bool) -> None:
+    """The last whole vector of 5 rows of 33 columns begins at 144, far beyond a row."""
+    made = compile_kernel(chain("neg", 1, (5, cols)), target=jit.Target(cpu="x86-64-v3"))
+    assert ("i64 144" in made.ir) == as_one
 
 
 @pytest.mark.parametrize("cpu", ["", "x86-64-v3"])
